@@ -1,0 +1,121 @@
+#!/usr/bin/env node
+// The one entry: a verb, its component, its exit code. Only the module of the verb that was typed is loaded.
+
+import { Command, CommanderError } from 'commander';
+import type { Verb } from './runtime/command.ts';
+import { packageVersion } from './runtime/paths.ts';
+import { describeError, EXIT, exitCodeOf } from './runtime/process.ts';
+
+interface Row {
+  readonly words: readonly [string] | readonly [string, string];
+  readonly summary: string;
+  readonly load: () => Promise<{ readonly verb: Verb }>;
+}
+
+const ROWS: readonly Row[] = [
+  {
+    words: ['demo'],
+    summary: 'the whole CDN on this machine, with a page that plays',
+    load: () => import('./ops/demo-verb.ts'),
+  },
+  {
+    words: ['origin'],
+    summary: 'a plain HTTP origin, for the demo and for tests',
+    load: () => import('./ops/origin.ts'),
+  },
+  {
+    words: ['appliance', 'run'],
+    summary: 'run an appliance: a byte-range cache for an origin',
+    load: () => import('./appliance/run-verb.ts'),
+  },
+  {
+    words: ['appliance', 'check'],
+    summary: 'turn-up checks, each failure with its remedy',
+    load: () => import('./appliance/check-verb.ts'),
+  },
+  { words: ['appliance', 'ls'], summary: 'list the fleet', load: () => import('./ops/appliance-ls.ts') },
+  { words: ['appliance', 'show'], summary: 'one appliance in full', load: () => import('./ops/appliance-show.ts') },
+  {
+    words: ['appliance', 'drain'],
+    summary: 'send an appliance no new plays',
+    load: () => import('./ops/appliance-drain.ts'),
+  },
+  { words: ['appliance', 'resume'], summary: 'send it plays again', load: () => import('./ops/appliance-resume.ts') },
+  { words: ['steering', 'run'], summary: 'run the steering service', load: () => import('./steering/run-verb.ts') },
+  {
+    words: ['steer', 'explain'],
+    summary: 'why a client is sent where it is sent',
+    load: () => import('./ops/steer-explain.ts'),
+  },
+  {
+    words: ['catalog', 'import'],
+    summary: 'import a title from its HLS or DASH manifest',
+    load: () => import('./ops/catalog-import.ts'),
+  },
+  { words: ['catalog', 'ls'], summary: 'list titles', load: () => import('./ops/catalog-ls.ts') },
+  { words: ['catalog', 'show'], summary: 'one title with its renditions', load: () => import('./ops/catalog-show.ts') },
+  { words: ['fill', 'serve'], summary: 'run the fill service', load: () => import('./fill/serve-verb.ts') },
+  {
+    words: ['fill', 'plan'],
+    summary: 'what a fill would bring in and take out',
+    load: () => import('./ops/fill-plan.ts'),
+  },
+  { words: ['fill', 'run'], summary: 'fill now, or when the window opens', load: () => import('./ops/fill-run.ts') },
+  { words: ['fill', 'status'], summary: 'runs and how far they are', load: () => import('./ops/fill-status.ts') },
+  { words: ['fill', 'pin'], summary: 'keep a title on every site', load: () => import('./ops/fill-pin.ts') },
+  { words: ['fill', 'unpin'], summary: 'let popularity decide again', load: () => import('./ops/fill-unpin.ts') },
+  {
+    words: ['keys', 'issue'],
+    summary: 'print a token for an appliance or an operator',
+    load: () => import('./ops/keys-issue.ts'),
+  },
+];
+
+const NOUNS: Readonly<Record<string, string>> = {
+  appliance: 'boxes that store and serve bytes',
+  steering: 'the service that ranks appliances for a play',
+  steer: 'ask steering',
+  catalog: 'titles, renditions, assets',
+  fill: 'copies made before demand',
+  keys: 'tokens of the control plane',
+};
+
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(args: readonly string[]): Promise<number> {
+  try {
+    const program = await build(args);
+    await program.parseAsync([...args], { from: 'user' });
+    return Number(process.exitCode ?? EXIT.done);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
+    process.stderr.write(`${describeError(error)}\n`);
+    return exitCodeOf(error);
+  }
+}
+
+/** The whole tree of names for help, with flags and action only for the verb that was typed. */
+async function build(args: readonly string[]): Promise<Command> {
+  const program = new Command('larder')
+    .description('An edge CDN in a box.')
+    .version(packageVersion)
+    .exitOverride()
+    .showHelpAfterError('(larder --help lists the verbs)');
+  const nouns = new Map<string, Command>();
+  for (const row of ROWS) {
+    const [first, second] = row.words;
+    let parent = program;
+    if (second !== undefined) {
+      parent = nouns.get(first) ?? program.command(first).description(NOUNS[first]!).exitOverride();
+      nouns.set(first, parent);
+    }
+    const command = parent
+      .command(second ?? first)
+      .description(row.summary)
+      .exitOverride()
+      .showHelpAfterError();
+    if (row.words.every((word, at) => args[at] === word)) (await row.load()).verb.build(command);
+    else command.allowUnknownOption().allowExcessArguments();
+  }
+  return program;
+}

@@ -1,0 +1,91 @@
+// Control-plane tokens. One secret per fleet, kept by steering and fill in a 0600 file; a token is a name and its HMAC
+// under that secret, so that verifying needs no registry and an appliance's token proves only its own name.
+
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import {
+  closeSync,
+  fchmodSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+  fsyncSync,
+} from 'node:fs';
+import { homedir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { Fault } from '../protocol/faults.ts';
+
+/** `operator` may do everything; `service` is steering and fill between themselves; `appliance` speaks for one id. */
+export type Role = 'operator' | 'service' | 'appliance';
+
+export interface Caller {
+  readonly role: Role;
+  /** Appliance id, or the role's name. */
+  readonly id: string;
+}
+
+export const KEY_BYTES = 32;
+
+/** Where the fleet key lies unless `--fleet-key` says otherwise. */
+export const defaultFleetKeyFile = (): string =>
+  join(process.env['LARDER_HOME'] ?? join(homedir(), '.larder'), 'fleet.key');
+
+/** Reads the fleet key; null where the file does not exist. Refuses one that others may read. */
+export function readFleetKey(file: string): Buffer | null {
+  let mode: number;
+  try {
+    mode = statSync(file).mode;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+  if ((mode & 0o077) !== 0) throw new Fault('config_invalid', `${file} can be read by others; run: chmod 600 ${file}`);
+  const key = Buffer.from(readFileSync(file, 'utf8').trim(), 'hex');
+  if (key.length !== KEY_BYTES)
+    throw new Fault('config_invalid', `${file} holds no fleet key: 64 hexadecimal digits are expected`);
+  return key;
+}
+
+/** Reads the fleet key or makes one. Two services that start at once agree: the key is linked into place whole, once. */
+export function ensureFleetKey(file: string): Buffer {
+  const present = readFleetKey(file);
+  if (present !== null) return present;
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  const temporary = `${file}.${process.pid}.tmp`;
+  const fd = openSync(temporary, 'wx', 0o600);
+  try {
+    fchmodSync(fd, 0o600);
+    writeSync(fd, `${randomBytes(KEY_BYTES).toString('hex')}\n`);
+    fsyncSync(fd);
+    linkSync(temporary, file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  } finally {
+    closeSync(fd);
+    unlinkSync(temporary);
+  }
+  return readFleetKey(file)!;
+}
+
+export function issueToken(key: Buffer, caller: Caller): string {
+  return `larder_${caller.role}_${caller.id}_${mac(key, caller).toString('hex')}`;
+}
+
+/** Throws `token_missing` or `token_forged`. */
+export function verifyToken(key: Buffer, authorization: string | undefined): Caller {
+  const bearer = /^Bearer +(\S{1,300})$/i.exec(authorization ?? '');
+  if (bearer === null) throw new Fault('token_missing', 'no bearer token was sent');
+  const parts = /^larder_(operator|service|appliance)_([a-z0-9][a-z0-9._-]{0,62})_([0-9a-f]{64})$/.exec(bearer[1]!);
+  if (parts === null) throw new Fault('token_forged', 'the token has not the shape of a Larder token');
+  const caller: Caller = { role: parts[1] as Role, id: parts[2]! };
+  if (!timingSafeEqual(Buffer.from(parts[3]!, 'hex'), mac(key, caller)))
+    throw new Fault('token_forged', `the token for ${caller.role} ${caller.id} was not made with this fleet's key`);
+  return caller;
+}
+
+function mac(key: Buffer, caller: Caller): Buffer {
+  return createHmac('sha256', key).update(`larder-token-1\0${caller.role}\0${caller.id}`).digest();
+}

@@ -1,0 +1,22 @@
+// Degraded beats dead: every call that can fail has a named way on, counted as larder_fallback_total{name}. Each row has
+// a test that takes the dependency away; ARCHITECTURE.md prints this table and test/tidy checks that it is whole.
+
+export const FALLBACKS = {
+  storekeeper_down_origin:
+    'A worker cannot reach its storekeeper: stored blocks are served, misses go to the origin under a cap, unstored.',
+  store_full_pass: 'No room can be made for a block: it passes through to its readers without being stored.',
+  steering_down_serve: 'Heartbeats are not answered: the appliance keeps serving and keeps trying.',
+  fill_down_catalog_kept: 'Fill cannot be reached: the last catalog pulled stays in force (steering and appliances).',
+  fill_down_reports_kept: 'Fill cannot be reached: play reports are kept, bounded, and sent later.',
+  block_damaged_refetch: 'A stored block fails its checksum or cannot be read: it is discarded and fetched again.',
+  appliances_down_origin: 'No appliance can take the play: the origin is the only pathway.',
+  site_down_next_site:
+    "No appliance of the client's own site can take the play: the next site by distance is ranked first.",
+  steering_down_plan_from_memory: 'Steering cannot be reached: fill plans with the last fleet view that it saw.',
+} as const satisfies Record<string, string>;
+
+export type FallbackName = keyof typeof FALLBACKS;
+
+export const FALLBACK_METRIC = {
+  larder_fallback_total: { type: 'counter', help: 'Times a named fallback was taken.', labels: ['name'] },
+} as const;

@@ -1,0 +1,40 @@
+// Metrics from a table: name, type, help and labels are declared once, exported to Prometheus and printed in the docs.
+
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+export interface MetricSpec {
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly help: string;
+  readonly labels?: readonly string[];
+  /** Upper bounds of a histogram. */
+  readonly buckets?: readonly number[];
+}
+
+export type MetricTable = Readonly<Record<string, MetricSpec>>;
+
+export interface Metrics<T extends MetricTable> {
+  add(name: keyof T & string, value?: number, labels?: Record<string, string>): void;
+  set(name: keyof T & string, value: number, labels?: Record<string, string>): void;
+  observe(name: keyof T & string, value: number, labels?: Record<string, string>): void;
+  /** Prometheus text format and its media type. */
+  expose(): Promise<{ readonly contentType: string; readonly body: string }>;
+}
+
+export function createMetrics<T extends MetricTable>(table: T): Metrics<T> {
+  const registry = new Registry();
+  const counters = new Map<string, Counter>();
+  const gauges = new Map<string, Gauge>();
+  const histograms = new Map<string, Histogram>();
+  for (const [name, spec] of Object.entries(table)) {
+    const base = { name, help: spec.help, labelNames: [...(spec.labels ?? [])], registers: [registry] };
+    if (spec.type === 'counter') counters.set(name, new Counter(base));
+    else if (spec.type === 'gauge') gauges.set(name, new Gauge(base));
+    else histograms.set(name, new Histogram({ ...base, buckets: [...(spec.buckets ?? [])] }));
+  }
+  return {
+    add: (name, value = 1, labels = {}) => counters.get(name)!.inc(labels, value),
+    set: (name, value, labels = {}) => gauges.get(name)!.set(labels, value),
+    observe: (name, value, labels = {}) => histograms.get(name)!.observe(labels, value),
+    expose: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+  };
+}
