@@ -1,0 +1,81 @@
+// What steering and fill answer to operators and to the page: lists, imports, pins. Bodies that two services exchange
+// between themselves live beside their subject (catalog, decision, plan, plays).
+
+import { z } from 'zod';
+import { assetPath, byteCount, id, isoInstant, protocolVersion } from './ids.ts';
+import { fillPlan, run } from './plan.ts';
+
+export const TITLES_LISTED_MAX = 10_000;
+export const RUNS_LISTED_MAX = 100;
+
+const dialect = z.enum(['hls', 'dash']);
+
+/** A title without its manifests and renditions. */
+export const titleSummary = z.object({
+  id,
+  revision: z.number().int().positive(),
+  name: z.string().max(200),
+  base: assetPath,
+  durationS: z.number().nonnegative(),
+  bytes: byteCount,
+  renditions: z.number().int().nonnegative(),
+  assets: z.number().int().nonnegative(),
+  dialects: z.array(dialect),
+  importedAt: isoInstant,
+});
+export type TitleSummary = z.infer<typeof titleSummary>;
+
+/** Fill: `GET /v1/titles`. */
+export const titleList = z.object({
+  protocol: protocolVersion,
+  revision: z.number().int().nonnegative(),
+  titles: z.array(titleSummary).max(TITLES_LISTED_MAX),
+});
+export type TitleList = z.infer<typeof titleList>;
+
+/** Steering, public: `GET /v1/titles`. What the page offers for choice. */
+export const publicTitles = z.object({
+  protocol: protocolVersion,
+  titles: z
+    .array(z.object({ id, name: z.string(), durationS: z.number().nonnegative(), dialects: z.array(dialect) }))
+    .max(TITLES_LISTED_MAX),
+});
+export type PublicTitles = z.infer<typeof publicTitles>;
+
+/** `POST /v1/imports`; without a title its id comes from the URL. A second manifest of a title joins the first. */
+export const importRequest = z.object({ url: z.url({ protocol: /^https?$/ }).max(2048), title: id.nullable() });
+export type ImportRequest = z.infer<typeof importRequest>;
+
+export const importAccepted = z.object({ id: z.string().max(64) });
+
+/** `GET /v1/imports/{id}`. Totals are 0 until the manifest was read. */
+export const importProgress = z.object({
+  protocol: protocolVersion,
+  id: z.string().max(64),
+  url: z.string(),
+  title: id.nullable(),
+  state: z.enum(['running', 'done', 'failed']),
+  assetsDone: z.number().int().nonnegative(),
+  assetsTotal: z.number().int().nonnegative(),
+  bytesDone: byteCount,
+  bytesTotal: byteCount,
+  fault: z.object({ code: z.string(), message: z.string(), help: z.string() }).nullable(),
+});
+export type ImportProgress = z.infer<typeof importProgress>;
+
+/** `GET /v1/plans`: what a run would do now, one plan per appliance. */
+export const planList = z.object({ protocol: protocolVersion, plans: z.array(fillPlan) });
+export type PlanList = z.infer<typeof planList>;
+
+/** `GET /v1/runs`, newest first. */
+export const runList = z.object({ protocol: protocolVersion, runs: z.array(run).max(RUNS_LISTED_MAX) });
+export type RunList = z.infer<typeof runList>;
+
+/** `PUT /v1/pins/{title}` with `{until}`; null keeps it until it is unpinned. */
+export const pinRequest = z.object({ until: isoInstant.nullable() });
+export const pin = z.object({ title: id, until: isoInstant.nullable(), since: isoInstant });
+export type Pin = z.infer<typeof pin>;
+
+/** `GET /v1/pins`. */
+export const pinList = z.object({ protocol: protocolVersion, pins: z.array(pin) });
+export type PinList = z.infer<typeof pinList>;
