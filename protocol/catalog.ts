@@ -91,3 +91,51 @@ export const assetPage = z.object({
   next: z.number().int().nullable(),
 });
 export type AssetPage = z.infer<typeof assetPage>;
+
+/** `GET /v1/titles`: every title by name, without the text of its manifests. */
+export const titleSummary = title
+  .omit({ manifests: true })
+  .extend({ dialects: z.array(z.enum(['hls', 'dash'])), assets: z.number().int().nonnegative() });
+export type TitleSummary = z.infer<typeof titleSummary>;
+
+export const titleList = z.object({
+  protocol: protocolVersion,
+  revision: z.number().int().nonnegative(),
+  titles: z.array(titleSummary),
+});
+export type TitleList = z.infer<typeof titleList>;
+
+/** `POST /v1/imports`, answered 202 with `importAccepted`. A null title takes its id from the manifest's folder. */
+export const importRequest = z.object({ url: z.url({ protocol: /^https?$/ }).max(2048), title: id.nullable() });
+export type ImportRequest = z.infer<typeof importRequest>;
+
+export const importAccepted = z.object({ id: z.string().max(64) });
+export type ImportAccepted = z.infer<typeof importAccepted>;
+
+/** `GET /v1/imports/{id}`. */
+export const importProgress = z.object({
+  protocol: protocolVersion,
+  id: z.string().max(64),
+  url: z.string(),
+  title: id,
+  /** `reading`: manifests and playlists; `fetching`: every asset, for its size and digests. */
+  state: z.enum(['queued', 'reading', 'fetching', 'done', 'failed']),
+  assetsDone: z.number().int().nonnegative(),
+  assetsTotal: z.number().int().nonnegative(),
+  bytesDone: byteCount,
+  /** Sum of the sizes known so far: it grows until every asset has been asked for. */
+  bytesTotal: byteCount,
+  /** Of the title once done; that of before where nothing had changed. */
+  revision: z.number().int().positive().nullable(),
+  fault: z
+    .object({
+      code: z.string(),
+      message: z.string(),
+      help: z.string(),
+      detail: z.record(z.string(), z.union([z.string(), z.number()])),
+    })
+    .nullable(),
+  createdAt: isoInstant,
+  endedAt: isoInstant.nullable(),
+});
+export type ImportProgress = z.infer<typeof importProgress>;
