@@ -59,12 +59,19 @@ export const importProgress = z.object({
   assetsTotal: z.number().int().nonnegative(),
   bytesDone: byteCount,
   bytesTotal: byteCount,
+  /** The title's, once done; where nothing had changed it is that of before. */
+  revision: z.number().int().positive().nullable().optional(),
   fault: z.object({ code: z.string(), message: z.string(), help: z.string() }).nullable(),
 });
 export type ImportProgress = z.infer<typeof importProgress>;
 
 /** `GET /v1/plans`: what a run would do now, one plan per appliance. */
-export const planList = z.object({ protocol: protocolVersion, plans: z.array(fillPlan) });
+export const planList = z.object({
+  protocol: protocolVersion,
+  /** When steering saw the fleet that is planned for; old where steering cannot be reached. */
+  fleetAt: isoInstant.optional(),
+  plans: z.array(fillPlan),
+});
 export type PlanList = z.infer<typeof planList>;
 
 /** `GET /v1/runs`, newest first. */

@@ -83,28 +83,3 @@ export type Run = z.infer<typeof run>;
 /** `POST /v1/runs`. */
 export const runRequest = z.object({ site: id.nullable(), title: id.nullable(), now: z.boolean() });
 export type RunRequest = z.infer<typeof runRequest>;
-
-/** `GET /v1/runs`: newest first. */
-export const runList = z.object({ protocol: protocolVersion, runs: z.array(run) });
-export type RunList = z.infer<typeof runList>;
-
-/** `GET /v1/plans[?site=S][&title=T]`: what a run now would do; the run of these plans is `dry`. */
-export const planSet = z.object({
-  protocol: protocolVersion,
-  at: isoInstant,
-  /** When steering saw the fleet that is planned for; older than `at` where steering could not be reached. */
-  fleetAt: isoInstant,
-  plans: z.array(fillPlan),
-});
-export type PlanSet = z.infer<typeof planSet>;
-
-/** `PUT /v1/pins/{title}` takes `until`; null pins until it is unpinned. */
-export const pinRequest = z.object({ until: isoInstant.nullable() });
-export type PinRequest = z.infer<typeof pinRequest>;
-
-export const pin = z.object({ title: id, until: isoInstant.nullable(), since: isoInstant });
-export type Pin = z.infer<typeof pin>;
-
-/** `GET /v1/pins`. */
-export const pinList = z.object({ protocol: protocolVersion, pins: z.array(pin) });
-export type PinList = z.infer<typeof pinList>;
