@@ -1,0 +1,108 @@
+// Following a fill run to its end: the run first, then each appliance under it. Used by `fill run`, `fill status` and the
+// demo.
+
+import { Fault } from '../protocol/faults.ts';
+import { run, type Run } from '../protocol/plan.ts';
+import { formatBytes, formatDuration } from '../protocol/units.ts';
+import { poll, type Services } from './ask.ts';
+import { RateMeter, type Progress, type ProgressRow } from './progress.ts';
+import { formatTable } from './table.ts';
+import type { Look, Tone } from './terminal.ts';
+
+const LOOK_MS = 250;
+
+/** Null where the signal came before the end. */
+export async function followRun(
+  services: Services,
+  id: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Run | null> {
+  const meter = new RateMeter();
+  try {
+    return await poll(
+      async () => {
+        const now = await services.fill(`/v1/runs/${encodeURIComponent(id)}`, run);
+        progress.show(rowsOf(now, meter.note(performance.now(), now.bytesDone)));
+        return now.state === 'running' ? null : now;
+      },
+      { everyMs: LOOK_MS, signal },
+    );
+  } finally {
+    progress.stop();
+  }
+}
+
+function rowsOf(now: Run, bytesPerSecond: number | null): ProgressRow[] {
+  const waiting = now.appliances.length > 0 && now.appliances.every((part) => part.state === 'waiting');
+  const total: ProgressRow = {
+    name: 'fill',
+    done: now.bytesDone,
+    total: now.bytesTotal,
+    bytesPerSecond,
+    ...(now.state !== 'running' ? { note: now.state } : waiting ? { note: 'waiting' } : {}),
+  };
+  const parts = now.appliances.map((part) => ({
+    name: part.appliance,
+    done: part.bytesDone,
+    total: part.bytesTotal,
+    bytesPerSecond: part.bytesPerSecond,
+    ...(part.state === 'filling' ? {} : { note: part.state }),
+  }));
+  return [total, ...parts];
+}
+
+export function runSummary(ended: Run): string {
+  const tookMs = ended.endedAt === null ? null : Date.parse(ended.endedAt) - Date.parse(ended.createdAt);
+  const fetched = ended.appliances.reduce((sum, part) => sum + part.bytesDone - part.bytesResumed, 0);
+  const appliances = `${ended.appliances.length} appliance${ended.appliances.length === 1 ? '' : 's'}`;
+  const words = { running: 'is running', done: 'is done', failed: 'failed', closed: 'ended with its window' };
+  return `Run ${ended.id} ${words[ended.state]}: ${formatBytes(fetched)} fetched and verified on ${appliances}${tookMs === null ? '' : ` in ${formatDuration(tookMs)}`}.`;
+}
+
+export function formatRun(shown: Run, look: Look): string {
+  const scope = [shown.site === null ? 'every site' : `site ${shown.site}`, shown.title ?? 'every title'].join(', ');
+  const head = `${runSummary(shown)}\n${scope}; begun ${shown.createdAt} ${shown.trigger === 'now' ? 'by hand' : 'for the window'}`;
+  if (shown.appliances.length === 0) return `${head}\nNo appliance has taken part yet.`;
+  const table = formatTable(
+    shown.appliances,
+    [
+      { head: 'appliance', cell: (row) => row.appliance },
+      { head: 'state', cell: (row) => row.state, tone: (row) => toneOf(row.state) },
+      { head: 'renditions', cell: (row) => `${row.renditionsDone} of ${row.renditionsTotal}`, align: 'right' },
+      { head: 'verified', cell: (row) => formatBytes(row.bytesDone), align: 'right' },
+      { head: 'of', cell: (row) => formatBytes(row.bytesTotal), align: 'right' },
+      { head: 'resumed', cell: (row) => formatBytes(row.bytesResumed), align: 'right' },
+      { head: 'faults', cell: (row) => String(row.faults.length), align: 'right' },
+    ],
+    look,
+  );
+  const faults = faultLines(shown);
+  return [head, '', table, ...(faults.length === 0 ? [] : ['', ...faults])].join('\n');
+}
+
+/** Throws for a run that did not do what it was asked. A closed window is no failure: the next one resumes. */
+export function assertRunWell(ended: Run): void {
+  if (ended.state !== 'failed') return;
+  const faults = faultLines(ended);
+  throw new Fault(
+    'state_conflict',
+    `run ${ended.id} failed${faults.length === 0 ? '' : `:\n  ${faults.join('\n  ')}`}\n  What is verified is kept; try again with: larder fill run --now`,
+  );
+}
+
+const FAULT_LINES_MAX = 10;
+
+function faultLines(shown: Run): string[] {
+  const all = shown.appliances.flatMap((part) =>
+    part.faults.map((fault) => `${part.appliance}: ${fault.asset}: ${fault.message}`),
+  );
+  return all.length <= FAULT_LINES_MAX
+    ? all
+    : [...all.slice(0, FAULT_LINES_MAX), `… and ${all.length - FAULT_LINES_MAX} more (--json has all)`];
+}
+
+export function toneOf(state: string): Tone {
+  if (state === 'failed') return 'bad';
+  return state === 'done' ? 'good' : 'plain';
+}

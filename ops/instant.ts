@@ -1,0 +1,28 @@
+// Instants as an operator types them: `2026-03-01T02:00+01:00`, `2026-03-01T02:00` in this machine's zone, or `02:00`,
+// the next time its clock shows that.
+
+const CLOCK_TIME = /^([01]?\d|2[0-3]):([0-5]\d)$/;
+const DATE_TIME = /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,3})?)?(Z|[+-]\d{2}:\d{2})?)?$/;
+
+/** Milliseconds since the epoch, or null where the text is no instant. A bare date is its first moment here. */
+export function parseInstant(text: string, nowMs: number): number | null {
+  const clock = CLOCK_TIME.exec(text);
+  if (clock !== null) {
+    const next = new Date(nowMs);
+    next.setHours(Number(clock[1]), Number(clock[2]), 0, 0);
+    if (next.getTime() <= nowMs) next.setDate(next.getDate() + 1);
+    return next.getTime();
+  }
+  if (!DATE_TIME.test(text)) return null;
+  const ms = Date.parse(text.includes('T') ? text : `${text}T00:00`);
+  return Number.isNaN(ms) ? null : ms;
+}
+
+export const INSTANT_MUST = 'a time such as 02:00, 2026-03-01T02:00 or 2026-03-01T02:00+01:00';
+
+/** Parser of a flag: throws what the configuration table completes as "must be …". */
+export function instantFlag(text: string): number {
+  const ms = parseInstant(text, Date.now());
+  if (ms === null) throw new Error(INSTANT_MUST);
+  return ms;
+}
