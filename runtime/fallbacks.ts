@@ -12,6 +12,8 @@ export const FALLBACKS = {
   appliances_down_origin: 'No appliance can take the play: the origin is the only pathway.',
   site_down_next_site:
     "No appliance of the client's own site can take the play: the next site by distance is ranked first.",
+  registry_down_memory:
+    "Steering's registry cannot be written: leases, drains and inventories live in memory and are written with the next change.",
   steering_down_plan_from_memory: 'Steering cannot be reached: fill plans with the last fleet view that it saw.',
 } as const satisfies Record<string, string>;
 

@@ -1,0 +1,23 @@
+// `larder steering run`: flags here, everything else behind the lazy import.
+
+import { addFlags, readFlags, type Verb } from '../runtime/command.ts';
+import { STEERING_TABLE } from './config.ts';
+
+export const verb: Verb = {
+  build: (command) => {
+    addFlags(command, STEERING_TABLE, 'file')
+      .addHelpText(
+        'after',
+        `
+Examples:
+  larder steering run --origin http://origin.example --map map.json
+  larder steering run -c steering.yaml --listen 127.0.0.1:8400
+
+Ctrl-C or SIGTERM stops it. Players keep the pathways that they have; appliances go on serving.`,
+      )
+      .action(async () => {
+        const { runSteering } = await import('./main.ts');
+        await runSteering(readFlags(command, STEERING_TABLE));
+      });
+  },
+};
