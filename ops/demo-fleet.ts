@@ -1,0 +1,186 @@
+// The demo's fleet: origin, fill, steering and three appliances as real processes on loopback addresses, everything they
+// write in one temporary directory, and an end that leaves no process, no port and no file.
+
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fleet as fleetSchema, type FleetAppliance } from '../protocol/decision.ts';
+import { Fault } from '../protocol/faults.ts';
+import { ensureFleetKey, issueToken } from '../runtime/auth.ts';
+import { packageRoot } from '../runtime/paths.ts';
+import { poll, servicesOf, type Services } from './ask.ts';
+import {
+  APPLIANCES,
+  fleetKeyFile,
+  mapFile,
+  prefixMap,
+  processPlans,
+  SERVICE_HOST,
+  urlOf,
+  type ApplianceId,
+  type DemoPorts,
+} from './demo-layout.ts';
+import { DemoProcess, Warden } from './demo-process.ts';
+
+const ALIVE_MS = 15_000;
+const LOOK_MS = 100;
+const STEERING_PORT = 8400;
+const FILL_PORT = 8500;
+
+export interface FleetSpec {
+  /** Port of steering and the page; null takes the usual one where it is free. */
+  readonly port: number | null;
+  readonly fillRate: string | null;
+  /** `usual`: 8400 and 8500 where they are free, so that other verbs find them by default. */
+  readonly ports: 'usual' | 'any';
+  /** Leave state and logs behind. */
+  readonly keep: boolean;
+}
+
+export class DemoFleet {
+  readonly directory: string;
+  readonly media: string;
+  readonly ports: DemoPorts;
+  readonly fleetKey: Buffer;
+  readonly services: Services;
+  readonly urls: { readonly origin: string; readonly fill: string; readonly steering: string };
+  readonly #processes: ReadonlyMap<string, DemoProcess>;
+  readonly #warden: Warden;
+  readonly #keep: boolean;
+  #closing: Promise<void> | null = null;
+
+  private constructor(parts: { directory: string; media: string; ports: DemoPorts; spec: FleetSpec; warden: Warden }) {
+    const { directory, media, ports } = parts;
+    this.directory = directory;
+    this.media = media;
+    this.ports = ports;
+    this.#warden = parts.warden;
+    this.#keep = parts.spec.keep;
+    this.fleetKey = ensureFleetKey(fleetKeyFile(directory));
+    this.urls = {
+      origin: urlOf(SERVICE_HOST, ports.origin),
+      fill: urlOf(SERVICE_HOST, ports.fill),
+      steering: urlOf(SERVICE_HOST, ports.steering),
+    };
+    const token = issueToken(this.fleetKey, { role: 'operator', id: 'operator' });
+    this.services = servicesOf({ ...this.urls, token, fleetKey: fleetKeyFile(directory), json: false });
+    const larder = join(packageRoot, 'dist', 'larder.js');
+    const env = environmentFor(directory);
+    const plans = processPlans({ directory, media, ports, fillRate: parts.spec.fillRate });
+    this.#processes = new Map(
+      Object.entries(plans).map(([name, plan]) => [
+        name,
+        new DemoProcess(
+          { ...plan, env, logFile: join(directory, 'logs', `${name}.log`) },
+          { larder, warden: this.#warden },
+        ),
+      ]),
+    );
+  }
+
+  /** Directory, key, map and ports; nothing runs yet. */
+  static async prepare(spec: FleetSpec): Promise<DemoFleet> {
+    const media = join(packageRoot, 'ops', 'media', 'titles');
+    if (!existsSync(media)) throw new Fault('config_invalid', `the sample titles are missing: ${media} does not exist`);
+    const ports = await choosePorts(spec);
+    const directory = mkdtempSync(join(tmpdir(), 'larder-demo-'));
+    const warden = new Warden();
+    if (!spec.keep) warden.say('directory', directory);
+    mkdirSync(join(directory, 'logs'));
+    writeFileSync(mapFile(directory), prefixMap());
+    return new DemoFleet({ directory, media, ports, spec, warden });
+  }
+
+  process(name: string): DemoProcess {
+    const found = this.#processes.get(name);
+    if (found === undefined) throw new Fault('not_found', `the demo runs no "${name}"`);
+    return found;
+  }
+
+  get processes(): readonly DemoProcess[] {
+    return [...this.#processes.values()];
+  }
+
+  videoUrl(id: ApplianceId): string {
+    return urlOf(APPLIANCES.find((row) => row.id === id)!.host, this.ports.appliances[id].video);
+  }
+
+  /** Origin first; the rest at once, as after a power cut. Resolves when steering counts every appliance as alive. */
+  async start(): Promise<void> {
+    await this.process('origin').start();
+    await Promise.all(this.processes.map((child) => child.start()));
+    for (const { id } of APPLIANCES) await this.untilAlive(id);
+  }
+
+  /** Waits, bounded, until steering would send players to this appliance. */
+  async untilAlive(id: string): Promise<FleetAppliance> {
+    const found = await poll(
+      async () => {
+        const { appliances } = await this.services.steering('/v1/fleet', fleetSchema);
+        const row = appliances.find((candidate) => candidate.id === id);
+        return row !== undefined && row.liveness === 'alive' && row.state !== 'starting' ? row : null;
+      },
+      { everyMs: LOOK_MS, signal: AbortSignal.timeout(ALIVE_MS) },
+    );
+    if (found !== null) return found;
+    throw new Fault(
+      'internal',
+      `steering has not seen ${id} alive within ${ALIVE_MS / 1000} s; the end of its log:\n${this.process(id).logTail()}`,
+    );
+  }
+
+  /** Safe to call more than once. */
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  async #end(): Promise<void> {
+    await Promise.all(this.processes.map((child) => child.stop()));
+    if (!this.#keep) rmSync(this.directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+    this.#warden.dismiss();
+  }
+}
+
+/** The demo's children see nothing of a LARDER_ setting that this shell happens to have. */
+function environmentFor(directory: string): Record<string, string> {
+  const own = Object.entries(process.env).filter(([name]) => !name.startsWith('LARDER_'));
+  return { ...Object.fromEntries(own.map(([name, value]) => [name, value ?? ''])), LARDER_HOME: directory };
+}
+
+/** Asks the kernel for free ports, all held until the last is known, so that none is given twice. */
+async function choosePorts(spec: FleetSpec): Promise<DemoPorts> {
+  const held: { close: () => void }[] = [];
+  const take = async (host: string, wanted: number): Promise<number | null> => {
+    const server = createServer();
+    const port = await new Promise<number | null>((resolve) => {
+      server.once('error', () => resolve(null));
+      server.listen({ host, port: wanted, exclusive: true }, () => resolve((server.address() as AddressInfo).port));
+    });
+    if (port !== null) held.push(server);
+    return port;
+  };
+  const free = async (host: string): Promise<number> => {
+    const port = await take(host, 0);
+    if (port === null)
+      throw new Fault('config_invalid', `no port is free at ${host}: the demo needs 127.0.0.1 to 127.0.0.4`);
+    return port;
+  };
+  const usual = async (port: number): Promise<number> =>
+    (spec.ports === 'usual' ? await take(SERVICE_HOST, port) : null) ?? free(SERVICE_HOST);
+  try {
+    const asked = spec.port === null ? null : await take(SERVICE_HOST, spec.port);
+    if (spec.port !== null && asked === null)
+      throw new Fault('config_invalid', `--port ${spec.port} is taken on ${SERVICE_HOST}; choose another, or none`);
+    const steering = asked ?? (await usual(STEERING_PORT));
+    const fill = await usual(FILL_PORT);
+    const origin = await free(SERVICE_HOST);
+    const appliances: Partial<Record<ApplianceId, { video: number; admin: number }>> = {};
+    for (const { id, host } of APPLIANCES)
+      appliances[id] = { video: await free(host), admin: await free(SERVICE_HOST) };
+    return { origin, fill, steering, appliances: appliances as DemoPorts['appliances'] };
+  } finally {
+    for (const server of held) server.close();
+  }
+}

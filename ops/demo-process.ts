@@ -1,0 +1,195 @@
+// One process of the demo: started in a group of its own, so that a kill or a freeze takes the workers it forked too; its
+// log in a file, whose end is shown when it fails.
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { request } from 'undici';
+import { Fault } from '../protocol/faults.ts';
+import { siblingModule } from '../runtime/paths.ts';
+
+export const READY_MS = 20_000;
+const STOP_MS = 4_000;
+const LOOK_MS = 40;
+const LOG_LINES_SHOWN = 15;
+
+export type ProcessState = 'running' | 'frozen' | 'stopped';
+
+export interface ProcessSpec {
+  readonly name: string;
+  /** Arguments of `larder`. */
+  readonly args: readonly string[];
+  /** Answers 200 once the process does its work. */
+  readonly readyUrl: string;
+  readonly logFile: string;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** The process that ends everything when this one is gone; see demo-warden.ts. */
+export class Warden {
+  readonly #child: ChildProcess;
+
+  constructor() {
+    this.#child = spawn(process.execPath, [siblingModule(import.meta.dirname, 'demo-warden')], {
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    this.#child.unref();
+    // A warden that was killed guards nothing more; the demo itself goes on.
+    this.#child.stdin!.on('error', () => undefined);
+    this.#child.on('error', () => undefined);
+  }
+
+  say(word: 'started' | 'ended' | 'directory', value: number | string): void {
+    this.#child.stdin!.write(`${word} ${value}\n`);
+  }
+
+  dismiss(): void {
+    this.#child.stdin!.end();
+  }
+}
+
+export class DemoProcess {
+  readonly spec: ProcessSpec;
+  readonly #larder: string;
+  readonly #warden: Warden;
+  #child: ChildProcess | null = null;
+  #state: ProcessState = 'stopped';
+  #wanted = false;
+  readonly #groups: number[] = [];
+
+  constructor(spec: ProcessSpec, deps: { readonly larder: string; readonly warden: Warden }) {
+    this.spec = spec;
+    this.#larder = deps.larder;
+    this.#warden = deps.warden;
+  }
+
+  get state(): ProcessState {
+    return this.#state;
+  }
+
+  /** Every process group it ever had: the pids of their leaders. */
+  get groups(): readonly number[] {
+    return this.#groups;
+  }
+
+  /** True where it ended by itself. */
+  get crashed(): boolean {
+    return this.#wanted && this.#state === 'stopped';
+  }
+
+  /** Resolves when it is ready; throws with the end of its log where it ends or stays silent instead. */
+  async start(): Promise<void> {
+    if (this.#child !== null) return;
+    const log = openSync(this.spec.logFile, 'a');
+    const child = spawn(process.execPath, [this.#larder, ...this.spec.args], {
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: this.spec.env,
+    });
+    closeSync(log);
+    if (child.pid === undefined) throw new Fault('internal', `${this.spec.name} could not be started`);
+    this.#warden.say('started', child.pid);
+    this.#groups.push(child.pid);
+    this.#child = child;
+    this.#state = 'running';
+    this.#wanted = true;
+    child.once('exit', () => this.#ended(child));
+    await this.#untilReady(child);
+  }
+
+  /** Asks it to end as an operator would, and insists after a while. */
+  async stop(): Promise<void> {
+    const child = this.#child;
+    if (child === null) return;
+    this.#wanted = false;
+    this.#signal(child, 'SIGCONT');
+    child.kill('SIGTERM');
+    if (await this.#endsWithin(child, STOP_MS)) return;
+    this.#signal(child, 'SIGKILL');
+    await this.#endsWithin(child, STOP_MS);
+  }
+
+  /** `kill -9` to the whole group: no last word, no flush. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === null) return;
+    this.#wanted = false;
+    this.#signal(child, 'SIGKILL');
+    await this.#endsWithin(child, STOP_MS);
+  }
+
+  /** `SIGSTOP`: sockets stay open and nothing answers, as on a box that hangs. */
+  freeze(): void {
+    if (this.#child === null || this.#state !== 'running') return;
+    this.#signal(this.#child, 'SIGSTOP');
+    this.#state = 'frozen';
+  }
+
+  thaw(): void {
+    if (this.#child === null || this.#state !== 'frozen') return;
+    this.#signal(this.#child, 'SIGCONT');
+    this.#state = 'running';
+  }
+
+  logTail(): string {
+    try {
+      return readFileSync(this.spec.logFile, 'utf8').trimEnd().split('\n').slice(-LOG_LINES_SHOWN).join('\n');
+    } catch {
+      return '(no log)';
+    }
+  }
+
+  async #untilReady(child: ChildProcess): Promise<void> {
+    const deadline = performance.now() + READY_MS;
+    while (performance.now() < deadline) {
+      if (child.exitCode !== null || child.signalCode !== null)
+        throw this.#failure(`ended with ${child.exitCode ?? child.signalCode} instead of starting`);
+      if (await answers(this.spec.readyUrl)) return;
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
+    await this.kill();
+    throw this.#failure(`was not ready within ${READY_MS / 1000} s (${this.spec.readyUrl})`);
+  }
+
+  #failure(what: string): Fault {
+    return new Fault('internal', `${this.spec.name} ${what}; the end of its log:\n${this.logTail()}`);
+  }
+
+  #ended(child: ChildProcess): void {
+    // Workers that outlived their leader would keep the port.
+    this.#signal(child, 'SIGKILL');
+    this.#warden.say('ended', child.pid!);
+    if (this.#child !== child) return;
+    this.#child = null;
+    this.#state = 'stopped';
+  }
+
+  #endsWithin(child: ChildProcess, ms: number): Promise<boolean> {
+    if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), ms);
+      child.once('exit', () => {
+        clearTimeout(timer);
+        resolve(true);
+      });
+    });
+  }
+
+  #signal(child: ChildProcess, signal: NodeJS.Signals): void {
+    try {
+      process.kill(-child.pid!, signal);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
+  }
+}
+
+async function answers(url: string): Promise<boolean> {
+  try {
+    const response = await request(url, { signal: AbortSignal.timeout(1_000) });
+    await response.body.dump();
+    return response.statusCode === 200;
+  } catch {
+    return false;
+  }
+}
