@@ -1,0 +1,129 @@
+// The picture of who served what: a lane per pathway, a tick per segment at its place in the film. Ticks are added as
+// segments arrive and never redrawn; only buffer and playhead move.
+
+const TICKS_MAX = 20_000;
+
+export class Lanes {
+  #root;
+  #lanes = new Map();
+  #durationS = 1;
+  #ticks = 0;
+
+  constructor(root) {
+    this.#root = root;
+  }
+
+  /** One lane per pathway, best first. */
+  reset(pathways, durationS) {
+    this.#root.replaceChildren();
+    this.#lanes.clear();
+    this.#durationS = Math.max(1, durationS);
+    this.#ticks = 0;
+    pathways.forEach((pathway, at) => this.#addLane(pathway, at));
+    if (pathways.length > 0) this.#root.append(axis(this.#durationS));
+  }
+
+  /** Duration as the player has measured it; the manifest's word may differ by a frame. */
+  get durationS() {
+    return this.#durationS;
+  }
+
+  served({ pathway, startS, durationS, track, label, bytes }) {
+    const lane = this.#lanes.get(pathway);
+    if (lane === undefined) return;
+    lane.segments += 1;
+    lane.bytes += bytes;
+    lane.sum.textContent = `${lane.segments} · ${formatBytes(lane.bytes)}`;
+    this.#tick(lane, { startS, durationS, className: track === 'video' ? 'tick' : 'tick tick-side', label });
+  }
+
+  lost({ pathway, startS, durationS, label }) {
+    const lane = this.#lanes.get(pathway);
+    if (lane !== undefined) this.#tick(lane, { startS, durationS, className: 'tick tick-lost', label });
+  }
+
+  /** Where the film is and how far it is buffered. */
+  move({ positionS, bufferedUntilS, current }) {
+    for (const [pathway, lane] of this.#lanes) {
+      lane.playhead.style.left = this.#percent(positionS);
+      lane.buffer.hidden = pathway !== current;
+      lane.buffer.style.left = this.#percent(positionS);
+      lane.buffer.style.width = this.#percent(Math.max(0, bufferedUntilS - positionS));
+    }
+  }
+
+  describe() {
+    const parts = [...this.#lanes]
+      .filter(([, lane]) => lane.segments > 0)
+      .map(([pathway, lane]) => `${pathway} served ${lane.segments} segments, ${formatBytes(lane.bytes)}`);
+    this.#root.setAttribute('aria-label', parts.length === 0 ? 'No segment yet' : parts.join('; '));
+  }
+
+  #addLane({ id, site, color }) {
+    const name = element('div', 'lane-name');
+    const dot = element('span', 'dot');
+    const text = element('span');
+    text.append(id);
+    const small = element('small');
+    small.textContent = site === null ? '' : `site ${site}`;
+    name.append(dot, text, small);
+    const track = element('div', 'lane-track');
+    const buffer = element('div', 'lane-buffer');
+    buffer.hidden = true;
+    const playhead = element('div', 'playhead');
+    track.append(buffer, playhead);
+    const sum = element('div', 'lane-sum');
+    sum.textContent = '–';
+    for (const part of [name, track]) part.style.setProperty('--lane', color);
+    this.#root.append(name, track, sum);
+    this.#lanes.set(id, { track, buffer, playhead, sum, segments: 0, bytes: 0 });
+  }
+
+  #tick(lane, { startS, durationS, className, label }) {
+    if (this.#ticks >= TICKS_MAX) return;
+    this.#ticks += 1;
+    const tick = element('div', className);
+    tick.style.left = this.#percent(startS);
+    tick.style.width = this.#percent(durationS);
+    tick.title = label;
+    lane.track.insertBefore(tick, lane.playhead);
+  }
+
+  #percent(seconds) {
+    return `${Math.min(100, (Math.max(0, seconds) / this.#durationS) * 100)}%`;
+  }
+}
+
+function axis(durationS) {
+  const row = element('div', 'lane-axis');
+  const marks = 4;
+  for (let mark = 0; mark <= marks; mark += 1) {
+    const label = element('span');
+    label.textContent = formatTime((durationS * mark) / marks);
+    label.style.left = `${(mark / marks) * 100}%`;
+    row.append(label);
+  }
+  return row;
+}
+
+export function element(name, className = '') {
+  const made = document.createElement(name);
+  if (className !== '') made.className = className;
+  return made;
+}
+
+export function formatTime(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`;
+}
+
+export function formatBytes(bytes) {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let at = 0;
+  while (value >= 1000 && at < units.length - 1) {
+    value /= 1000;
+    at += 1;
+  }
+  return `${at === 0 ? value : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2)} ${units[at]}`;
+}
