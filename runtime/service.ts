@@ -80,6 +80,8 @@ export interface ServiceDeps {
   readonly routes: readonly Route[];
   /** Needed where a route names roles. */
   readonly fleetKey: Buffer | null;
+  /** In place of the fleet key, where a service knows its callers otherwise. Throws `token_missing` or `token_forged`. */
+  readonly verify?: (authorization: string | undefined) => Caller;
   readonly expose: () => Promise<{ readonly contentType: string; readonly body: string }>;
   /** Proxies whose X-Forwarded-For is believed: addresses or CIDRs. */
   readonly trustProxy?: readonly string[];
@@ -141,7 +143,7 @@ function mount(app: FastifyInstance, spec: Route, deps: ServiceDeps): void {
     method: spec.method,
     url: spec.path,
     handler: async (request, reply) => {
-      const caller = spec.roles === null ? null : admit(spec.roles, deps.fleetKey, request);
+      const caller = spec.roles === null ? null : admit(spec.roles, deps, request);
       return spec.run({
         params: check(spec.params, request.params, 'path') as never,
         query: check(spec.query, request.query, 'query') as never,
@@ -155,9 +157,11 @@ function mount(app: FastifyInstance, spec: Route, deps: ServiceDeps): void {
   });
 }
 
-function admit(roles: readonly Role[], fleetKey: Buffer | null, request: FastifyRequest): Caller {
-  if (fleetKey === null) throw new Fault('token_missing', 'this service has no fleet key and admits nobody');
-  const caller = verifyToken(fleetKey, request.headers.authorization);
+function admit(roles: readonly Role[], deps: ServiceDeps, request: FastifyRequest): Caller {
+  const { fleetKey, verify } = deps;
+  if (verify === undefined && fleetKey === null) throw new Fault('token_missing', 'this service has no fleet key and admits nobody');
+  const { authorization } = request.headers;
+  const caller = verify === undefined ? verifyToken(fleetKey!, authorization) : verify(authorization);
   if (!roles.includes(caller.role))
     throw new Fault(
       'token_forged',

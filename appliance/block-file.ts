@@ -1,0 +1,151 @@
+// One block of one asset version as a file that describes itself: a 4 KiB head (magic, JSON, its crc32), then the payload.
+// The index can be lost and made again from these files alone. A name appears only by rename, so a file is whole or absent;
+// each 256 KiB of payload has a crc32, checked when it is first read.
+
+import { constants, closeSync, openSync, readSync, type Stats } from 'node:fs';
+import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
+import { z } from 'zod';
+import { Fault } from '../protocol/faults.ts';
+
+export const BLOCK_BYTES = 2 ** 20;
+export const CHUNK_BYTES = 2 ** 18;
+export const HEAD_BYTES = 4096;
+/** Of the JSON; what remains of the page after magic, length and crc. */
+const JSON_BYTES_MAX = HEAD_BYTES - 16;
+export const STORED_HEADERS_BYTES_MAX = 1_800;
+const MAGIC = 'LARDRB01';
+
+const headSchema = z.object({
+  key: z.string(),
+  version: z.string(),
+  assetBytes: z.number().int().nonnegative(),
+  number: z.number().int().nonnegative(),
+  bytes: z.number().int().nonnegative(),
+  crcs: z.array(z.number().int()),
+  headers: z.record(z.string(), z.string()),
+  holding: z.string().nullable(),
+});
+
+export type BlockHead = z.infer<typeof headSchema>;
+
+/** What a block file takes on disk: whole 4 KiB pages. */
+export const diskBytesOf = (payloadBytes: number): number => HEAD_BYTES + Math.ceil(payloadBytes / 4096) * 4096;
+
+export const blockCount = (assetBytes: number): number => Math.ceil(assetBytes / BLOCK_BYTES);
+
+/** Payload bytes of block `number`. */
+export const blockBytes = (assetBytes: number, number: number): number =>
+  Math.min(BLOCK_BYTES, assetBytes - number * BLOCK_BYTES);
+
+export function chunkCrcs(payload: Buffer): number[] {
+  const crcs: number[] = [];
+  for (let at = 0; at < payload.length; at += CHUNK_BYTES) crcs.push(crc32(payload.subarray(at, at + CHUNK_BYTES)));
+  return crcs;
+}
+
+export function encodeHead(head: BlockHead): Buffer {
+  const json = Buffer.from(JSON.stringify(head), 'utf8');
+  if (json.length > JSON_BYTES_MAX)
+    throw new Fault(
+      'internal',
+      `the head of ${head.key.slice(0, 100)} takes ${json.length} bytes, more than ${JSON_BYTES_MAX}`,
+    );
+  const page = Buffer.alloc(HEAD_BYTES);
+  page.write(MAGIC, 0, 'latin1');
+  page.writeUInt32LE(json.length, 8);
+  page.writeUInt32LE(crc32(json), 12);
+  json.copy(page, 16);
+  return page;
+}
+
+/** Throws `disk_corrupt`. */
+export function decodeHead(page: Buffer, path: string): BlockHead {
+  const jsonBytes = page.length < HEAD_BYTES ? -1 : page.readUInt32LE(8);
+  if (jsonBytes < 0 || page.toString('latin1', 0, 8) !== MAGIC || jsonBytes > JSON_BYTES_MAX)
+    throw corrupt(path, 'has no block head');
+  const json = page.subarray(16, 16 + jsonBytes);
+  if (crc32(json) !== page.readUInt32LE(12)) throw corrupt(path, 'has a damaged head');
+  const head = headSchema.safeParse(JSON.parse(json.toString('utf8')));
+  if (!head.success) throw corrupt(path, 'has a head of another shape');
+  return head.data;
+}
+
+/** Temporary name, data to disk, rename. The caller has written an intent. */
+export async function writeBlock(path: string, head: BlockHead, payload: Buffer): Promise<void> {
+  const temporary = `${path}.tmp`;
+  const file = await open(temporary, 'w', 0o600);
+  try {
+    await writeAll(file, [encodeHead(head), payload]);
+    await file.datasync();
+  } catch (error) {
+    await file.close();
+    await unlink(temporary).catch(() => undefined);
+    throw error;
+  }
+  await file.close();
+  await rename(temporary, path);
+}
+
+/** Reads a whole block and checks every crc. Null where there is no file; throws `disk_corrupt`. */
+export async function readBlock(path: string): Promise<{ readonly head: BlockHead; readonly payload: Buffer } | null> {
+  const file = await openForReading(path);
+  if (file === null) return null;
+  try {
+    const { size } = (await file.stat()) as Stats;
+    const data = Buffer.allocUnsafe(Math.min(size, HEAD_BYTES + BLOCK_BYTES));
+    const { bytesRead } = await file.read(data, 0, data.length, 0);
+    const head = decodeHead(data.subarray(0, Math.min(bytesRead, HEAD_BYTES)), path);
+    const payload = data.subarray(HEAD_BYTES, bytesRead);
+    if (payload.length !== head.bytes) throw corrupt(path, `holds ${payload.length} of ${head.bytes} bytes`);
+    if (chunkCrcs(payload).some((crc, at) => crc !== head.crcs[at])) throw corrupt(path, 'fails its checksum');
+    return { head, payload };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Only the head. Null where there is no file; throws `disk_corrupt`. */
+export function readHead(path: string): BlockHead | null {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+  try {
+    const page = Buffer.allocUnsafe(HEAD_BYTES);
+    return decodeHead(page.subarray(0, readSync(fd, page, 0, HEAD_BYTES, 0)), path);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Throws `disk_corrupt` where chunk `at` of the block is not what was written. */
+export function checkChunk(head: BlockHead, at: number, chunk: Buffer, path: string): void {
+  if (crc32(chunk) !== head.crcs[at]) throw corrupt(path, `fails its checksum at ${at * CHUNK_BYTES}`);
+}
+
+async function openForReading(path: string): Promise<FileHandle | null> {
+  try {
+    return await open(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+async function writeAll(file: FileHandle, parts: readonly Buffer[]): Promise<void> {
+  let position = 0;
+  for (const part of parts) {
+    let at = 0;
+    while (at < part.length) {
+      const { bytesWritten } = await file.write(part, at, part.length - at, position);
+      at += bytesWritten;
+      position += bytesWritten;
+    }
+  }
+}
+
+const corrupt = (path: string, why: string): Fault => new Fault('disk_corrupt', `block file ${path} ${why}`);

@@ -1,0 +1,321 @@
+// The cache joins volumes, eviction and pins under one budget: what is on disk, what is about to be and what workers
+// still hold open never exceeds --store-bytes. Eviction decides, the volume deletes, this file does the sums.
+
+import { isFault } from '../protocol/faults.ts';
+import type { HoldingId } from '../protocol/ids.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Log } from '../runtime/log.ts';
+import { blockBytes, diskBytesOf } from './block-file.ts';
+import { Lru, RUN_BLOCKS, runAsset, runFirstBlock, runKey, type RunKey } from './lru.ts';
+import type { Tally } from './metrics.ts';
+import type { AssetMeta, Entry, Volume } from './store.ts';
+
+/** Left to the index of each volume from the start, so that its growth never breaks the budget. */
+export const INDEX_BYTES_RESERVED = 12 * 2 ** 20;
+/** How long a reservation waits for workers to close what was evicted. */
+const CLOSE_WAIT_MS = 1_000;
+
+/** What workers must forget; resolves when none of them has it open any more. */
+export interface Forgotten {
+  readonly keys: readonly string[];
+  readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
+}
+export type Broadcast = (forgotten: Forgotten) => Promise<void>;
+
+interface Book {
+  readonly volume: Volume;
+  readonly lru: Lru;
+  readonly byId: Map<number, Entry>;
+  readonly limitBytes: number;
+  pinnedBytes: number;
+  reservedBytes: number;
+  /** Unlinked, but perhaps still open in a worker. */
+  leavingBytes: number;
+  readonly leaving: Set<Promise<void>>;
+  /** Reservations take turns. */
+  queue: Promise<unknown>;
+}
+
+export interface VolumeUse {
+  readonly volume: number;
+  readonly directory: string;
+  readonly limitBytes: number;
+  readonly pinnedBytes: number;
+  readonly demandBytes: number;
+  readonly reservedBytes: number;
+  readonly leavingBytes: number;
+  readonly indexBytes: number;
+}
+
+export interface CacheDeps {
+  readonly volumes: readonly Volume[];
+  readonly storeBytes: number;
+  readonly pinned: ReadonlySet<HoldingId>;
+  readonly broadcast: Broadcast;
+  readonly clock: Clock;
+  readonly tally: Tally;
+  readonly log: Log;
+}
+
+export class Cache {
+  readonly #deps: CacheDeps;
+  readonly #books: readonly Book[];
+  readonly #byKey = new Map<string, Entry>();
+  #pinned: ReadonlySet<HoldingId>;
+  /** Payload bytes present per holding: what inventory is made of. */
+  readonly #held = new Map<HoldingId, number>();
+  #changes = 0;
+  readonly #touched = new Set<Entry>();
+
+  constructor(deps: CacheDeps) {
+    this.#deps = deps;
+    this.#pinned = deps.pinned;
+    const limitBytes = Math.floor(deps.storeBytes / deps.volumes.length);
+    this.#books = deps.volumes.map((volume) => ({
+      volume,
+      lru: new Lru(),
+      byId: new Map(),
+      limitBytes,
+      pinnedBytes: 0,
+      reservedBytes: 0,
+      leavingBytes: 0,
+      leaving: new Set(),
+      queue: Promise.resolve(),
+    }));
+    for (const book of this.#books) this.#adopt(book);
+  }
+
+  find(key: string): Entry | null {
+    return this.#byKey.get(key) ?? null;
+  }
+
+  /** Counts up with every block that comes or goes: whoever caches a view of the inventory compares it. */
+  get changes(): number {
+    return this.#changes;
+  }
+
+  get assets(): number {
+    return this.#byKey.size;
+  }
+
+  entries(): IterableIterator<Entry> {
+    return this.#byKey.values();
+  }
+
+  heldBytes(holding: HoldingId): number {
+    return this.#held.get(holding) ?? 0;
+  }
+
+  use(): VolumeUse[] {
+    return this.#books.map((book) => ({
+      volume: book.volume.number,
+      directory: book.volume.directory,
+      limitBytes: book.limitBytes,
+      pinnedBytes: book.pinnedBytes,
+      demandBytes: book.lru.bytes,
+      reservedBytes: book.reservedBytes,
+      leavingBytes: book.leavingBytes,
+      indexBytes: book.volume.indexBytes(),
+    }));
+  }
+
+  /** The entry for a sealed version; an entry of another version of the key leaves. */
+  async admit(meta: AssetMeta): Promise<Entry> {
+    const before = this.#byKey.get(meta.key);
+    if (before !== undefined) {
+      if (before.version === meta.version && before.bytes === meta.bytes && before.holding === meta.holding)
+        return before;
+      await this.drop(before);
+    }
+    const book = this.#roomiest();
+    const entry = book.volume.create(meta, this.#deps.clock.now());
+    book.byId.set(entry.id, entry);
+    this.#byKey.set(meta.key, entry);
+    return entry;
+  }
+
+  /**
+   * Makes room for payload bytes on the entry's volume, evicting if it must. False: no room can be made, so the bytes
+   * pass through. True obliges the caller to `store` or `release`.
+   */
+  reserve(entry: Entry, payloadBytes: number): Promise<boolean> {
+    const book = this.#bookOf(entry);
+    const bytes = diskBytesOf(payloadBytes);
+    const turn = book.queue.then(() => this.#makeRoom(book, bytes));
+    book.queue = turn.catch(() => undefined);
+    return turn;
+  }
+
+  release(entry: Entry, payloadBytes: number): void {
+    this.#bookOf(entry).reservedBytes -= diskBytesOf(payloadBytes);
+  }
+
+  /** Writes a reserved block. Throws `disk_full` or `disk_failed`; the reservation is gone either way. */
+  async store(entry: Entry, number: number, payload: Buffer): Promise<void> {
+    const book = this.#bookOf(entry);
+    try {
+      await entry.volume.write(entry, number, payload);
+    } finally {
+      book.reservedBytes -= diskBytesOf(payload.length);
+    }
+    if (entry.dropped) return;
+    this.#count(book, entry, number, 1);
+    this.#deps.tally.add('larder_blocks_stored_total');
+  }
+
+  touch(volume: number, run: RunKey): void {
+    const book = this.#books[volume];
+    const entry = book?.byId.get(runAsset(run));
+    if (book === undefined || entry === undefined) return;
+    entry.touchedMs = this.#deps.clock.now();
+    this.#touched.add(entry);
+    book.lru.touch(run);
+  }
+
+  /** Removes a block that is not what the index says. */
+  async discard(entry: Entry, number: number): Promise<void> {
+    if (entry.dropped || !entry.blocks.has(number)) return;
+    this.#deps.tally.add('larder_blocks_discarded_total');
+    await this.#take(this.#bookOf(entry), entry, [number]);
+  }
+
+  /** Takes an asset version out of the cache. Its readers end on what they have open. */
+  async drop(entry: Entry): Promise<void> {
+    if (entry.dropped) return;
+    const book = this.#bookOf(entry);
+    const numbers = [...entry.blocks];
+    let bytes = 0;
+    for (const number of numbers) bytes += this.#count(book, entry, number, -1);
+    if (this.#byKey.get(entry.key) === entry) this.#byKey.delete(entry.key);
+    book.byId.delete(entry.id);
+    await this.#leave(book, bytes, entry.volume.drop(entry), {
+      keys: [entry.key],
+      blocks: numbers.map((number) => ({ volume: book.volume.number, id: entry.id, number })),
+    });
+  }
+
+  isPinned(entry: Entry): boolean {
+    return entry.holding !== null && this.#pinned.has(entry.holding);
+  }
+
+  /** Pinned holdings leave the eviction order; unpinned ones join it as most recently used. */
+  setPinned(pinned: ReadonlySet<HoldingId>): void {
+    const changed = [...this.#byKey.values()].filter(
+      (entry) => entry.holding !== null && this.#pinned.has(entry.holding) !== pinned.has(entry.holding),
+    );
+    for (const entry of changed) for (const number of entry.blocks) this.#place(this.#bookOf(entry), entry, number, -1);
+    this.#pinned = pinned;
+    for (const entry of changed) for (const number of entry.blocks) this.#place(this.#bookOf(entry), entry, number, 1);
+  }
+
+  /** Saves recency and whatever else is pending. */
+  async flush(): Promise<void> {
+    for (const entry of this.#touched) entry.volume.touch(entry);
+    this.#touched.clear();
+    await Promise.all(this.#books.map((book) => book.volume.flush()));
+  }
+
+  #bookOf(entry: Entry): Book {
+    return this.#books[entry.volume.number]!;
+  }
+
+  #roomiest(): Book {
+    return this.#books.reduce((best, book) =>
+      book.pinnedBytes + book.lru.bytes < best.pinnedBytes + best.lru.bytes ? book : best,
+    );
+  }
+
+  /** Takes over what a volume found at start, oldest first; of two versions of a key the later id wins. */
+  #adopt(book: Book): void {
+    for (const entry of [...book.volume.entries()].sort((a, b) => a.touchedMs - b.touchedMs)) {
+      const other = this.#byKey.get(entry.key);
+      const keep = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
+      book.byId.set(entry.id, entry);
+      this.#byKey.set(entry.key, keep);
+      for (const number of entry.blocks) this.#count(book, entry, number, 1);
+      const loser = keep === entry ? other : entry;
+      if (loser !== undefined)
+        void this.drop(loser).catch((error: unknown) =>
+          this.#deps.log.error({ err: error }, 'duplicate asset cannot be dropped'),
+        );
+    }
+  }
+
+  async #makeRoom(book: Book, bytes: number): Promise<boolean> {
+    while (this.#freeBytes(book) + book.leavingBytes < bytes) {
+      const victim = book.lru.evict();
+      if (victim === null) return false;
+      const leaving = this.#evict(book, victim).finally(() => book.leaving.delete(leaving));
+      book.leaving.add(leaving);
+    }
+    if (this.#freeBytes(book) < bytes) {
+      const timeout = new Promise((resolve) => setTimeout(resolve, CLOSE_WAIT_MS).unref());
+      await Promise.race([Promise.all(book.leaving), timeout]);
+    }
+    if (this.#freeBytes(book) < bytes) return false;
+    book.reservedBytes += bytes;
+    return true;
+  }
+
+  #freeBytes(book: Book): number {
+    const index = Math.max(INDEX_BYTES_RESERVED, book.volume.indexBytes());
+    return book.limitBytes - index - book.pinnedBytes - book.lru.bytes - book.reservedBytes - book.leavingBytes;
+  }
+
+  async #evict(book: Book, run: RunKey): Promise<void> {
+    const entry = book.byId.get(runAsset(run));
+    if (entry === undefined) return;
+    const first = runFirstBlock(run);
+    const numbers: number[] = [];
+    for (let number = first; number < first + RUN_BLOCKS; number += 1)
+      if (entry.blocks.has(number)) numbers.push(number);
+    this.#deps.tally.add('larder_blocks_evicted_total', numbers.length);
+    // The run has left the order already: put its bytes back for #take to subtract them with the rest.
+    for (const number of numbers) book.lru.add(run, diskBytesOf(blockBytes(entry.bytes, number)));
+    if (numbers.length === entry.blocks.count && entry.flights === 0) await this.drop(entry);
+    else await this.#take(book, entry, numbers);
+  }
+
+  async #take(book: Book, entry: Entry, numbers: readonly number[]): Promise<void> {
+    let bytes = 0;
+    for (const number of numbers) bytes += this.#count(book, entry, number, -1);
+    await this.#leave(book, bytes, entry.volume.remove(entry, numbers), {
+      keys: [],
+      blocks: numbers.map((number) => ({ volume: book.volume.number, id: entry.id, number })),
+    });
+  }
+
+  async #leave(book: Book, bytes: number, removal: Promise<void>, forgotten: Forgotten): Promise<void> {
+    book.leavingBytes += bytes;
+    try {
+      await removal;
+      await this.#deps.broadcast(forgotten);
+    } catch (error) {
+      if (!isFault(error)) throw error;
+      this.#deps.tally.add('larder_faults_total', 1, { code: error.code });
+      this.#deps.log.error({ err: error, volume: book.volume.directory }, 'removal failed');
+    } finally {
+      book.leavingBytes -= bytes;
+    }
+  }
+
+  /** Adds (1) or takes off (−1) a block in every sum. Returns its bytes on disk. */
+  #count(book: Book, entry: Entry, number: number, sign: 1 | -1): number {
+    this.#changes += 1;
+    if (entry.holding !== null) {
+      const left = (this.#held.get(entry.holding) ?? 0) + sign * blockBytes(entry.bytes, number);
+      if (left <= 0) this.#held.delete(entry.holding);
+      else this.#held.set(entry.holding, left);
+    }
+    return this.#place(book, entry, number, sign);
+  }
+
+  #place(book: Book, entry: Entry, number: number, sign: 1 | -1): number {
+    const bytes = diskBytesOf(blockBytes(entry.bytes, number));
+    const key = runKey(entry.id, number);
+    if (this.isPinned(entry)) book.pinnedBytes += sign * bytes;
+    else if (sign === 1) book.lru.add(key, bytes);
+    else book.lru.subtract(key, bytes);
+    return bytes;
+  }
+}

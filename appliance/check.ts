@@ -1,0 +1,250 @@
+// Turn-up checks: what must be true of a box before it may serve. Each measures something real and says what mends it.
+
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
+import { open, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { request } from 'undici';
+import { z } from 'zod';
+import { isFault } from '../protocol/faults.ts';
+import { formatBytes, formatRate } from '../protocol/units.ts';
+import { issueToken, readFleetKey } from '../runtime/auth.ts';
+import { call, reasonOf } from '../runtime/client.ts';
+import { inFleet, type ApplianceConfig } from './config.ts';
+
+export const CLOCK_SKEW_MS_MAX = 2_000;
+export const OPEN_FILES_MIN = 4_096;
+/** Slower than one 4K stream to 20 players: no disk that should serve. */
+export const DISK_BYTES_PER_S_MIN = 50e6;
+const DISK_SAMPLE_BYTES = 32 * 2 ** 20;
+const REACH_MS = 5_000;
+
+export interface CheckResult {
+  readonly name: string;
+  readonly outcome: 'passed' | 'failed' | 'skipped';
+  readonly detail: string;
+  /** Null unless it failed. */
+  readonly remedy: string | null;
+}
+
+type Outcome = Omit<CheckResult, 'name'>;
+interface Check {
+  readonly name: string;
+  readonly run: (config: ApplianceConfig) => Promise<Outcome> | Outcome;
+}
+
+export const CHECKS: readonly Check[] = [
+  { name: 'settings', run: checkSettings },
+  { name: 'open files', run: checkOpenFiles },
+  { name: 'disk space', run: checkDiskSpace },
+  { name: 'disk rate', run: checkDiskRate },
+  { name: 'clock', run: checkClock },
+  { name: 'origin', run: checkOrigin },
+  { name: 'steering', run: checkSteering },
+  { name: 'fill', run: checkFill },
+  { name: 'advertised URL', run: checkAdvertised },
+];
+
+/** One after another: the disk is measured while nothing else loads it. */
+export async function runChecks(config: ApplianceConfig): Promise<CheckResult[]> {
+  const results: CheckResult[] = [];
+  for (const check of CHECKS) {
+    try {
+      results.push({ name: check.name, ...(await check.run(config)) });
+    } catch (error) {
+      results.push({
+        name: check.name,
+        ...failed(reasonOf(error), 'See the message; if it names no cause, report a defect.'),
+      });
+    }
+  }
+  return results;
+}
+
+const passed = (detail: string): Outcome => ({ outcome: 'passed', detail, remedy: null });
+const skipped = (detail: string): Outcome => ({ outcome: 'skipped', detail, remedy: null });
+const failed = (detail: string, remedy: string): Outcome => ({ outcome: 'failed', detail, remedy });
+
+function checkSettings(config: ApplianceConfig): Outcome {
+  if (!inFleet(config)) return passed('stand-alone: no --steering');
+  if (config.advertise.length === 0)
+    return failed('no --advertise', 'Add --advertise URL, the base URL at which players reach this appliance.');
+  if (config.fill === null)
+    return failed('no --fill', 'Add --fill URL: the catalog says what this appliance may serve.');
+  return passed(`${config.id} at site ${config.site}, ${config.timeZone}`);
+}
+
+/** The hard limit of this process is what the service will have. */
+function checkOpenFiles(): Outcome {
+  const line = readFileSync('/proc/self/limits', 'utf8')
+    .split('\n')
+    .find((text) => text.startsWith('Max open files'));
+  const limit = Number(line?.split(/\s{2,}/)[1] ?? Number.NaN);
+  if (Number.isNaN(limit)) return skipped('the system does not tell');
+  if (limit < OPEN_FILES_MIN)
+    return failed(
+      `${limit} open files`,
+      `Run: ulimit -n 65536, or set LimitNOFILE=65536 in the unit; at least ${OPEN_FILES_MIN} are needed.`,
+    );
+  return passed(`${limit} open files`);
+}
+
+function checkDiskSpace(config: ApplianceConfig): Outcome {
+  const share = config.storeBytes / config.store.length;
+  for (const directory of config.store) {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const { bavail, blocks, bsize } = statfsSync(directory);
+    const usable = bavail * bsize;
+    if (usable < share && blocks * bsize < share)
+      return failed(
+        `${directory} is on a disk of ${formatBytes(blocks * bsize)}, its share is ${formatBytes(share)}`,
+        'Lower --store-bytes, or add a --store on another disk.',
+      );
+    if (usable < share * 0.05)
+      return failed(
+        `${directory} has ${formatBytes(usable)} free of a share of ${formatBytes(share)}`,
+        'Free space on the disk, or lower --store-bytes.',
+      );
+  }
+  return passed(`${config.store.length} volume(s) of ${formatBytes(share)}`);
+}
+
+async function checkDiskRate(config: ApplianceConfig): Promise<Outcome> {
+  const rates: string[] = [];
+  for (const directory of config.store) {
+    const bytesPerSecond = await writeRate(directory);
+    rates.push(formatRate(bytesPerSecond * 8));
+    if (bytesPerSecond < DISK_BYTES_PER_S_MIN) {
+      return failed(
+        `${directory} writes ${formatRate(bytesPerSecond * 8)}`,
+        `Use a disk that writes at least ${formatRate(DISK_BYTES_PER_S_MIN * 8)}; check it with: smartctl -a, iostat -x 1`,
+      );
+    }
+  }
+  return passed(`writes ${rates.join(', ')}`);
+}
+
+async function writeRate(directory: string): Promise<number> {
+  const path = join(directory, `check-${randomBytes(4).toString('hex')}.tmp`);
+  const sample = randomBytes(2 ** 20);
+  const file = await open(path, 'wx', 0o600);
+  try {
+    const started = performance.now();
+    for (let at = 0; at < DISK_SAMPLE_BYTES; at += sample.length) await file.write(sample, 0, sample.length, at);
+    await file.datasync();
+    return DISK_SAMPLE_BYTES / ((performance.now() - started) / 1000);
+  } finally {
+    await file.close();
+    await unlink(path);
+  }
+}
+
+/** Against the Date of whoever answers: steering where there is one, else the origin. */
+async function checkClock(config: ApplianceConfig): Promise<Outcome> {
+  const url = config.steering[0] === undefined ? config.origin : `${config.steering[0]}/healthz`;
+  try {
+    const sent = Date.now();
+    const answer = await reach(url);
+    const date = Date.parse(String(answer.headers['date'] ?? ''));
+    if (Number.isNaN(date)) return skipped(`${url} sends no Date`);
+    // Date has whole seconds: half a second either way is not the clock's fault.
+    const skewMs = Math.max(0, Math.abs(date + 500 - (sent + Date.now()) / 2) - 500);
+    if (skewMs > CLOCK_SKEW_MS_MAX)
+      return failed(
+        `${Math.round(skewMs / 1000)} s off from ${url}`,
+        'Turn on time synchronisation: timedatectl set-ntp true',
+      );
+    return passed(`within ${CLOCK_SKEW_MS_MAX / 1000} s of ${url}`);
+  } catch (error) {
+    return skipped(`${url} did not answer (${reasonOf(error)})`);
+  }
+}
+
+async function checkOrigin(config: ApplianceConfig): Promise<Outcome> {
+  try {
+    const { statusCode } = await reach(`${config.origin}/`);
+    if (statusCode >= 500) return failed(`${config.origin} answers ${statusCode}`, 'Look at the log of the origin.');
+    return passed(`${config.origin} answers`);
+  } catch (error) {
+    return failed(
+      `${config.origin}: ${reasonOf(error)}`,
+      `Check --origin and the route to it: curl -I ${config.origin}/`,
+    );
+  }
+}
+
+async function checkSteering(config: ApplianceConfig): Promise<Outcome> {
+  if (!inFleet(config)) return skipped('stand-alone');
+  for (const steering of config.steering) {
+    try {
+      const { statusCode } = await reach(`${steering}/healthz`);
+      if (statusCode !== 200)
+        return failed(`${steering} answers ${statusCode}`, 'Is this the address of steering? It must answer /healthz.');
+    } catch (error) {
+      return failed(
+        `${steering}: ${reasonOf(error)}`,
+        `Check --steering and the firewall for outgoing connections: curl ${steering}/healthz`,
+      );
+    }
+  }
+  return passed(`${config.steering.join(', ')} answers`);
+}
+
+/** With the appliance's own token, so that a wrong one is found before the first night. */
+async function checkFill(config: ApplianceConfig): Promise<Outcome> {
+  if (config.fill === null) return skipped('stand-alone');
+  const key = readFleetKey(config.fleetKey);
+  const token = config.token ?? (key === null ? null : issueToken(key, { role: 'appliance', id: config.id }));
+  if (token === null)
+    return failed('no token', `Give --token; the operator prints one with: larder keys issue --appliance ${config.id}`);
+  try {
+    await call({ url: `${config.fill}/v1/catalog?since=0`, token, answer: z.unknown(), timeoutMs: REACH_MS });
+    return passed(`${config.fill} accepts the token`);
+  } catch (error) {
+    if (isFault(error) && (error.code === 'token_forged' || error.code === 'token_missing')) {
+      return failed(
+        `${config.fill}: ${error.message}`,
+        `Ask the operator for a new token: larder keys issue --appliance ${config.id}`,
+      );
+    }
+    return failed(
+      `${config.fill}: ${reasonOf(error)}`,
+      `Check --fill and the firewall for outgoing connections: curl ${config.fill}/healthz`,
+    );
+  }
+}
+
+/** Players must reach the appliance at what it advertises; needs it to be running. */
+async function checkAdvertised(config: ApplianceConfig): Promise<Outcome> {
+  if (config.advertise.length === 0) return skipped('nothing advertised');
+  for (const url of config.advertise) {
+    try {
+      const answer = await reach(`${url}/`, 'OPTIONS');
+      if (answer.statusCode !== 204 || answer.headers['timing-allow-origin'] === undefined)
+        return failed(
+          `${url} is answered by something else (${answer.statusCode})`,
+          'Check that --advertise leads to --listen of this appliance.',
+        );
+    } catch (error) {
+      return failed(
+        `${url}: ${reasonOf(error)}`,
+        'Start the appliance, then check DNS, firewall and port forwarding for incoming connections.',
+      );
+    }
+  }
+  return passed(config.advertise.join(', '));
+}
+
+async function reach(
+  url: string,
+  method: 'GET' | 'OPTIONS' = 'GET',
+): Promise<{ statusCode: number; headers: Record<string, string | string[] | undefined> }> {
+  const { statusCode, headers, body } = await request(url, {
+    method,
+    headersTimeout: REACH_MS,
+    bodyTimeout: REACH_MS,
+    signal: AbortSignal.timeout(REACH_MS),
+  });
+  await body.dump({ limit: 2 ** 20 });
+  return { statusCode, headers };
+}

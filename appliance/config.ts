@@ -1,0 +1,111 @@
+// Settings of an appliance: who and where it is, what it stores, whom it asks. ARCHITECTURE.md prints this table.
+
+import { cpus } from 'node:os';
+import { fillWindow, position, type FillWindow, type Position } from '../protocol/heartbeat.ts';
+import { defaultFleetKeyFile } from '../runtime/auth.ts';
+import { option, type Values } from '../runtime/config.ts';
+import { Fault } from '../protocol/faults.ts';
+import { formatBytes } from '../protocol/units.ts';
+
+export const STORE_BYTES_MIN = 32 * 2 ** 20;
+export const WORKERS_MAX = 64;
+
+export const APPLIANCE_TABLE = {
+  id: option.id({ doc: 'Name of this appliance in the fleet', fallback: 'appliance' }),
+  site: option.id({ doc: 'Site that it stands in', fallback: 'local' }),
+  listen: option.hostPort({ doc: 'Where players are served', fallback: ':8080' }),
+  advertise: option.list(option.url({ doc: 'Base URL as players reach it, best first; needed in a fleet' })),
+  admin: option.hostPort({ doc: 'Where health, metrics and state are served', fallback: '127.0.0.1:8081' }),
+  origin: option.url({ doc: 'Base URL of the origin' }),
+  store: option.list(
+    option.path({ doc: 'Directory of a volume, one per disk', placeholder: 'DIR', fallback: './larder-store' }),
+  ),
+  storeBytes: option.size({ doc: 'Bytes that all volumes together may take', fallback: '10GB' }),
+  state: option.path({
+    doc: 'Directory of pins, catalog copy and unsent reports',
+    placeholder: 'DIR',
+    fallback: './larder-state',
+  }),
+  workers: option.integer({
+    doc: 'Serving processes',
+    fallback: String(Math.min(cpus().length, WORKERS_MAX)),
+    min: 1,
+    max: WORKERS_MAX,
+  }),
+  steering: option.list(option.url({ doc: 'Base URL of steering; given, the appliance belongs to a fleet' })),
+  fill: option.optional(option.url({ doc: 'Base URL of fill, for catalog, plans and play reports' })),
+  token: option.optional(
+    option.text({ doc: 'Token of this appliance; by default made from the fleet key file', placeholder: 'TOKEN' }),
+  ),
+  fleetKey: option.path({ doc: 'File of the fleet key', fallback: defaultFleetKeyFile() }),
+  position: option.optional(
+    option.custom<Position>({ doc: 'Where the site lies, in degrees', placeholder: 'LAT,LON', parse: parsePosition }),
+  ),
+  timeZone: option.custom<string>({
+    doc: 'IANA time zone of the site',
+    placeholder: 'ZONE',
+    fallback: 'UTC',
+    parse: parseZone,
+  }),
+  fillWindow: option.list(
+    option.custom<FillWindow>({
+      doc: 'Off-peak hours in site-local time',
+      placeholder: 'HH:MM-HH:MM',
+      fallback: '02:00-14:00',
+      parse: parseWindow,
+    }),
+  ),
+  fillRate: option.optional(option.rate({ doc: 'Most that fills may take from the link' })),
+  demandShare: option.number({
+    doc: 'Percent of the store that plans may not pin',
+    fallback: '20',
+    min: 1,
+    max: 100,
+    placeholder: 'PERCENT',
+  }),
+  connectionsMax: option.integer({ doc: 'Client connections at once', fallback: '10000', min: 1, max: 1_000_000 }),
+  drainTimeout: option.duration({ doc: 'Bound of a drain: what still runs then is cut off', fallback: '30s' }),
+} as const;
+
+export type ApplianceConfig = Values<typeof APPLIANCE_TABLE>;
+
+/** Rules between settings. Throws `config_invalid`. */
+export function validateConfig(config: ApplianceConfig): void {
+  const problems: string[] = [];
+  const least = STORE_BYTES_MIN * config.store.length;
+  if (config.storeBytes < least)
+    problems.push(
+      `--store-bytes is ${formatBytes(config.storeBytes)}, but ${config.store.length} volume(s) need at least ${formatBytes(least)}`,
+    );
+  if (config.steering.length > 0 && config.advertise.length === 0)
+    problems.push('--advertise is required with --steering: the URL at which players reach this appliance');
+  if (config.steering.length > 0 && config.fill === null)
+    problems.push('--fill is required with --steering: the catalog says what this appliance may serve');
+  if (problems.length > 0)
+    throw new Fault('config_invalid', `the settings do not fit together:\n  ${problems.join('\n  ')}`);
+}
+
+export const inFleet = (config: ApplianceConfig): boolean => config.steering.length > 0;
+
+function parsePosition(text: string): Position {
+  const [lat, lon, ...rest] = text.split(',').map(Number);
+  const parsed = position.safeParse({ lat, lon });
+  if (!parsed.success || rest.length > 0) throw new Error('latitude,longitude in degrees, such as 52.52,13.40');
+  return parsed.data;
+}
+
+function parseZone(text: string): string {
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: text });
+    return text;
+  } catch {
+    throw new Error('an IANA time zone such as Europe/Berlin');
+  }
+}
+
+function parseWindow(text: string): FillWindow {
+  const [start, end] = text.split('-');
+  const parsed = fillWindow.safeParse({ start, end });
+  if (!parsed.success) throw new Error('start-end in site-local time, such as 02:00-14:00');
+  return parsed.data;
+}

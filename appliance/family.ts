@@ -1,0 +1,21 @@
+// What the supervisor and its children say to each other over IPC.
+
+import type { ApplianceConfig } from './config.ts';
+import type { KeyMode } from './asset-key.ts';
+
+export interface WorkerSpec {
+  readonly appliance: string;
+  readonly worker: number;
+  readonly origin: string;
+  readonly mode: KeyMode;
+}
+
+export interface KeeperSpec {
+  readonly config: ApplianceConfig;
+}
+
+export type FromSupervisor = { readonly kind: 'socket'; readonly number: number } | { readonly kind: 'drain' };
+
+export type ToSupervisor =
+  /** A worker can take connections; a storekeeper serves its sockets. */
+  { readonly kind: 'ready' } | { readonly kind: 'taken'; readonly number: number } | { readonly kind: 'drained' };

@@ -1,0 +1,301 @@
+// Fetches under way. A flight brings a stretch of missing blocks of one asset version in one upstream range; each block
+// lands in a buffer that any number of readers follow, and is then checked, stored and let go. A flight belongs to no
+// client: readers come and go, it ends what it began.
+
+import { createHash } from 'node:crypto';
+import { DIGEST_CHUNK_BYTES } from '../protocol/catalog.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
+import type { Log } from '../runtime/log.ts';
+import { BLOCK_BYTES, blockBytes } from './block-file.ts';
+import type { Cache } from './cache.ts';
+import type { Tally } from './metrics.ts';
+import { originFault, type Bytes, type Origin, type PoolName } from './origin.ts';
+import { isStrong } from './precondition.ts';
+import type { Entry } from './store.ts';
+
+/** Blocks of one upstream range. */
+export const FLIGHT_BLOCKS_MAX = 8;
+/** Landed blocks of one flight that wait for the disk; then the origin waits. */
+const STORING_MAX = 8;
+const ATTEMPTS_MAX = 2;
+
+/** What bytes of an entry must satisfy. */
+export interface Terms {
+  /** sha256 per 1 MiB where the asset is catalogued. */
+  readonly digests: readonly string[] | null;
+  /** Entity tag to demand of the origin; null where it has none of its own. */
+  readonly originTag: string | null;
+}
+
+export interface InflightDeps {
+  readonly cache: Cache;
+  readonly origin: Origin;
+  readonly termsOf: (entry: Entry) => Promise<Terms>;
+  readonly tally: Tally;
+  readonly log: Log;
+}
+
+/** One block on its way. */
+class Landing {
+  readonly number: number;
+  readonly bytes: number;
+  buffer: Buffer | null = null;
+  landed = 0;
+  fault: Fault | null = null;
+  /** Landed, verified and, where there was room, on disk. */
+  readonly done: Promise<void>;
+  #settle!: () => void;
+  #waiting: (() => void)[] = [];
+
+  constructor(number: number, bytes: number) {
+    this.number = number;
+    this.bytes = bytes;
+    this.done = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  append(chunk: Buffer): void {
+    this.buffer ??= Buffer.allocUnsafeSlow(this.bytes);
+    chunk.copy(this.buffer, this.landed);
+    this.landed += chunk.length;
+    this.#wake();
+  }
+
+  fail(fault: Fault): void {
+    this.fault ??= fault;
+    this.#wake();
+    this.#settle();
+  }
+
+  finish(): void {
+    this.#settle();
+  }
+
+  /** Bytes [from, to) of the block as they land. Throws the fault of the flight. */
+  async *follow(from: number, to: number): AsyncGenerator<Buffer> {
+    let at = from;
+    while (at < to) {
+      if (this.landed > at) {
+        const upTo = Math.min(this.landed, to);
+        yield this.buffer!.subarray(at, upTo);
+        at = upTo;
+      } else if (this.fault !== null) throw this.fault;
+      else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+export class Inflight {
+  readonly #deps: InflightDeps;
+  readonly #landings = new Map<Entry, Map<number, Landing>>();
+
+  constructor(deps: InflightDeps) {
+    this.#deps = deps;
+  }
+
+  has(entry: Entry, number: number): boolean {
+    return this.#landings.get(entry)?.has(number) ?? false;
+  }
+
+  /** Follows the block if it is on its way. */
+  join(entry: Entry, number: number): Landing | null {
+    return this.#landings.get(entry)?.get(number) ?? null;
+  }
+
+  /**
+   * Starts to fetch `number` and the missing blocks right behind it, up to `lastWanted`, in one upstream range.
+   * `answer` hands over a response that is already open at `number`.
+   */
+  start(
+    entry: Entry,
+    spec: { readonly number: number; readonly lastWanted: number; readonly pool: PoolName; readonly answer?: Bytes },
+  ): Landing {
+    const landings: Landing[] = [];
+    const most = spec.answer === undefined ? FLIGHT_BLOCKS_MAX : Number.POSITIVE_INFINITY;
+    for (let number = spec.number; number <= spec.lastWanted && landings.length < most; number += 1) {
+      if (number > spec.number && (entry.blocks.has(number) || this.has(entry, number)) && spec.answer === undefined)
+        break;
+      landings.push(new Landing(number, blockBytes(entry.bytes, number)));
+    }
+    const known = this.#landings.get(entry) ?? new Map<number, Landing>();
+    this.#landings.set(entry, known);
+    for (const landing of landings) if (!known.has(landing.number)) known.set(landing.number, landing);
+    entry.flights += 1;
+    void this.#fly(entry, landings, spec.pool, spec.answer ?? null);
+    return landings[0]!;
+  }
+
+  async #fly(entry: Entry, landings: readonly Landing[], pool: PoolName, answer: Bytes | null): Promise<void> {
+    const stores: Promise<void>[] = [];
+    try {
+      const [terms, mayStore] = await Promise.all([this.#deps.termsOf(entry), this.#intend(entry, landings)]);
+      const { digests, originTag } = terms;
+      await this.#land(entry, landings, {
+        pool,
+        answer,
+        originTag,
+        onLanded: (landing) => this.#settleBlock(entry, landing, digests, mayStore, stores),
+      });
+      if (!isSealed(entry)) for (const landing of landings) stores.push(this.#store(entry, landing, mayStore));
+    } catch (error) {
+      const fault = isFault(error) ? error : originFault(error, entry.key);
+      this.#deps.tally.add('larder_faults_total', 1, { code: fault.code });
+      if (fault.code === 'version_gone' || !isSealed(entry)) await this.#deps.cache.drop(entry).catch(() => undefined);
+      for (const landing of landings) if (landing.landed < landing.bytes) landing.fail(fault);
+    }
+    await Promise.all(stores);
+    entry.volume.abandon(
+      entry,
+      landings.filter((landing) => !entry.blocks.has(landing.number)).map((landing) => landing.number),
+    );
+    const known = this.#landings.get(entry);
+    for (const landing of landings) if (known?.get(landing.number) === landing) known.delete(landing.number);
+    if (known?.size === 0) this.#landings.delete(entry);
+    entry.flights -= 1;
+  }
+
+  /** False where the volume takes no intents: then nothing of the flight is stored. */
+  async #intend(entry: Entry, landings: readonly Landing[]): Promise<boolean> {
+    if (entry.dropped) return false;
+    try {
+      await entry.volume.intend(
+        entry,
+        landings.map((landing) => landing.number),
+      );
+      return true;
+    } catch (error) {
+      this.#passed(error);
+      return false;
+    }
+  }
+
+  /** Fills the landings in order from one upstream range, resumed once where it breaks off. */
+  async #land(
+    entry: Entry,
+    landings: readonly Landing[],
+    spec: {
+      readonly pool: PoolName;
+      readonly answer: Bytes | null;
+      readonly originTag: string | null;
+      readonly onLanded: (landing: Landing) => Promise<void>;
+    },
+  ): Promise<void> {
+    const first = landings[0]!.number * BLOCK_BYTES;
+    const end = landings.at(-1)!.number * BLOCK_BYTES + landings.at(-1)!.bytes;
+    let at = first;
+    for (let attempt = 1; at < end; attempt += 1) {
+      try {
+        const answer =
+          attempt === 1 && spec.answer !== null
+            ? spec.answer
+            : await this.#ask(entry, { first: at, last: end - 1, ifMatch: spec.originTag, pool: spec.pool });
+        let position = answer.first;
+        for await (const chunk of answer.body as AsyncIterable<Buffer>) {
+          this.#deps.origin.countBytes(spec.pool, chunk.length);
+          // An origin that ignores ranges sends from 0: what was not asked for is carved away.
+          let from = Math.max(0, at - position);
+          position += chunk.length;
+          while (from < chunk.length && at < end) {
+            const landing = landings[Math.floor(at / BLOCK_BYTES) - landings[0]!.number]!;
+            const take = Math.min(chunk.length - from, landing.bytes - landing.landed);
+            landing.append(chunk.subarray(from, from + take));
+            from += take;
+            at += take;
+            if (landing.landed === landing.bytes) await spec.onLanded(landing);
+          }
+          // Reading to the end of an exact answer keeps the connection; only a longer one is cut off.
+          if (at >= end && (answer.last === null || answer.last >= end)) break;
+        }
+        if (at < end)
+          throw new Fault('origin_lied', `${entry.key}: the origin ended after ${at - first} of ${end - first} bytes`);
+      } catch (error) {
+        const fault = isFault(error) ? error : originFault(error, entry.key);
+        if (
+          attempt >= ATTEMPTS_MAX ||
+          !isSealed(entry) ||
+          ['version_gone', 'origin_refused', 'digest_mismatch'].includes(fault.code)
+        )
+          throw fault;
+      }
+    }
+  }
+
+  async #ask(
+    entry: Entry,
+    spec: { readonly first: number; readonly last: number; readonly ifMatch: string | null; readonly pool: PoolName },
+  ): Promise<Bytes> {
+    const { first, last, ifMatch } = spec;
+    const answer = await this.#deps.origin.fetch(spec.pool, { key: entry.key, first, last, ifMatch, signal: null });
+    if (answer.kind === 'relay')
+      throw new Fault('origin_refused', `${entry.key}: the origin answered ${answer.status}`, {
+        detail: { status: answer.status },
+      });
+    if (answer.total !== null && answer.total !== entry.bytes) {
+      answer.body.on('error', () => undefined).destroy();
+      throw new Fault('version_gone', `${entry.key} has ${answer.total} bytes at the origin now, not ${entry.bytes}`);
+    }
+    return answer;
+  }
+
+  /** A landed block: verified at once, stored behind the readers' backs. */
+  async #settleBlock(
+    entry: Entry,
+    landing: Landing,
+    digests: readonly string[] | null,
+    mayStore: boolean,
+    stores: Promise<void>[],
+  ): Promise<void> {
+    if (digests !== null && !digestsMatch(landing, digests)) {
+      const fault = new Fault(
+        'digest_mismatch',
+        `${entry.key}: block ${landing.number} from the origin is not what the catalog says`,
+      );
+      landing.fail(fault);
+      throw fault;
+    }
+    // Without a version of its own an asset is stored whole or not at all: see #fly.
+    if (!isSealed(entry)) return;
+    stores.push(this.#store(entry, landing, mayStore));
+    if (stores.length >= STORING_MAX) await stores[stores.length - STORING_MAX];
+  }
+
+  async #store(entry: Entry, landing: Landing, mayStore: boolean): Promise<void> {
+    try {
+      if (!mayStore || entry.dropped) return;
+      if (!(await this.#deps.cache.reserve(entry, landing.bytes))) throw new Fault('disk_full', 'no room can be made');
+      if (entry.dropped) this.#deps.cache.release(entry, landing.bytes);
+      else await this.#deps.cache.store(entry, landing.number, landing.buffer!);
+    } catch (error) {
+      this.#passed(error);
+    } finally {
+      const known = this.#landings.get(entry);
+      if (known?.get(landing.number) === landing) known.delete(landing.number);
+      landing.finish();
+    }
+  }
+
+  #passed(error: unknown): void {
+    if (!isFault(error)) throw error;
+    this.#deps.tally.add('larder_fallback_total', 1, { name: 'store_full_pass' });
+    if (error.code !== 'disk_full') this.#deps.log.error({ err: error }, 'block passes through unstored');
+  }
+}
+
+/** A version that the origin can be asked for again by name; otherwise blocks of two answers must never meet. */
+export const isSealed = (entry: Entry): boolean => isStrong(entry.version);
+
+function digestsMatch(landing: Landing, digests: readonly string[]): boolean {
+  const firstChunk = (landing.number * BLOCK_BYTES) / DIGEST_CHUNK_BYTES;
+  for (let at = 0; at * DIGEST_CHUNK_BYTES < landing.bytes; at += 1) {
+    const chunk = landing.buffer!.subarray(at * DIGEST_CHUNK_BYTES, (at + 1) * DIGEST_CHUNK_BYTES);
+    if (createHash('sha256').update(chunk).digest('hex') !== digests[firstChunk + at]) return false;
+  }
+  return true;
+}

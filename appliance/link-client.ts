@@ -1,0 +1,103 @@
+// A worker's end of the two sockets: asks for bytes that are not on disk, reports what it served, forgets what it is told to.
+
+import { createConnection, type Socket } from 'node:net';
+import { Pool, type Dispatcher } from 'undici';
+import { Fault, FAULTS, type FaultCode } from '../protocol/faults.ts';
+import type { Log } from '../runtime/log.ts';
+import {
+  HEAD_FIELD,
+  LINK_SOCKET,
+  lineSplitter,
+  READ_SOCKET,
+  type Ask,
+  type DownMessage,
+  type Head,
+  type UpMessage,
+} from './link.ts';
+
+const READS_MAX = 1_024;
+const RECONNECT_MS = 100;
+
+export interface Answer {
+  readonly head: Head;
+  readonly body: Dispatcher.ResponseData['body'];
+}
+
+export class ReadClient {
+  readonly #pool = new Pool('http://storekeeper', {
+    socketPath: READ_SOCKET,
+    connections: READS_MAX,
+    headersTimeout: 60_000,
+    bodyTimeout: 60_000,
+    maxHeaderSize: 32 * 1024,
+  } as Pool.Options);
+
+  /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
+  async read(ask: Ask): Promise<Answer> {
+    let response: Dispatcher.ResponseData;
+    try {
+      response = await this.#pool.request({
+        method: 'GET',
+        path: '/read',
+        headers: { [HEAD_FIELD]: JSON.stringify(ask) },
+      });
+    } catch (error) {
+      throw new Fault('unreachable', 'the storekeeper is not there', { cause: error });
+    }
+    const head = JSON.parse(String(response.headers[HEAD_FIELD])) as Head;
+    if (head.kind !== 'fault') return { head, body: response.body };
+    await response.body.dump();
+    throw new Fault(head.code in FAULTS ? (head.code as FaultCode) : 'internal', head.message);
+  }
+}
+
+export interface LinkDeps {
+  readonly worker: number;
+  /** Resolves when nothing of it is held any more. */
+  readonly forget: (message: DownMessage) => Promise<void>;
+  /** The storekeeper is new or was away: nothing that was learnt from it counts. */
+  readonly onLinked: () => void;
+  readonly log: Log;
+}
+
+/** Holds the line to the storekeeper for as long as the worker lives. */
+export class Link {
+  readonly #deps: LinkDeps;
+  #socket: Socket | null = null;
+
+  constructor(deps: LinkDeps) {
+    this.#deps = deps;
+    this.#connect();
+  }
+
+  get up(): boolean {
+    return this.#socket !== null;
+  }
+
+  /** False where nobody listens: the caller keeps what it had to say. */
+  send(message: UpMessage): boolean {
+    return (
+      this.#socket !== null && !this.#socket.destroyed && (this.#socket.write(`${JSON.stringify(message)}\n`), true)
+    );
+  }
+
+  #connect(): void {
+    const socket = createConnection({ path: LINK_SOCKET });
+    socket.setEncoding('utf8');
+    socket.on('connect', () => {
+      this.#socket = socket;
+      this.#deps.onLinked();
+      this.send({ kind: 'hello', worker: this.#deps.worker });
+    });
+    const split = lineSplitter((line) => {
+      const message = JSON.parse(line) as DownMessage;
+      void this.#deps.forget(message).then(() => this.send({ kind: 'forgotten', seq: message.seq }));
+    });
+    socket.on('data', (chunk) => split(String(chunk)));
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      this.#socket = null;
+      setTimeout(() => this.#connect(), RECONNECT_MS).unref();
+    });
+  }
+}

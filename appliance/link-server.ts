@@ -1,0 +1,170 @@
+// The storekeeper's end of the two sockets.
+
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { Fault, isFault } from '../protocol/faults.ts';
+import type { Log } from '../runtime/log.ts';
+import type { Forgotten } from './cache.ts';
+import { room } from './flow.ts';
+import {
+  HEAD_FIELD,
+  LINK_SOCKET,
+  lineSplitter,
+  READ_SOCKET,
+  type Ask,
+  type AssetView,
+  type DownMessage,
+  type Head,
+  type UpMessage,
+  type WorkerReport,
+} from './link.ts';
+import type { Miss, Opened } from './miss.ts';
+import type { Entry } from './store.ts';
+
+export interface LinkServerDeps {
+  readonly miss: Miss;
+  readonly onReport: (worker: number, report: WorkerReport) => void;
+  readonly onGone: (worker: number) => void;
+  readonly log: Log;
+}
+
+interface Peer {
+  readonly socket: Socket;
+  worker: number;
+  forgottenSeq: number;
+  waiting: { readonly seq: number; readonly resolve: () => void }[];
+}
+
+export class LinkServer {
+  readonly #peers = new Set<Peer>();
+  readonly #log: Log;
+  #seq = 0;
+  #close: () => Promise<void> = async () => undefined;
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  get workers(): number {
+    return this.#peers.size;
+  }
+
+  async listen(deps: LinkServerDeps): Promise<void> {
+    const http = createHttpServer({ keepAliveTimeout: 60_000, requestTimeout: 0 }, (request, response) => {
+      void answer(deps.miss, request, response, deps.log);
+    });
+    const link = createServer((socket) => this.#welcome(socket, deps));
+    for (const path of [READ_SOCKET, LINK_SOCKET]) rmSync(path, { force: true });
+    http.listen(READ_SOCKET);
+    await once(http, 'listening');
+    link.listen(LINK_SOCKET);
+    await once(link, 'listening');
+    this.#close = async () => {
+      for (const peer of this.#peers) peer.socket.destroy();
+      link.close();
+      http.close();
+      http.closeAllConnections();
+    };
+  }
+
+  /** Resolves when every worker has closed what it is told to forget, or is gone. */
+  async broadcast(forgotten: Forgotten): Promise<void> {
+    this.#seq += 1;
+    const message: DownMessage = { kind: 'forget', seq: this.#seq, keys: forgotten.keys, blocks: forgotten.blocks };
+    const line = `${JSON.stringify(message)}\n`;
+    await Promise.all(
+      [...this.#peers].map((peer) => {
+        peer.socket.write(line);
+        return new Promise<void>((resolve) => peer.waiting.push({ seq: message.seq, resolve }));
+      }),
+    );
+  }
+
+  close(): Promise<void> {
+    return this.#close();
+  }
+
+  #welcome(socket: Socket, deps: LinkServerDeps): void {
+    const peer: Peer = { socket, worker: -1, forgottenSeq: this.#seq, waiting: [] };
+    this.#peers.add(peer);
+    const split = lineSplitter((line) => this.#hear(peer, JSON.parse(line) as UpMessage, deps));
+    socket.setEncoding('utf8');
+    socket.on('data', (chunk) => split(String(chunk)));
+    socket.on('error', (error) => this.#log.debug({ err: error }, 'link broke'));
+    socket.on('close', () => {
+      this.#peers.delete(peer);
+      for (const { resolve } of peer.waiting) resolve();
+      deps.onGone(peer.worker);
+    });
+  }
+
+  #hear(peer: Peer, message: UpMessage, deps: LinkServerDeps): void {
+    if (message.kind === 'hello') peer.worker = message.worker;
+    else if (message.kind === 'report') deps.onReport(peer.worker, message);
+    else {
+      peer.forgottenSeq = message.seq;
+      for (const { seq, resolve } of peer.waiting) if (seq <= message.seq) resolve();
+      peer.waiting = peer.waiting.filter(({ seq }) => seq > message.seq);
+    }
+  }
+}
+
+export const viewOf = (entry: Entry): AssetView => ({
+  key: entry.key,
+  version: entry.version,
+  bytes: entry.bytes,
+  headers: entry.headers,
+  holding: entry.holding,
+  id: entry.id,
+  volume: entry.volume.number,
+  directory: entry.volume.directory,
+});
+
+async function answer(miss: Miss, request: IncomingMessage, response: ServerResponse, log: Log): Promise<void> {
+  response.on('error', () => undefined);
+  try {
+    const opened = await miss.open(JSON.parse(String(request.headers[HEAD_FIELD])) as Ask);
+    await reply(opened, response);
+  } catch (error) {
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    const fault = isFault(error) ? error : new Fault('internal', 'the storekeeper failed', { cause: error });
+    if (!isFault(error)) log.error({ err: error }, 'read failed');
+    send(response, { kind: 'fault', code: fault.code, message: fault.message });
+    response.end();
+  }
+}
+
+async function reply(opened: Opened, response: ServerResponse): Promise<void> {
+  if (opened.kind === 'pass') {
+    send(response, opened);
+    response.end();
+  } else if (opened.kind === 'relay') {
+    send(response, { kind: 'relay', status: opened.status, headers: opened.headers });
+    response.end(opened.body);
+  } else {
+    send(response, { kind: 'asset', asset: viewOf(opened.entry), body: opened.body !== null });
+    if (opened.body !== null) await pump(opened.body, response);
+    response.end();
+  }
+}
+
+/** Follows the writer at the reader's pace; a reader that left ends the following, not the flight. */
+async function pump(body: AsyncGenerator<Buffer>, response: ServerResponse): Promise<void> {
+  for await (const chunk of body) {
+    response.write(chunk);
+    if (!(await room(response))) return;
+  }
+}
+
+function send(response: ServerResponse, head: Head): void {
+  response.writeHead(200, { [HEAD_FIELD]: headerSafe(JSON.stringify(head)) });
+}
+
+/** Header fields carry no characters beyond Latin-1: JSON escapes do. */
+const headerSafe = (json: string): string =>
+  json.replaceAll(/[^\x20-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);

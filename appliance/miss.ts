@@ -1,0 +1,234 @@
+// What happens when a worker does not find a block on disk: locate the asset version, then stream its bytes while they
+// land, reading ahead for those who want more.
+
+import { randomBytes } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import { Fault, isFault } from '../protocol/faults.ts';
+import { KEY_CHARS_MAX } from './asset-key.ts';
+import { BLOCK_BYTES } from './block-file.ts';
+import type { Cache } from './cache.ts';
+import { FLIGHT_BLOCKS_MAX, isSealed, type Inflight } from './inflight.ts';
+import type { Ask } from './link.ts';
+import type { Tally } from './metrics.ts';
+import type { Bytes, Origin, Relay } from './origin.ts';
+import type { AssetMeta, Entry } from './store.ts';
+
+/** An answer without a strong entity tag is kept only whole, and waits in memory until it is. */
+export const WHOLE_BYTES_MAX = 64 * 2 ** 20;
+/** How long an answer that may not be stored is remembered, so that the next request passes at once. */
+const PASS_REMEMBERED_MS = 60_000;
+const PASS_REMEMBERED_MAX = 10_000;
+
+export type Opened =
+  | { readonly kind: 'asset'; readonly entry: Entry; readonly body: AsyncGenerator<Buffer> | null }
+  | Relay
+  | { readonly kind: 'pass'; readonly reason: string };
+
+type Located =
+  { readonly kind: 'entry'; readonly entry: Entry } | Relay | { readonly kind: 'pass'; readonly reason: string };
+
+export interface MissDeps {
+  readonly cache: Cache;
+  readonly inflight: Inflight;
+  readonly origin: Origin;
+  /** In a fleet: the catalog's word on a key, null where it is not catalogued. Absent stand-alone. */
+  readonly catalogued: ((key: string) => Promise<AssetMeta | null>) | null;
+  readonly tally: Tally;
+}
+
+export class Miss {
+  readonly #deps: MissDeps;
+  readonly #locating = new Map<string, Promise<Located>>();
+  readonly #passing = new LRUCache<string, string>({ max: PASS_REMEMBERED_MAX, ttl: PASS_REMEMBERED_MS });
+
+  constructor(deps: MissDeps) {
+    this.#deps = deps;
+  }
+
+  /** Throws the fault to answer with. */
+  async open(ask: Ask): Promise<Opened> {
+    for (let attempt = 1; ; attempt += 1) {
+      const located = await this.#locate(ask);
+      if (located.kind !== 'entry') return located;
+      const { entry } = located;
+      const resuming = ask.id !== null;
+      // Another version, or a first contact that needs the length: the worker decides with the asset in hand.
+      if ((resuming && ask.id !== entry.id) || ask.from === 'suffix' || ask.from >= entry.bytes)
+        return { kind: 'asset', entry, body: null };
+      if (!resuming && entry.blocks.has(Math.floor(ask.from / BLOCK_BYTES)))
+        return { kind: 'asset', entry, body: null };
+      const stream = this.#stream(entry, ask.from, Math.min(ask.to ?? entry.bytes, entry.bytes));
+      try {
+        return { kind: 'asset', entry, body: await primed(stream) };
+      } catch (error) {
+        // Nothing has been sent yet, so a version that went away may be replaced by its successor.
+        if (
+          !isFault(error) ||
+          error.code !== 'version_gone' ||
+          resuming ||
+          this.#deps.catalogued !== null ||
+          attempt > 1
+        )
+          throw error;
+      }
+    }
+  }
+
+  async #locate(ask: Ask): Promise<Located> {
+    const known = this.#deps.cache.find(ask.key);
+    if (known !== null && !(await this.#isBroken(known, ask.from))) return { kind: 'entry', entry: known };
+    const under = this.#locating.get(ask.key);
+    if (under !== undefined) return under;
+    const locating = (
+      this.#deps.catalogued === null ? this.#locateAtOrigin(ask) : this.#locateInCatalog(ask.key)
+    ).finally(() => this.#locating.delete(ask.key));
+    this.#locating.set(ask.key, locating);
+    return locating;
+  }
+
+  /** An unsealed asset of which a block was evicted cannot be completed: it leaves and is fetched anew. */
+  async #isBroken(entry: Entry, from: number | 'suffix'): Promise<boolean> {
+    if (isSealed(entry) || from === 'suffix') return false;
+    const number = Math.floor(from / BLOCK_BYTES);
+    if (from >= entry.bytes || entry.blocks.has(number) || this.#deps.inflight.has(entry, number)) return false;
+    await this.#deps.cache.drop(entry);
+    return true;
+  }
+
+  async #locateInCatalog(key: string): Promise<Located> {
+    const meta = await this.#deps.catalogued!(key);
+    if (meta === null) throw new Fault('asset_uncatalogued', `${key.slice(0, 200)} is not in the catalog`);
+    return { kind: 'entry', entry: await this.#deps.cache.admit(meta) };
+  }
+
+  async #locateAtOrigin(ask: Ask): Promise<Located> {
+    const reason = ask.key.length > KEY_CHARS_MAX ? 'key too long' : this.#passing.get(ask.key);
+    if (reason !== undefined) return { kind: 'pass', reason };
+    const firstBlock = ask.from === 'suffix' ? 0 : Math.floor(ask.from / BLOCK_BYTES);
+    const lastBlock = Math.min(
+      firstBlock + FLIGHT_BLOCKS_MAX - 1,
+      ask.to === null ? Number.POSITIVE_INFINITY : Math.max(firstBlock, Math.floor((ask.to - 1) / BLOCK_BYTES)),
+    );
+    const answer = await this.#fetch(ask.key, firstBlock, ask.from === 'suffix' ? firstBlock : lastBlock);
+    if (answer.kind === 'bytes') return this.#seal(ask.key, answer);
+    if (answer.status !== 416) return answer;
+    // Beyond the end: block 0 says how long the asset is. An empty asset has no satisfiable range at all.
+    const start = firstBlock === 0 ? answer : await this.#fetch(ask.key, 0, 0);
+    if (start.kind === 'bytes') return this.#seal(ask.key, start);
+    return start.status === 416 ? { kind: 'pass', reason: 'empty' } : start;
+  }
+
+  #fetch(key: string, firstBlock: number, lastBlock: number): Promise<Bytes | Relay> {
+    return this.#deps.origin.fetch('miss', {
+      key,
+      first: firstBlock * BLOCK_BYTES,
+      last: (lastBlock + 1) * BLOCK_BYTES - 1,
+      ifMatch: null,
+      signal: null,
+    });
+  }
+
+  /** Turns a first answer into an entry with a flight that goes on reading it, or lets the request pass. */
+  async #seal(key: string, answer: Bytes): Promise<Located> {
+    const { total, etag } = answer;
+    if (answer.unstorable !== null) return this.#pass(key, answer, answer.unstorable);
+    if (total === null || answer.last === null) return this.#pass(key, answer, 'length unknown');
+    if (total === 0) return this.#pass(key, answer, 'empty');
+    const meta = { key, bytes: total, headers: answer.headers, holding: null };
+    if (etag !== null) return this.#begin({ ...meta, version: etag }, answer);
+    if (total > WHOLE_BYTES_MAX) return this.#pass(key, answer, 'no strong validator');
+    const whole = answer.first === 0 && answer.last === total - 1 ? answer : await this.#refetchWhole(key, answer);
+    if (whole.kind === 'relay') return whole;
+    if (whole.unstorable !== null || whole.first !== 0 || whole.total === null || whole.last !== whole.total - 1)
+      return this.#pass(key, whole, 'not whole');
+    return this.#begin(
+      { ...meta, bytes: whole.total, headers: whole.headers, version: `whole:${randomBytes(8).toString('hex')}` },
+      whole,
+    );
+  }
+
+  #refetchWhole(key: string, partial: Bytes): Promise<Bytes | Relay> {
+    discard(partial);
+    return this.#deps.origin.fetch('miss', { key, first: 0, last: null, ifMatch: null, signal: null });
+  }
+
+  async #begin(meta: AssetMeta, answer: Bytes): Promise<Located> {
+    const entry = await this.#deps.cache.admit(meta);
+    this.#deps.inflight.start(entry, {
+      number: Math.floor(answer.first / BLOCK_BYTES),
+      lastWanted: Math.floor(answer.last! / BLOCK_BYTES),
+      pool: 'miss',
+      answer,
+    });
+    return { kind: 'entry', entry };
+  }
+
+  #pass(key: string, answer: Bytes, reason: string): Located {
+    discard(answer);
+    this.#passing.set(key, reason);
+    return { kind: 'pass', reason };
+  }
+
+  /** Bytes [from, to), block by block, until one that was not asked for first is on disk. */
+  async *#stream(entry: Entry, from: number, to: number): AsyncGenerator<Buffer> {
+    for (let at = from; at < to;) {
+      const number = Math.floor(at / BLOCK_BYTES);
+      const base = number * BLOCK_BYTES;
+      const end = Math.min(to, base + BLOCK_BYTES);
+      let landing = this.#deps.inflight.join(entry, number);
+      if (landing === null && entry.blocks.has(number)) {
+        if (at !== from) return;
+        const payload = await this.#reread(entry, number);
+        if (payload !== null) {
+          yield payload.subarray(at - base, end - base);
+          at = end;
+          continue;
+        }
+      }
+      const lastWanted = Math.floor((to - 1) / BLOCK_BYTES);
+      landing ??=
+        this.#deps.inflight.join(entry, number) ??
+        this.#deps.inflight.start(entry, { number, lastWanted, pool: 'miss' });
+      this.#readAhead(entry, number, lastWanted);
+      yield* landing.follow(at - base, end - base);
+      at = end;
+    }
+  }
+
+  /** One flight beyond the block being read, in parallel, for readers who want that much. */
+  #readAhead(entry: Entry, number: number, lastWanted: number): void {
+    const horizon = Math.min(lastWanted, number + FLIGHT_BLOCKS_MAX);
+    for (let ahead = number + 1; ahead <= horizon; ahead += 1) {
+      if (entry.blocks.has(ahead) || this.#deps.inflight.has(entry, ahead)) continue;
+      this.#deps.inflight.start(entry, { number: ahead, lastWanted, pool: 'miss' });
+      return;
+    }
+  }
+
+  /** The index says present, the worker says no: the file decides, and a damaged one leaves. */
+  async #reread(entry: Entry, number: number): Promise<Buffer | null> {
+    try {
+      const payload = await entry.volume.read(entry, number);
+      if (payload !== null) return payload;
+    } catch (error) {
+      if (!isFault(error)) throw error;
+      this.#deps.tally.add('larder_faults_total', 1, { code: error.code });
+    }
+    this.#deps.tally.add('larder_fallback_total', 1, { name: 'block_damaged_refetch' });
+    await this.#deps.cache.discard(entry, number);
+    return null;
+  }
+}
+
+function discard(answer: Bytes): void {
+  answer.body.on('error', () => undefined).destroy();
+}
+
+/** Waits for the first bytes, so that a fault can still be answered as one. */
+async function primed(stream: AsyncGenerator<Buffer>): Promise<AsyncGenerator<Buffer>> {
+  const first = await stream.next();
+  return (async function* () {
+    if (!first.done) yield first.value;
+    yield* stream;
+  })();
+}

@@ -1,0 +1,43 @@
+// `larder appliance run`.
+
+import type { Command } from 'commander';
+import { isAbsolute, resolve } from 'node:path';
+import { addFlags, readFlags, type Verb } from '../runtime/command.ts';
+import { createLog } from '../runtime/log.ts';
+import { dieOnDefect } from '../runtime/process.ts';
+import { APPLIANCE_TABLE, validateConfig, type ApplianceConfig } from './config.ts';
+import { supervise } from './supervisor.ts';
+
+const EXAMPLES = `
+Examples:
+  Stand-alone, before any HTTP origin:
+    $ larder appliance run --listen :8080 --origin http://origin.example --store /srv/larder --store-bytes 500GB
+
+  In a fleet:
+    $ larder appliance run --id fra-1 --site fra --listen :8080 --advertise http://fra-1.cdn.example:8080 \\
+        --origin http://origin.example --store /disk1 --store /disk2 --store-bytes 20TB --state /var/lib/larder \\
+        --steering http://steering.example:8400 --fill http://fill.example:8500 --token larder_appliance_fra-1_…`;
+
+export const verb: Verb = {
+  build(command: Command): void {
+    addFlags(command, APPLIANCE_TABLE, 'file').addHelpText('after', EXAMPLES);
+    command.action(async () => {
+      const config = absolutePaths(readFlags(command, APPLIANCE_TABLE));
+      validateConfig(config);
+      const log = createLog('supervisor', { appliance: config.id });
+      dieOnDefect(log);
+      await supervise(config, log);
+    });
+  },
+};
+
+/** The children run in the state directory, so that the names of its Unix sockets stay short. */
+function absolutePaths(config: ApplianceConfig): ApplianceConfig {
+  const absolute = (path: string): string => (isAbsolute(path) ? path : resolve(path));
+  return {
+    ...config,
+    state: absolute(config.state),
+    store: config.store.map(absolute),
+    fleetKey: absolute(config.fleetKey),
+  };
+}

@@ -1,0 +1,122 @@
+// The bytes of one range of one sealed asset version, in order, wherever they are: a block file, or the storekeeper's
+// stream while they land. Never bytes of another version: then the source throws and the answer ends short.
+
+import { Fault } from '../protocol/faults.ts';
+import { BLOCK_BYTES } from './block-file.ts';
+import type { AssetView } from './link.ts';
+import type { Answer, ReadClient } from './link-client.ts';
+import type { Tally } from './metrics.ts';
+import { isDiskFault, type BlockReader, type Piece } from './reader.ts';
+
+/** Answers without a byte in a row before the storekeeper is called a liar. */
+const EMPTY_ANSWERS_MAX = 3;
+const nothing = (): void => undefined;
+
+export interface SourceDeps {
+  readonly reader: BlockReader;
+  readonly keeper: ReadClient;
+  readonly tally: Tally & { touch(asset: AssetView, block: number): void };
+}
+
+export class Source {
+  readonly #deps: SourceDeps;
+  #asset: AssetView;
+  #at: number;
+  readonly #end: number;
+  #stream: AsyncIterator<Buffer> | null = null;
+  #empty = 0;
+  #touchedBlock = -1;
+  /** Bytes that did not come from a block file. */
+  fetchedBytes = 0;
+
+  /** `end` is exclusive. `opening` is an answer of the storekeeper whose body begins at `at`. */
+  constructor(
+    deps: SourceDeps,
+    asset: AssetView,
+    spec: { readonly at: number; readonly end: number; readonly opening: Answer | null },
+  ) {
+    this.#deps = deps;
+    this.#asset = asset;
+    this.#at = spec.at;
+    this.#end = spec.end;
+    if (spec.opening !== null) this.#stream = streamOf(spec.opening);
+  }
+
+  /** Null at the end. Throws the fault that ends the answer. */
+  next(): Piece | null | Promise<Piece | null> {
+    if (this.#at >= this.#end) return null;
+    if (this.#stream !== null) return this.#follow();
+    let piece: Piece | null | Promise<Piece | null>;
+    try {
+      piece = this.#deps.reader.read(this.#asset, this.#at, this.#end);
+    } catch (error) {
+      return this.#ask(error);
+    }
+    if (piece instanceof Promise)
+      return piece.then(
+        (found) => (found === null ? this.#ask(null) : this.#local(found)),
+        (error: unknown) => this.#ask(error),
+      );
+    return piece === null ? this.#ask(null) : this.#local(piece);
+  }
+
+  /** The reader has left: whatever is still open is let go. */
+  cancel(): void {
+    void this.#stream?.return?.().catch(nothing);
+    this.#stream = null;
+  }
+
+  #local(piece: Piece): Piece {
+    const block = Math.floor(this.#at / BLOCK_BYTES);
+    if (block !== this.#touchedBlock) {
+      this.#touchedBlock = block;
+      this.#deps.tally.touch(this.#asset, block);
+    }
+    this.#at += piece.bytes.length;
+    this.#empty = 0;
+    return piece;
+  }
+
+  async #follow(): Promise<Piece | null> {
+    const step = await this.#stream!.next();
+    if (step.done === true) {
+      this.#stream = null;
+      return this.next();
+    }
+    const bytes = step.value.subarray(0, this.#end - this.#at);
+    this.#at += bytes.length;
+    this.fetchedBytes += bytes.length;
+    this.#empty = 0;
+    return { bytes, release: nothing };
+  }
+
+  async #ask(failure: unknown): Promise<Piece | null> {
+    if (failure !== null && !isDiskFault(failure)) throw failure;
+    this.#empty += 1;
+    if (this.#empty > EMPTY_ANSWERS_MAX)
+      throw new Fault('disk_failed', `${this.#asset.key}: byte ${this.#at} is neither on disk nor fetched`, {
+        cause: failure,
+      });
+    const answer = await this.#deps.keeper.read({
+      key: this.#asset.key,
+      id: this.#asset.id,
+      volume: this.#asset.volume,
+      from: this.#at,
+      to: this.#end,
+    });
+    const { head } = answer;
+    if (head.kind !== 'asset' || head.asset.version !== this.#asset.version) {
+      answer.body.on('error', nothing).destroy();
+      throw new Fault('version_gone', `${this.#asset.key} changed while it was being served`);
+    }
+    this.#asset = head.asset;
+    if (head.body) this.#stream = streamOf(answer);
+    else await answer.body.dump();
+    return this.next();
+  }
+}
+
+function streamOf(answer: Answer): AsyncIterator<Buffer> {
+  answer.body.on('error', nothing);
+  return (answer.body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
+}

@@ -1,0 +1,91 @@
+// The port of a volume: one directory on one disk that keeps blocks of sealed asset versions and an index of them.
+// `disk-volume.ts` is the real one; every implementation passes the same contract suite.
+
+export interface AssetMeta {
+  readonly key: string;
+  /** Strong entity tag, or a name of our own for an answer without one that came whole. Never combined across versions. */
+  readonly version: string;
+  readonly bytes: number;
+  /** End-to-end header fields of the answer, lower case, bounded. `etag` is what players see. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** `title:rendition` where the asset is catalogued. */
+  readonly holding: string | null;
+}
+
+export interface Entry extends AssetMeta {
+  /** Unique on its volume for ever; names its block files. */
+  readonly id: number;
+  readonly volume: Volume;
+  /** Which blocks are present; changed by the volume alone. */
+  readonly blocks: Bitmap;
+  /** Milliseconds since the epoch; saved now and then. */
+  touchedMs: number;
+  /** Fetches under way; an entry with one is not dropped for being empty. */
+  flights: number;
+  /** Set when the entry leaves the volume; nobody may write to it then. */
+  dropped: boolean;
+}
+
+export interface Volume {
+  /** Position among the appliance's volumes. */
+  readonly number: number;
+  readonly directory: string;
+  entries(): IterableIterator<Entry>;
+  /** A new entry without blocks; persisted with its first intent. */
+  create(meta: AssetMeta, nowMs: number): Entry;
+  /** Promises that blocks may be in doubt: must precede `write`. */
+  intend(entry: Entry, numbers: readonly number[]): Promise<void>;
+  /** Resolves when the block is on disk and counted present. Throws `disk_full` or `disk_failed`. */
+  write(entry: Entry, number: number, payload: Buffer): Promise<void>;
+  /** Gives up an intent that was not followed by a write. */
+  abandon(entry: Entry, numbers: readonly number[]): void;
+  /** Whole and checked, or null. Throws `disk_corrupt` or `disk_failed`. */
+  read(entry: Entry, number: number): Promise<Buffer | null>;
+  /** Removes blocks; a crash in between leaves either state, never a lie. */
+  remove(entry: Entry, numbers: readonly number[]): Promise<void>;
+  /** Removes the entry and all its blocks. */
+  drop(entry: Entry): Promise<void>;
+  /** Its recency is to be saved with the next flush. */
+  touch(entry: Entry): void;
+  /** Bytes on disk beside the blocks: the index. */
+  indexBytes(): number;
+  /** Writes what is pending, recency included. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A fixed-size set of block numbers. */
+export class Bitmap {
+  readonly bytes: Uint8Array;
+  #count = 0;
+
+  constructor(size: number, from?: Uint8Array) {
+    this.bytes = new Uint8Array(Math.ceil(size / 8));
+    if (from !== undefined) this.bytes.set(from.subarray(0, this.bytes.length));
+    for (let at = 0; at < size; at += 1) if (this.has(at)) this.#count += 1;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  has(at: number): boolean {
+    return ((this.bytes[at >> 3] ?? 0) & (1 << (at & 7))) !== 0;
+  }
+
+  add(at: number): void {
+    if (this.has(at)) return;
+    this.bytes[at >> 3]! |= 1 << (at & 7);
+    this.#count += 1;
+  }
+
+  delete(at: number): void {
+    if (!this.has(at)) return;
+    this.bytes[at >> 3]! &= ~(1 << (at & 7));
+    this.#count -= 1;
+  }
+
+  *[Symbol.iterator](): IterableIterator<number> {
+    for (let at = 0; at < this.bytes.length * 8; at += 1) if (this.has(at)) yield at;
+  }
+}

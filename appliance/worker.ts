@@ -1,0 +1,109 @@
+// A serving worker: takes connections that the supervisor accepted, answers them, reports to the storekeeper.
+
+import { createServer } from 'node:http';
+import type { Socket } from 'node:net';
+import { systemClock } from '../runtime/clock.ts';
+import { createLog } from '../runtime/log.ts';
+import { dieOnDefect } from '../runtime/process.ts';
+import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
+import { Link, ReadClient } from './link-client.ts';
+import { Origin } from './origin.ts';
+import { Pass } from './pass.ts';
+import { BlockReader } from './reader.ts';
+import { Server } from './server.ts';
+import { WorkerTally } from './tally.ts';
+
+const REPORT_MS = 500;
+const HEADERS_MS = 10_000;
+const KEEP_ALIVE_MS = 60_000;
+const CONNECTIONS_CHECK_MS = 1_000;
+const HEADER_BYTES_MAX = 16 * 1024;
+
+const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
+const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
+dieOnDefect(log);
+
+const tally = new WorkerTally();
+const reader = new BlockReader();
+const origin = new Origin({ url: spec.origin, tally });
+let draining = false;
+const server = new Server({
+  mode: spec.mode,
+  reader,
+  keeper: new ReadClient(),
+  pass: new Pass({ origin, tally }),
+  tally,
+  clock: systemClock,
+  log,
+  draining: () => draining,
+});
+const link = new Link({
+  worker: spec.worker,
+  log,
+  forget: async (message) => {
+    server.forget(message.keys);
+    await reader.forget(message.blocks);
+  },
+  onLinked: () => {
+    server.forgetAll();
+    reader.forgetAll();
+  },
+});
+const http = createServer(
+  {
+    headersTimeout: HEADERS_MS,
+    requestTimeout: HEADERS_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    connectionsCheckingInterval: CONNECTIONS_CHECK_MS,
+    maxHeaderSize: HEADER_BYTES_MAX,
+    noDelay: true,
+  },
+  (request, response) => void server.serve(request, response),
+);
+
+// It never listens: connections come by IPC. The event starts node:http's own checks of slow and idle connections.
+http.emit('listening');
+
+const sockets = new Set<Socket>();
+
+process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
+  if (message.kind === 'socket') take(message.number, socket);
+  else void drain();
+});
+// The supervisor is gone: nobody would ever stop this process.
+process.on('disconnect', () => process.exit(0));
+setInterval(report, REPORT_MS).unref();
+tell({ kind: 'ready' });
+
+function take(number: number, socket: Socket | undefined): void {
+  tell({ kind: 'taken', number });
+  // The player hung up on the way here.
+  if (socket === undefined) return;
+  sockets.add(socket);
+  socket.on('close', () => sockets.delete(socket));
+  http.emit('connection', socket);
+  socket.resume();
+}
+
+function report(): void {
+  if (!link.up) return;
+  const taken = tally.take(sockets.size);
+  if (!link.send({ kind: 'report', ...taken })) tally.putBack(taken);
+}
+
+/** Ends idle connections, lets running answers end; the supervisor bounds the time. */
+async function drain(): Promise<void> {
+  draining = true;
+  for (;;) {
+    http.closeIdleConnections();
+    if (sockets.size === 0) break;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  report();
+  tell({ kind: 'drained' });
+  setImmediate(() => process.exit(0));
+}
+
+function tell(message: ToSupervisor): void {
+  process.send?.(message);
+}
