@@ -34,8 +34,10 @@ async function run(title: string, _flags: unknown, command: Command): Promise<vo
   });
   say(values, done, () =>
     [
-      `${title} is pinned ${done.until === null ? 'until it is unpinned' : `until ${done.until}`}; the next run brings it to every site.`,
-      `Now: larder fill run --now --title ${title}   Undo: larder fill unpin ${title}`,
+      `${title} is pinned ${done.until === null ? 'until it is unpinned' : `until ${done.until}`}.`,
+      'The next run brings it to every site.',
+      `Now:  larder fill run --now --title ${title}`,
+      `Undo: larder fill unpin ${title}`,
     ].join('\n'),
   );
 }

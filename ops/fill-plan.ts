@@ -64,7 +64,7 @@ export function formatPlans(plans: readonly FillPlan[], look: Look): string {
   const summary =
     bytes === 0
       ? 'Nothing to fetch: every appliance holds its share.'
-      : `${formatBytes(bytes)} to fetch. Do it now: larder fill run --now; in the windows: larder fill run --wait`;
+      : `${formatBytes(bytes)} to fetch. Now: larder fill run --now; tonight: larder fill run --wait`;
   return `${table}\n\n${summary}`;
 }
 

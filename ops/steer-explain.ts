@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import { explanation, type Explanation } from '../protocol/decision.ts';
+import { Fault } from '../protocol/faults.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command.ts';
 import { option } from '../runtime/config.ts';
 import { isIP } from 'node:net';
@@ -26,6 +27,9 @@ const TABLE = {
   ...CLIENT_TABLE,
 } as const;
 
+/** An answer for another minute is no answer to the question. */
+const NEAR_MS = 60_000;
+
 const EXAMPLES = `
 Examples:
   larder steer explain --client 192.0.2.7 --title harbor
@@ -42,6 +46,11 @@ async function explain(_flags: unknown, command: Command): Promise<void> {
   const query = new URLSearchParams({ client: values.client, title: values.title });
   if (values.at !== null) query.set('at', new Date(values.at).toISOString());
   const answer = await servicesOf(values).steering(`/v1/explain?${query.toString()}`, explanation);
+  if (values.at !== null && Math.abs(Date.parse(answer.at) - values.at) > NEAR_MS)
+    throw new Fault(
+      'state_conflict',
+      `steering keeps no record of that time: it answered for ${answer.at}; leave --at out`,
+    );
   say(values, answer, (look) => describe(answer, look));
 }
 

@@ -1,0 +1,244 @@
+// Every client verb as a person runs it: a process, its exit status, what it prints, what it asked.
+
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { Run } from '../../protocol/plan.ts';
+import { ensureFleetKey, issueToken, verifyToken } from '../../runtime/auth.ts';
+import { packageRoot } from '../../runtime/paths.ts';
+import { RUN, startStub, type Stub } from './stub.ts';
+
+const LARDER = join(packageRoot, 'dist', 'larder.js');
+
+let home: string;
+let key: Buffer;
+let stub: Stub;
+
+beforeAll(async () => {
+  expect(existsSync(LARDER), 'dist/ is built before the tests: npm run build').toBe(true);
+  home = mkdtempSync(join(tmpdir(), 'larder-verbs-'));
+  key = ensureFleetKey(join(home, 'fleet.key'));
+  stub = await startStub(key);
+});
+
+afterAll(async () => {
+  await stub.close();
+  rmSync(home, { recursive: true });
+});
+
+beforeEach(() => {
+  stub.asked.length = 0;
+  stub.state.runs = [RUN];
+  stub.state.imports = [{ state: 'done' }];
+});
+
+interface Ended {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+interface Started {
+  readonly ended: Promise<Ended>;
+  readonly interrupt: () => void;
+  readonly stderr: () => string;
+}
+
+function begin(args: readonly string[], env: Record<string, string> = {}): Started {
+  const child = spawn(process.execPath, [LARDER, ...args], {
+    env: { PATH: process.env['PATH']!, LARDER_HOME: home, LARDER_STEERING: stub.url, LARDER_FILL: stub.url, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  return {
+    ended: new Promise((resolve) => child.once('close', (status) => resolve({ status, stdout, stderr }))),
+    interrupt: () => child.kill('SIGINT'),
+    stderr: () => stderr,
+  };
+}
+
+const larder = (args: string, env: Record<string, string> = {}): Promise<Ended> => begin(args.split(' '), env).ended;
+
+const VERBS = [
+  'appliance ls',
+  'appliance show north-1',
+  'appliance drain north-1 --for 4h',
+  'appliance resume north-1',
+  'steer explain --client 192.0.2.7 --title film',
+  'catalog import http://origin.example/film/master.m3u8',
+  'catalog ls',
+  'catalog show film',
+  'fill plan',
+  'fill plan --appliance north-1',
+  'fill run --now',
+  'fill run --wait --detach',
+  'fill status',
+  'fill status run-1',
+  'fill status run-1 --follow',
+  'fill pin film --until 2026-04-01',
+  'fill unpin film',
+  'keys issue --operator',
+];
+
+describe.each(VERBS)('larder %s', (args) => {
+  test('prints lines of at most 80 columns without colour into a pipe, and ends with 0', async () => {
+    const { status, stdout, stderr } = await larder(args);
+    expect(stderr.includes('larder:'), stderr).toBe(false);
+    expect(status).toBe(0);
+    expect(stdout.trim()).not.toBe('');
+    // A token is one word and cannot be broken.
+    if (!args.startsWith('keys'))
+      for (const line of stdout.split('\n')) expect([...line].length, line).toBeLessThanOrEqual(80);
+    expect(stdout).not.toContain('\u001b');
+  });
+
+  test('prints JSON alone on stdout with --json', async () => {
+    const { status, stdout } = await larder(`${args} --json`);
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toBeTypeOf('object');
+  });
+});
+
+test.each([...new Set(VERBS.map((args) => args.split(' ').slice(0, 2).join(' ')))])(
+  'larder %s --help has an example',
+  async (words) => {
+    const help = await larder(`${words} --help`);
+    expect(help.status).toBe(0);
+    expect(help.stdout).toMatch(new RegExp(`Examples:\\n(.*\\n)*.*larder ${words}`));
+  },
+);
+
+test.each(VERBS.filter((args) => !args.startsWith('keys')))(
+  'larder %s ends with 3 and names the remedy when nobody listens',
+  async (args) => {
+    const nobody = 'http://127.0.0.1:1';
+    const { status, stdout, stderr } = await larder(args, { LARDER_STEERING: nobody, LARDER_FILL: nobody });
+    expect([status, stdout]).toEqual([3, '']);
+    expect(stderr).toMatch(/larder (steering run|fill serve) --listen 127\.0\.0\.1:1/);
+  },
+);
+
+test.each([
+  'steer explain --client nonsense --title film',
+  'steer explain --title film',
+  'appliance drain north-1 --for soon',
+  'appliance drain north-1 --at yesterday',
+  'appliance show',
+  'catalog import film.m3u8',
+  'catalog import ftp://origin.example/film.m3u8',
+  'fill run',
+  'fill run --now --wait',
+  'fill status --follow',
+  'fill pin film --until later',
+  'keys issue',
+  'keys issue --operator --appliance north-1',
+  'keys issue --appliance NORTH',
+  'appliance ls --nonsense',
+  'demo --json',
+  'demo --port 99999',
+])('larder %s is a usage error: 2, with the reason', async (args) => {
+  const { status, stdout, stderr } = await larder(args);
+  expect([status, stdout]).toEqual([2, '']);
+  expect(stderr.trim()).not.toBe('');
+  expect(stub.asked).toEqual([]);
+});
+
+test('an unknown appliance or title ends with 1 and says what there is', async () => {
+  const show = await larder('appliance show north-9');
+  expect([show.status, show.stdout]).toEqual([1, '']);
+  expect(show.stderr).toContain('north-1');
+  const title = await larder('catalog show nothing');
+  expect(title.status).toBe(1);
+  expect(title.stderr).toContain('larder catalog ls');
+});
+
+test('without a fleet key and a token the service refuses, and the message says where a token comes from', async () => {
+  const { status, stderr } = await larder('appliance ls', { LARDER_HOME: join(home, 'nowhere') });
+  expect(status).toBe(2);
+  expect(stderr).toContain('larder keys issue');
+  const forged = await larder('appliance ls', {
+    LARDER_TOKEN: issueToken(Buffer.alloc(32), { role: 'operator', id: 'operator' }),
+  });
+  expect(forged.status).toBe(1);
+});
+
+test('orders and requests carry what was typed', async () => {
+  await larder('appliance drain north-1 --at 2030-01-02T03:04Z --for 90m');
+  await larder('fill run --now --site north --title film');
+  await larder('fill pin film --until 2030-01-02T00:00Z');
+  await larder('catalog import http://origin.example/film/manifest.mpd --title film');
+  const bodies = stub.asked.filter((row) => row.method !== 'GET').map((row) => row.body);
+  expect(bodies).toEqual([
+    { state: 'draining', at: '2030-01-02T03:04:00.000Z', forMs: 5_400_000 },
+    { site: 'north', title: 'film', now: true },
+    { until: '2030-01-02T00:00:00.000Z' },
+    { url: 'http://origin.example/film/manifest.mpd', title: 'film' },
+  ]);
+});
+
+test('an explanation for another time than was asked is refused, not passed off', async () => {
+  const { status, stdout, stderr } = await larder('steer explain --client 192.0.2.7 --title film --at 2020-01-01');
+  expect([status, stdout]).toEqual([1, '']);
+  expect(stderr).toContain('2026-03-01T02:00:00.000Z');
+});
+
+test('a refused import ends with 1 and the line that is wrong', async () => {
+  stub.state.imports = [{ state: 'running' }, { state: 'failed', message: 'line 7: EXTINF has no number' }];
+  const { status, stdout, stderr } = await larder('catalog import http://origin.example/film/master.m3u8');
+  expect([status, stdout]).toEqual([1, '']);
+  expect(stderr).toContain('line 7: EXTINF has no number');
+});
+
+const running = (bytesDone: number): Run => ({
+  ...RUN,
+  state: 'running',
+  endedAt: null,
+  bytesDone,
+  appliances: RUN.appliances.map((part) => ({ ...part, state: 'filling' as const, bytesDone })),
+});
+
+test('a run is followed in plain lines on stderr, with bytes and rate, until it ends', async () => {
+  stub.state.runs = [running(0), running(1e9), running(2e9), running(3e9), RUN];
+  const { status, stdout, stderr } = await larder('fill run --now --json');
+  expect(status).toBe(0);
+  expect((JSON.parse(stdout) as Run).state).toBe('done');
+  expect(stderr).toMatch(/^fill: .* of 4\.00 GB, 100 %, done$/m);
+});
+
+test('a run that fails ends with 1 and its faults', async () => {
+  const faults = [{ asset: '/film/a.m4s', code: 'origin_timeout', message: 'no answer in 10 s' }];
+  stub.state.runs = [
+    running(0),
+    {
+      ...RUN,
+      state: 'failed',
+      appliances: RUN.appliances.map((part) => ({ ...part, state: 'failed' as const, faults })),
+    },
+  ];
+  const { status, stderr } = await larder('fill run --now');
+  expect(status).toBe(1);
+  expect(stderr).toContain('north-1: /film/a.m4s: no answer in 10 s');
+});
+
+test('Ctrl-C leaves the run going, says how to watch it, and ends with 130', async () => {
+  stub.state.runs = [running(1e9)];
+  const follower = begin(['fill', 'run', '--now']);
+  await expect
+    .poll(() => stub.asked.filter((row) => row.url === '/v1/runs/run-1').length, { timeout: 5_000 })
+    .toBeGreaterThan(0);
+  follower.interrupt();
+  const { status, stdout, stderr } = await follower.ended;
+  expect([status, stdout]).toEqual([130, '']);
+  expect(stderr).toContain('larder fill status run-1 --follow');
+  expect(stub.asked.some((row) => row.method === 'DELETE')).toBe(false);
+});
+
+test('a token that is issued proves the name it was issued for', async () => {
+  const { stdout } = await larder('keys issue --appliance north-1');
+  expect(verifyToken(key, `Bearer ${stdout.trim()}`)).toEqual({ role: 'appliance', id: 'north-1' });
+});
