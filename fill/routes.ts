@@ -1,0 +1,284 @@
+// The HTTP edge of fill: every route with who may call it, its shapes and its faults. No decisions here.
+
+import { z } from 'zod';
+import {
+  importAccepted,
+  importProgress,
+  importRequest,
+  pin,
+  pinList,
+  pinRequest,
+  planList,
+  RUNS_LISTED_MAX,
+  runList,
+  titleList,
+} from '../protocol/answers.ts';
+import { assetPage, catalogPage, title } from '../protocol/catalog.ts';
+import { Fault } from '../protocol/faults.ts';
+import { id, PROTOCOL_VERSION } from '../protocol/ids.ts';
+import { fillPlan, fillProgress, run, runRequest } from '../protocol/plan.ts';
+import { playReport, popularity } from '../protocol/plays.ts';
+import type { Caller, Role } from '../runtime/auth.ts';
+import { route, type Route } from '../runtime/service.ts';
+import type { Catalog } from './catalog.ts';
+import type { Demand } from './demand.ts';
+import type { Dispatcher } from './dispatcher.ts';
+import type { Imports } from './import.ts';
+import type { FillMetrics } from './metrics.ts';
+import type { Pins } from './pins.ts';
+import type { Runs } from './runs.ts';
+
+export interface RoutesDeps {
+  readonly catalog: Catalog;
+  readonly imports: Imports;
+  readonly demand: Demand;
+  readonly pins: Pins;
+  readonly runs: Runs;
+  readonly dispatcher: Dispatcher;
+  readonly metrics: FillMetrics;
+}
+
+const EVERYBODY: readonly Role[] = ['operator', 'service', 'appliance'];
+const OPERATOR: readonly Role[] = ['operator'];
+const READERS: readonly Role[] = ['operator', 'service'];
+
+const count = (fallback: string): z.ZodType<number> =>
+  z
+    .string()
+    .regex(/^\d{1,15}$/, 'must be a whole number')
+    .default(fallback)
+    .transform(Number);
+const done = z.object({ ok: z.literal(true) });
+const titleParams = z.object({ title: id });
+const idParams = z.object({ id: z.string().max(64) });
+
+export function routes(deps: RoutesDeps): Route[] {
+  return [...catalogRoutes(deps), ...planRoutes(deps), ...runRoutes(deps), ...demandRoutes(deps)];
+}
+
+function catalogRoutes({ catalog, imports }: RoutesDeps): Route[] {
+  return [
+    route({
+      method: 'GET',
+      path: '/v1/titles',
+      summary: 'Every title of the catalog, in short.',
+      roles: READERS,
+      answer: titleList,
+      run: () => ({ protocol: PROTOCOL_VERSION, revision: catalog.revision, titles: catalog.summaries() }),
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/titles/:title',
+      summary: 'One title with its renditions and manifests.',
+      roles: EVERYBODY,
+      params: titleParams,
+      answer: title,
+      faults: ['not_found'],
+      run: ({ params }) => catalog.get(params.title),
+    }),
+    route({
+      method: 'DELETE',
+      path: '/v1/titles/:title',
+      summary: 'Removes a title from the catalog; appliances stop serving it.',
+      roles: OPERATOR,
+      params: titleParams,
+      answer: done,
+      faults: ['not_found'],
+      run: async ({ params }) => {
+        await catalog.remove(params.title);
+        return { ok: true };
+      },
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/titles/:title/assets',
+      summary: 'Assets of a title with validators and digests, by pages.',
+      roles: EVERYBODY,
+      params: titleParams,
+      query: z.object({ offset: count('0') }),
+      answer: assetPage,
+      faults: ['not_found'],
+      run: ({ params, query }) => catalog.assetPage(params.title, query.offset),
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/catalog',
+      summary:
+        'Titles that changed after a revision, oldest first, by pages; a revision ahead of the catalog starts again.',
+      roles: EVERYBODY,
+      query: z.object({ since: count('0') }),
+      answer: catalogPage,
+      run: ({ query }) => catalog.page(query.since),
+    }),
+    route({
+      method: 'POST',
+      path: '/v1/imports',
+      summary: 'Imports a title from its HLS or DASH manifest at the origin.',
+      roles: OPERATOR,
+      body: importRequest,
+      answer: importAccepted,
+      faults: ['body_invalid', 'state_conflict', 'overloaded'],
+      run: async ({ body, reply }) => reply.code(202).send({ id: await imports.submit(body) }),
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/imports/:id',
+      summary: 'How far an import is.',
+      roles: READERS,
+      params: idParams,
+      answer: importProgress,
+      faults: ['not_found'],
+      run: ({ params }) => imports.progress(params.id),
+    }),
+  ];
+}
+
+function planRoutes({ catalog, dispatcher, pins, runs }: RoutesDeps): Route[] {
+  return [
+    route({
+      method: 'GET',
+      path: '/v1/plans',
+      summary: 'What a run would do now, per appliance. Changes nothing.',
+      roles: READERS,
+      query: z.object({ site: id.optional(), title: id.optional() }),
+      answer: planList,
+      faults: ['not_found', 'unreachable'],
+      run: ({ query }) => dispatcher.dryRun({ site: query.site ?? null, title: query.title ?? null }),
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/plans/:id',
+      summary: 'The plan in force of an appliance.',
+      roles: EVERYBODY,
+      params: idParams,
+      answer: fillPlan,
+      faults: ['not_found', 'token_forged'],
+      run: ({ params, caller }) => {
+        assertSpeaksFor(caller, params.id);
+        const plan = runs.planOf(params.id);
+        if (plan === null) throw new Fault('not_found', `no plan was made for appliance "${params.id}" yet`);
+        return plan;
+      },
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/pins',
+      summary: 'Titles that every site is to hold.',
+      roles: READERS,
+      answer: pinList,
+      run: () => ({ protocol: PROTOCOL_VERSION, pins: pins.list() }),
+    }),
+    route({
+      method: 'PUT',
+      path: '/v1/pins/:title',
+      summary: 'Pins a title, for good or until an instant; effective with the next run.',
+      roles: OPERATOR,
+      params: titleParams,
+      body: pinRequest,
+      answer: pin,
+      faults: ['not_found', 'body_invalid', 'overloaded'],
+      run: ({ params, body }) => pins.put(catalog.get(params.title).id, body.until),
+    }),
+    route({
+      method: 'DELETE',
+      path: '/v1/pins/:title',
+      summary: 'Lets popularity decide again.',
+      roles: OPERATOR,
+      params: titleParams,
+      answer: done,
+      faults: ['not_found'],
+      run: async ({ params }) => {
+        await pins.remove(params.title);
+        return { ok: true };
+      },
+    }),
+  ];
+}
+
+function runRoutes({ dispatcher, runs }: RoutesDeps): Route[] {
+  return [
+    route({
+      method: 'POST',
+      path: '/v1/runs',
+      summary: 'Begins a fill run: now, or when the windows open.',
+      roles: OPERATOR,
+      body: runRequest,
+      answer: run,
+      faults: ['not_found', 'plan_impossible', 'unreachable', 'overloaded'],
+      run: ({ body }) => dispatcher.start(body),
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/runs',
+      summary: 'Runs, newest first.',
+      roles: READERS,
+      answer: runList,
+      run: () => ({ protocol: PROTOCOL_VERSION, runs: runs.list(RUNS_LISTED_MAX) }),
+    }),
+    route({
+      method: 'GET',
+      path: '/v1/runs/:id',
+      summary: 'One run with the progress of each appliance.',
+      roles: READERS,
+      params: idParams,
+      answer: run,
+      faults: ['not_found'],
+      run: ({ params }) => runs.get(params.id).run,
+    }),
+    route({
+      method: 'POST',
+      path: '/v1/runs/:id/progress',
+      summary: 'Progress of one appliance, from itself.',
+      roles: ['appliance'],
+      params: idParams,
+      body: fillProgress,
+      answer: done,
+      faults: ['not_found', 'token_forged', 'body_invalid'],
+      run: async ({ params, body, caller }) => {
+        assertSpeaksFor(caller, body.appliance);
+        if (body.run !== params.id)
+          throw new Fault('body_invalid', `body.run is "${body.run}", but the path names ${params.id}`, {
+            detail: { field: 'body.run' },
+          });
+        await runs.progress(body);
+        return { ok: true };
+      },
+    }),
+  ];
+}
+
+function demandRoutes({ catalog, demand, metrics }: RoutesDeps): Route[] {
+  return [
+    route({
+      method: 'GET',
+      path: '/v1/popularity',
+      summary: 'Decayed bytes streamed over bytes, per rendition and site.',
+      roles: READERS,
+      answer: popularity,
+      run: () => demand.popularity(catalog.titles),
+    }),
+    route({
+      method: 'POST',
+      path: '/v1/plays',
+      summary: 'Demand as seen by an appliance or by steering. Sent again until answered; counted once.',
+      roles: ['appliance', 'service'],
+      body: playReport,
+      answer: z.object({ ok: z.literal(true), counted: z.boolean() }),
+      faults: ['token_forged', 'overloaded'],
+      run: async ({ body, caller }) => {
+        assertSpeaksFor(caller, body.source);
+        const counted = await demand.accept(body);
+        metrics.add('larder_fill_reports_total', 1, { outcome: counted ? 'counted' : 'known' });
+        const bytes = body.served.reduce((total, row) => total + row.bytes, 0);
+        if (counted) metrics.add('larder_fill_played_bytes_total', bytes);
+        return { ok: true, counted };
+      },
+    }),
+  ];
+}
+
+/** An appliance speaks for itself; steering and operators for anybody. */
+function assertSpeaksFor(caller: Caller | null, appliance: string): void {
+  if (caller?.role === 'appliance' && caller.id !== appliance)
+    throw new Fault('token_forged', `the token of appliance ${caller.id} does not speak for ${appliance}`);
+}
