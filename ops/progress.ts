@@ -68,7 +68,7 @@ export function formatBar(row: ProgressRow, share: number, look: Look, nameWidth
 }
 
 function lines(stream: NodeJS.WriteStream): Progress {
-  let saidAt = 0;
+  let saidAt = Number.NEGATIVE_INFINITY;
   let last = '';
   let pending = '';
   const write = (line: string): void => {
