@@ -11,7 +11,7 @@ import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { packageVersion } from '../runtime/paths.ts';
-import { describeError, dieOnDefect, EXIT, exitCodeOf } from '../runtime/process.ts';
+import { describeError, dieOnDefect, EXIT, exitCodeOf, leaveSignalsToParent } from '../runtime/process.ts';
 import { createAdmin, type ApplianceStatus } from './admin.ts';
 import { Cache } from './cache.ts';
 import { Catalog } from './catalog.ts';
@@ -36,6 +36,7 @@ const CATALOG_MS = 10_000;
 const { config } = JSON.parse(process.env['LARDER_STOREKEEPER']!) as KeeperSpec;
 const log = createLog('storekeeper', { appliance: config.id });
 dieOnDefect(log);
+leaveSignalsToParent();
 try {
   await run();
 } catch (error) {

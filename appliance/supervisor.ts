@@ -109,7 +109,9 @@ export async function supervise(config: ApplianceConfig, log: Log): Promise<void
   await new Promise<void>((resolve, reject) =>
     server.once('error', reject).listen({ host: config.listen.host, port: config.listen.port, backlog: 4096 }, resolve),
   );
-  log.info({ listen: formatHostPort(config.listen), workers: workers.length }, 'serving');
+  const bound = server.address();
+  const port = bound !== null && typeof bound === 'object' ? bound.port : config.listen.port;
+  log.info({ listen: formatHostPort({ host: config.listen.host, port }), workers: workers.length }, 'serving');
 
   const signal = await untilStopped(log, config.drainTimeout);
   stopping = true;

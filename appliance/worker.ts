@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
-import { dieOnDefect } from '../runtime/process.ts';
+import { dieOnDefect, leaveSignalsToParent } from '../runtime/process.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
 import { Link, ReadClient } from './link-client.ts';
 import { Origin } from './origin.ts';
@@ -22,6 +22,7 @@ const HEADER_BYTES_MAX = 16 * 1024;
 const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
 dieOnDefect(log);
+leaveSignalsToParent();
 
 const tally = new WorkerTally();
 const reader = new BlockReader();

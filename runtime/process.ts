@@ -28,6 +28,12 @@ export function dieOnDefect(log: Log): void {
   process.on('unhandledRejection', die);
 }
 
+/** A child whose parent ends it in order: Ctrl-C and service managers signal the whole group, the parent alone decides. */
+export function leaveSignalsToParent(): void {
+  process.on('SIGTERM', () => undefined);
+  process.on('SIGINT', () => undefined);
+}
+
 /**
  * Resolves with the first SIGTERM or SIGINT. A second one, or `drainMs` later, ends the process at once: the bound of
  * every shutdown.

@@ -159,7 +159,8 @@ function mount(app: FastifyInstance, spec: Route, deps: ServiceDeps): void {
 
 function admit(roles: readonly Role[], deps: ServiceDeps, request: FastifyRequest): Caller {
   const { fleetKey, verify } = deps;
-  if (verify === undefined && fleetKey === null) throw new Fault('token_missing', 'this service has no fleet key and admits nobody');
+  if (verify === undefined && fleetKey === null)
+    throw new Fault('token_missing', 'this service has no fleet key and admits nobody');
   const { authorization } = request.headers;
   const caller = verify === undefined ? verifyToken(fleetKey!, authorization) : verify(authorization);
   if (!roles.includes(caller.role))
