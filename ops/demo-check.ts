@@ -9,6 +9,7 @@ import { CHECKS, type Check, type Scene } from './demo-checks.ts';
 import type { DemoFleet } from './demo-fleet.ts';
 import { APPLIANCES, SERVICE_HOST } from './demo-layout.ts';
 import { onStage } from './demo-stage.ts';
+import { groupRuns } from './process-group.ts';
 import { lookOf, paint, wrap, type Look } from './terminal.ts';
 
 const CHECK_MS = 25_000;
@@ -109,21 +110,12 @@ function rememberWhatRuns(fleet: DemoFleet, kept: boolean): () => Promise<string
   ];
   return async () => {
     const groups = fleet.processes.flatMap((child) => child.groups);
-    const alive = groups.filter(groupAlive);
+    const alive = groups.filter(groupRuns);
     if (alive.length > 0) throw new Error(`process groups ${alive.join(', ')} are still there`);
     for (const at of ports) if (await accepts(at)) throw new Error(`somebody still listens on ${at.host}:${at.port}`);
     if (!kept && existsSync(fleet.directory)) throw new Error(`${fleet.directory} is still there`);
     return `${groups.length} process groups, ${ports.length} ports${kept ? '' : ' and the directory'} are gone`;
   };
-}
-
-function groupAlive(group: number): boolean {
-  try {
-    process.kill(-group, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
-  }
 }
 
 function accepts(at: { readonly host: string; readonly port: number }): Promise<boolean> {

@@ -6,10 +6,12 @@ import { join } from 'node:path';
 import { Agent, request } from 'undici';
 import { assetPage, type CatalogAsset } from '../protocol/catalog.ts';
 import { fleet as fleetSchema, playAnswer, type PlayAnswer } from '../protocol/decision.ts';
-import { heartbeat, type Heartbeat } from '../protocol/heartbeat.ts';
+import { BEAT_MS, heartbeat, type Heartbeat } from '../protocol/heartbeat.ts';
 import { holdingOf } from '../protocol/ids.ts';
+import type { FillPlan } from '../protocol/plan.ts';
 import { formatBytes, formatDuration } from '../protocol/units.ts';
 import { issueToken } from '../runtime/auth.ts';
+import { poll } from './ask.ts';
 import type { DemoFleet } from './demo-fleet.ts';
 import { APPLIANCES, SITES, type ApplianceId, type SiteId } from './demo-layout.ts';
 import { fillNow, importTitles, MANIFESTS, plansOf, playSome, TITLES } from './demo-story.ts';
@@ -85,13 +87,26 @@ async function fills({ fleet }: Scene): Promise<string> {
     must(part.state === 'done' && part.faults.length === 0, `${id} is ${part.state} with ${part.faults.length} faults`);
     must(part.bytesDone === part.bytesTotal, `${id} verified ${part.bytesDone} of ${part.bytesTotal} bytes`);
     must(plan.add.length > 0, `${id} was planned nothing to fetch: the check would prove nothing`);
-    const held = new Set(await holdingsOf(fleet, id));
-    const missing = plan.add.find((item) => !held.has(item.holding));
-    must(missing === undefined, `${id} reports the fill done but does not hold ${missing?.holding}`);
+    const missing = await missingAfter(fleet, id, plan);
+    must(missing.length === 0, `${id} reports the fill done but ${missing.length} are missing, first ${missing[0]}`);
   }
   const bytes = ended.appliances.reduce((sum, part) => sum + part.bytesDone, 0);
   const renditions = ended.appliances.reduce((sum, part) => sum + part.renditionsDone, 0);
   return `${renditions} renditions, ${formatBytes(bytes)} verified against their digests on ${ended.appliances.length} appliances`;
+}
+
+/** Inventories ride the heartbeats: a moment is given for the one that names what was filled. */
+async function missingAfter(fleet: DemoFleet, id: string, plan: FillPlan): Promise<readonly string[]> {
+  let missing: readonly string[] = [];
+  await poll(
+    async () => {
+      const held = new Set(await holdingsOf(fleet, id));
+      missing = plan.add.map((item) => item.holding).filter((holding) => !held.has(holding));
+      return missing.length === 0 ? true : null;
+    },
+    { everyMs: 100, signal: AbortSignal.timeout(BEAT_MS * 2) },
+  );
+  return missing;
 }
 
 async function byteIdentical({ fleet }: Scene): Promise<string> {

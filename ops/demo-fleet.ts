@@ -106,11 +106,21 @@ export class DemoFleet {
     return urlOf(APPLIANCES.find((row) => row.id === id)!.host, this.ports.appliances[id].video);
   }
 
-  /** Origin first; the rest at once, as after a power cut. Resolves when steering counts every appliance as alive. */
+  /**
+   * Services first, so that no appliance has to try its first heartbeat twice. Resolves when steering counts every
+   * appliance as alive.
+   */
   async start(): Promise<void> {
-    await this.process('origin').start();
-    await Promise.all(this.processes.map((child) => child.start()));
+    await this.#startAll(['origin', 'fill', 'steering']);
+    await this.#startAll(APPLIANCES.map((row) => row.id));
     for (const { id } of APPLIANCES) await this.untilAlive(id);
+  }
+
+  /** Waits for each, also after one has failed: a process must not come up while the rest is being ended. */
+  async #startAll(names: readonly string[]): Promise<void> {
+    const started = await Promise.allSettled(names.map((name) => this.process(name).start()));
+    const failed = started.find((result) => result.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
   }
 
   /** Waits, bounded, until steering would send players to this appliance. */

@@ -6,6 +6,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { request } from 'undici';
 import { Fault } from '../protocol/faults.ts';
 import { siblingModule } from '../runtime/paths.ts';
+import { signalGroup, untilGroupEnds } from './process-group.ts';
 
 export const READY_MS = 20_000;
 const STOP_MS = 4_000;
@@ -102,11 +103,10 @@ export class DemoProcess {
     const child = this.#child;
     if (child === null) return;
     this.#wanted = false;
-    this.#signal(child, 'SIGCONT');
+    signalGroup(child.pid!, 'SIGCONT');
     child.kill('SIGTERM');
-    if (await this.#endsWithin(child, STOP_MS)) return;
-    this.#signal(child, 'SIGKILL');
-    await this.#endsWithin(child, STOP_MS);
+    if (!(await this.#endsWithin(child, STOP_MS))) signalGroup(child.pid!, 'SIGKILL');
+    await untilGroupEnds(child.pid!, STOP_MS);
   }
 
   /** `kill -9` to the whole group: no last word, no flush. */
@@ -114,26 +114,29 @@ export class DemoProcess {
     const child = this.#child;
     if (child === null) return;
     this.#wanted = false;
-    this.#signal(child, 'SIGKILL');
+    signalGroup(child.pid!, 'SIGKILL');
     await this.#endsWithin(child, STOP_MS);
+    await untilGroupEnds(child.pid!, STOP_MS);
   }
 
   /** `SIGSTOP`: sockets stay open and nothing answers, as on a box that hangs. */
   freeze(): void {
     if (this.#child === null || this.#state !== 'running') return;
-    this.#signal(this.#child, 'SIGSTOP');
+    signalGroup(this.#child.pid!, 'SIGSTOP');
     this.#state = 'frozen';
   }
 
   thaw(): void {
     if (this.#child === null || this.#state !== 'frozen') return;
-    this.#signal(this.#child, 'SIGCONT');
+    signalGroup(this.#child.pid!, 'SIGCONT');
     this.#state = 'running';
   }
 
+  /** The last lines of its log, made short for people; the file has them in full. */
   logTail(): string {
     try {
-      return readFileSync(this.spec.logFile, 'utf8').trimEnd().split('\n').slice(-LOG_LINES_SHOWN).join('\n');
+      const lines = readFileSync(this.spec.logFile, 'utf8').trimEnd().split('\n');
+      return lines.slice(-LOG_LINES_SHOWN).map(shorten).join('\n');
     } catch {
       return '(no log)';
     }
@@ -157,7 +160,7 @@ export class DemoProcess {
 
   #ended(child: ChildProcess): void {
     // Workers that outlived their leader would keep the port.
-    this.#signal(child, 'SIGKILL');
+    signalGroup(child.pid!, 'SIGKILL');
     this.#warden.say('ended', child.pid!);
     if (this.#child !== child) return;
     this.#child = null;
@@ -174,14 +177,27 @@ export class DemoProcess {
       });
     });
   }
+}
 
-  #signal(child: ChildProcess, signal: NodeJS.Signals): void {
-    try {
-      process.kill(-child.pid!, signal);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-    }
+/** `05:30:22 fatal storekeeper: defect: Value cannot be null` of a log line; anything else as it is. */
+function shorten(line: string): string {
+  let entry: LogEntry;
+  try {
+    entry = JSON.parse(line) as LogEntry;
+  } catch {
+    return line;
   }
+  if (typeof entry.msg !== 'string') return line;
+  const about = entry.err?.message === undefined || entry.err.message === entry.msg ? '' : `: ${entry.err.message}`;
+  return `${(entry.time ?? '').slice(11, 19)} ${entry.level ?? ''} ${entry.role ?? ''}: ${entry.msg}${about}`;
+}
+
+interface LogEntry {
+  readonly time?: string;
+  readonly level?: string;
+  readonly role?: string;
+  readonly msg?: string;
+  readonly err?: { readonly message?: string };
 }
 
 async function answers(url: string): Promise<boolean> {
