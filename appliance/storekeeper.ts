@@ -11,13 +11,13 @@ import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { packageVersion } from '../runtime/paths.ts';
-import { describeError, dieOnDefect, EXIT, exitCodeOf, leaveSignalsToParent } from '../runtime/process.ts';
+import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent } from '../runtime/process.ts';
 import { createAdmin, type ApplianceStatus } from './admin.ts';
 import { Cache } from './cache.ts';
 import { Catalog } from './catalog.ts';
 import { inFleet } from './config.ts';
 import { DiskVolume } from './disk-volume.ts';
-import type { FromSupervisor, KeeperSpec } from './family.ts';
+import type { FromSupervisor, KeeperSpec, ToSupervisor } from './family.ts';
 import { Filler, metaOf } from './filler.ts';
 import { Inflight, isSealed } from './inflight.ts';
 import { heldNow } from './inventory.ts';
@@ -36,7 +36,7 @@ const CATALOG_MS = 10_000;
 const { config } = JSON.parse(process.env['LARDER_STOREKEEPER']!) as KeeperSpec;
 const log = createLog('storekeeper', { appliance: config.id });
 dieOnDefect(log);
-leaveSignalsToParent();
+followParent();
 try {
   await run();
 } catch (error) {
@@ -170,9 +170,8 @@ async function run(): Promise<void> {
     log,
   });
   await admin.listen(config.admin);
-  process.send?.({ kind: 'ready' });
+  tellParent({ kind: 'ready' } satisfies ToSupervisor);
   const saving = setInterval(() => void cache.flush(), SAVE_MS);
-  process.on('disconnect', () => process.exit(0));
   process.on('message', (message: FromSupervisor) => {
     if (message.kind === 'drain') void stop();
   });

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
-import { dieOnDefect, leaveSignalsToParent } from '../runtime/process.ts';
+import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
 import { Link, ReadClient } from './link-client.ts';
 import { Origin } from './origin.ts';
@@ -22,7 +22,7 @@ const HEADER_BYTES_MAX = 16 * 1024;
 const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
 dieOnDefect(log);
-leaveSignalsToParent();
+followParent();
 
 const tally = new WorkerTally();
 const reader = new BlockReader();
@@ -71,8 +71,6 @@ process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
   if (message.kind === 'socket') take(message.number, socket);
   else void drain();
 });
-// The supervisor is gone: nobody would ever stop this process.
-process.on('disconnect', () => process.exit(0));
 setInterval(report, REPORT_MS).unref();
 tell({ kind: 'ready' });
 
@@ -106,5 +104,5 @@ async function drain(): Promise<void> {
 }
 
 function tell(message: ToSupervisor): void {
-  process.send?.(message);
+  tellParent(message);
 }

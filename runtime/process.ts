@@ -28,10 +28,20 @@ export function dieOnDefect(log: Log): void {
   process.on('unhandledRejection', die);
 }
 
-/** A child whose parent ends it in order: Ctrl-C and service managers signal the whole group, the parent alone decides. */
-export function leaveSignalsToParent(): void {
+/**
+ * A child that lives and dies with its parent: Ctrl-C and service managers signal the whole group, but the parent alone
+ * decides; and when the parent is gone nobody would ever stop the child, so it leaves.
+ */
+export function followParent(): void {
   process.on('SIGTERM', () => undefined);
   process.on('SIGINT', () => undefined);
+  process.on('disconnect', () => process.exit(EXIT.done));
+  if (process.send !== undefined && !process.connected) process.exit(EXIT.done);
+}
+
+/** Tells the parent; a parent that just died is noticed by `followParent`, not here. */
+export function tellParent(message: object): void {
+  if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
 }
 
 /**

@@ -173,8 +173,10 @@ export class RunningAppliance {
         detached: true,
       },
     );
-    this.process.stderr!.setEncoding('utf8').on('data', (text: string) => {
-      this.log = (this.log + text).slice(-200_000);
+    const { process: started } = this;
+    started.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      // Children of a killed predecessor may still have a last word.
+      if (this.process === started) this.log = (this.log + text).slice(-200_000);
     });
     await this.until(
       () =>
