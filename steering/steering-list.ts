@@ -62,7 +62,7 @@ export function steeringList(
   return {
     VERSION: 1,
     TTL: ttlS,
-    'PATHWAY-PRIORITY': [...declared.filter((name) => !leave(name)), ...declared.filter(leave)],
+    'PATHWAY-PRIORITY': [...declared.filter((name) => !leave(name)), ...declared.filter((name) => leave(name))],
   };
 }
 
