@@ -45,12 +45,14 @@ export class Kept<T> {
 
   static async load<T>(db: StateDb, name: string, initial: T): Promise<Kept<T>> {
     const key = `kept!${name}`;
-    return new Kept(db, key, ((await db.get(key)) as T | undefined) ?? initial);
+    const found = (await db.get(key)) as { readonly value: T } | undefined;
+    return new Kept(db, key, found === undefined ? initial : found.value);
   }
 
   /** On disk when resolved. */
   async set(value: T): Promise<void> {
     this.value = value;
-    await this.#db.put(this.#key, value, { sync: true });
+    // Wrapped, because the database takes no bare null.
+    await this.#db.put(this.#key, { value }, { sync: true });
   }
 }
