@@ -61,7 +61,6 @@ export async function probeOnce(url: string, dispatcher: Dispatcher): Promise<Pr
   try {
     const { body } = await request(url, {
       method: 'OPTIONS',
-      reset: true,
       dispatcher,
       signal: AbortSignal.timeout(PROBE_TIMEOUT_MS),
     });
