@@ -89,7 +89,7 @@ export interface ServiceDeps {
 
 export interface Service {
   readonly app: FastifyInstance;
-  /** Resolves with the address bound, the port filled in where 0 was asked. */
+  /** Resolves with the address bound, the port filled in where 0 was asked. Throws `config_invalid`. */
   listen(at: HostPort): Promise<HostPort>;
   close(): Promise<void>;
 }
@@ -128,7 +128,14 @@ export function createService(deps: ServiceDeps): Service {
   return {
     app,
     listen: async (at) => {
-      await app.listen({ host: at.host, port: at.port });
+      try {
+        await app.listen({ host: at.host, port: at.port });
+      } catch (error) {
+        // A taken port or a foreign address is a setting to correct, not a defect.
+        throw new Fault('config_invalid', `cannot listen at ${formatHostPort(at)}: ${(error as Error).message}`, {
+          cause: error,
+        });
+      }
       const bound = app.server.address();
       const port = bound !== null && typeof bound === 'object' ? bound.port : at.port;
       deps.log.info({ listen: formatHostPort({ host: at.host, port }) }, 'listening');

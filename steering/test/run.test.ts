@@ -124,6 +124,12 @@ describe('steering run', () => {
     expect(said).toContain('--trust-proxy is "everybody"');
   });
 
+  it('says where it cannot listen, and ends with 2', async () => {
+    const { code, said } = await failing('--origin', 'http://o.example', '--listen', new URL(fill.url).host);
+    expect(code).toBe(2);
+    expect(said).toMatch(/cannot listen at 127\.0\.0\.1:\d+: .*EADDRINUSE/);
+  });
+
   it('refuses a bad map by zone and value, and ends with 2', async () => {
     const map = join(directory, 'map.json');
     writeFileSync(map, '{"coverageZones":{"north":{"network":["10.0.0.1/8"]}}}');
