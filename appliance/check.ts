@@ -1,7 +1,7 @@
 // Turn-up checks: what must be true of a box before it may serve. Each measures something real and says what mends it.
 
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statfsSync } from 'node:fs';
 import { open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { request } from 'undici';
@@ -16,6 +16,7 @@ export const CLOCK_SKEW_MS_MAX = 2_000;
 export const OPEN_FILES_MIN = 4_096;
 /** Slower than one 4K stream to 20 players: no disk that should serve. */
 export const DISK_BYTES_PER_S_MIN = 50e6;
+const FREE_SHARE_MIN = 0.05;
 const DISK_SAMPLE_BYTES = 32 * 2 ** 20;
 const REACH_MS = 5_000;
 
@@ -28,9 +29,16 @@ export interface CheckResult {
 }
 
 type Outcome = Omit<CheckResult, 'name'>;
+
+/** What is measured on the machine itself. */
+export interface Probes {
+  /** Bytes per second that reach the disk of a directory. */
+  readonly writeRate: (directory: string) => Promise<number>;
+}
+
 interface Check {
   readonly name: string;
-  readonly run: (config: ApplianceConfig) => Promise<Outcome> | Outcome;
+  readonly run: (config: ApplianceConfig, probes: Probes) => Promise<Outcome> | Outcome;
 }
 
 export const CHECKS: readonly Check[] = [
@@ -46,11 +54,11 @@ export const CHECKS: readonly Check[] = [
 ];
 
 /** One after another: the disk is measured while nothing else loads it. */
-export async function runChecks(config: ApplianceConfig): Promise<CheckResult[]> {
+export async function runChecks(config: ApplianceConfig, probes: Probes = { writeRate }): Promise<CheckResult[]> {
   const results: CheckResult[] = [];
   for (const check of CHECKS) {
     try {
-      results.push({ name: check.name, ...(await check.run(config)) });
+      results.push({ name: check.name, ...(await check.run(config, probes)) });
     } catch (error) {
       results.push({
         name: check.name,
@@ -94,25 +102,22 @@ function checkDiskSpace(config: ApplianceConfig): Outcome {
   for (const directory of config.store) {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     const { bavail, blocks, bsize } = statfsSync(directory);
-    const usable = bavail * bsize;
-    if (usable < share && blocks * bsize < share)
+    const [freeBytes, diskBytes] = [bavail * bsize, blocks * bsize];
+    // A store in use has taken some of its share already; a new one needs all of it free.
+    const neededBytes = existsSync(join(directory, 'larder-store.json')) ? share * FREE_SHARE_MIN : share;
+    if (diskBytes < share || freeBytes < neededBytes)
       return failed(
-        `${directory} is on a disk of ${formatBytes(blocks * bsize)}, its share is ${formatBytes(share)}`,
-        'Lower --store-bytes, or add a --store on another disk.',
-      );
-    if (usable < share * 0.05)
-      return failed(
-        `${directory} has ${formatBytes(usable)} free of a share of ${formatBytes(share)}`,
-        'Free space on the disk, or lower --store-bytes.',
+        `${directory} has ${formatBytes(freeBytes)} free on a disk of ${formatBytes(diskBytes)}; its share of --store-bytes is ${formatBytes(share)}`,
+        'Lower --store-bytes, free space, or add a --store on another disk.',
       );
   }
   return passed(`${config.store.length} volume(s) of ${formatBytes(share)}`);
 }
 
-async function checkDiskRate(config: ApplianceConfig): Promise<Outcome> {
+async function checkDiskRate(config: ApplianceConfig, probes: Probes): Promise<Outcome> {
   const rates: string[] = [];
   for (const directory of config.store) {
-    const bytesPerSecond = await writeRate(directory);
+    const bytesPerSecond = await probes.writeRate(directory);
     rates.push(formatRate(bytesPerSecond * 8));
     if (bytesPerSecond < DISK_BYTES_PER_S_MIN) {
       return failed(
