@@ -1,5 +1,4 @@
-// Begins runs: looks at the fleet, plans, records, and has steering hand each appliance the order to pull its plan. Then
-// watches: an appliance that vanishes, or a window that closes, ends its part, so that no run hangs.
+// Begins runs: looks at the fleet, plans, records, and has steering hand each appliance the order to pull its plan.
 
 import type { Fleet, FleetAppliance } from '../protocol/decision.ts';
 import { Fault } from '../protocol/faults.ts';
@@ -10,28 +9,20 @@ import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { FillMetrics } from './metrics.ts';
 import { assertScope, fillable, makePlans, type PlanningDeps, type PlanningInput, type Scope } from './planning.ts';
-import { hasEnded, type Ending, type Part, type RunRecord, type Runs } from './runs.ts';
+import { hasEnded, type Part, type RunRecord } from './run-record.ts';
+import type { Runs } from './runs.ts';
 import { serially } from './state.ts';
 import type { SteeringClient } from './steering-client.ts';
 import { isTimeZone, nextOpening, openWindow, type Opening } from './window.ts';
 
 export const ORDER_ATTEMPTS = 3;
 export const ORDER_BACKOFF_MS = 1_000;
-/** Lease questions to steering while somebody is silent. */
-export const ALIVE_EVERY_MS = 5_000;
-/** An appliance that has no lease when its window opens may still come up to this long after. */
-export const MISSED_AFTER_MS = 15 * 60_000;
-/** After its window has closed, an appliance has this long to say so itself. */
-export const CLOSE_GRACE_MS = 60_000;
-
 export interface DispatcherDeps extends PlanningDeps {
   readonly runs: Runs;
   readonly steering: SteeringClient;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: FillMetrics;
-  readonly vanishAfterMs: number;
-  readonly silenceAfterMs: number;
 }
 
 /** An appliance whose window has opened and that was not planned for yet. */
@@ -46,8 +37,6 @@ export class Dispatcher {
   readonly #deps: DispatcherDeps;
   readonly #serially = serially();
   readonly #ordering = new Set<Promise<void>>();
-  #askedAliveAt = Number.NEGATIVE_INFINITY;
-  #alive: ReadonlySet<string> | null = null;
 
   constructor(deps: DispatcherDeps) {
     this.#deps = deps;
@@ -91,23 +80,6 @@ export class Dispatcher {
           rest.filter(({ appliance }) => appliance.site === site),
         );
     });
-  }
-
-  /** Once a second while anything runs. */
-  async watch(): Promise<void> {
-    const { runs } = this.#deps;
-    for (const record of runs.running()) {
-      for (const progress of record.run.appliances.filter((p) => !hasEnded(p))) {
-        const part = record.parts[progress.appliance]!;
-        const ending = progress.plan === '' ? this.#missedWindow(part) : await this.#lost(record, part);
-        if (ending === null) continue;
-        this.#deps.log.warn(
-          { run: record.run.id, appliance: part.appliance, ...ending },
-          'part of a run ended from outside',
-        );
-        await runs.end(record.run.id, part.appliance, ending);
-      }
-    }
   }
 
   /** Waits for orders on their way. */
@@ -246,38 +218,6 @@ export class Dispatcher {
         } else await new Promise((resolve) => setTimeout(resolve, ORDER_BACKOFF_MS));
       }
     }
-  }
-
-  #missedWindow(part: Part): Ending | null {
-    const late = part.opensAt === null ? 0 : this.#deps.clock.now() - part.opensAt;
-    if (late < MISSED_AFTER_MS) return null;
-    return { state: 'failed', code: 'vanished', message: 'it had no lease when its fill window opened' };
-  }
-
-  async #lost(record: RunRecord, part: Part): Promise<Ending | null> {
-    const { runs, clock, vanishAfterMs, silenceAfterMs } = this.#deps;
-    if (part.closesAt !== null && clock.now() > part.closesAt + CLOSE_GRACE_MS)
-      return { state: 'closed', code: 'closed', message: 'its fill window has closed' };
-    const silentMs = runs.silentMs(record.run.id, part.appliance);
-    if (silentMs < Math.min(vanishAfterMs, silenceAfterMs)) return null;
-    const seconds = Math.round(silentMs / 1000);
-    if (silentMs >= silenceAfterMs)
-      return { state: 'failed', code: 'silent', message: `it has reported no progress for ${seconds} s; see its log` };
-    const alive = await this.#whoIsAlive();
-    if (alive === null || alive.has(part.appliance)) return null;
-    return {
-      state: 'failed',
-      code: 'vanished',
-      message: `its lease is gone, and it reported nothing for ${seconds} s`,
-    };
-  }
-
-  async #whoIsAlive(): Promise<ReadonlySet<string> | null> {
-    const now = this.#deps.clock.monotonic();
-    if (now - this.#askedAliveAt < ALIVE_EVERY_MS) return this.#alive;
-    this.#askedAliveAt = now;
-    this.#alive = await this.#deps.steering.alive();
-    return this.#alive;
   }
 }
 

@@ -15,6 +15,11 @@ export interface Line {
   readonly value: string;
 }
 
+export interface ByteRange {
+  readonly bytes: number;
+  readonly at: number | null;
+}
+
 export type Attributes = ReadonlyMap<string, string>;
 
 const TAGS_MULTIVARIANT = new Set([
@@ -141,7 +146,7 @@ export function shaped(line: Line, attributes: Attributes, name: string, shape: 
 }
 
 /** `n[@o]`; the offset is null where it is left out. */
-export function readByteRange(line: Line, value: string): { readonly bytes: number; readonly at: number | null } {
+export function readByteRange(line: Line, value: string): ByteRange {
   const match = /^(\d{1,15})(?:@(\d{1,15}))?$/.exec(value);
   if (match === null || Number(match[1]) === 0)
     throw complain(line.place, `#${line.tag}: the byte range is "${clip(value)}", but must be LENGTH or LENGTH@OFFSET`);

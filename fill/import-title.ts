@@ -7,7 +7,8 @@ import { Fault, isFault } from '../protocol/faults.ts';
 import { OriginReader } from './assets.ts';
 import type { Catalog, Published, TitleDraft } from './catalog.ts';
 import { readMpd } from './dash.ts';
-import { readMediaPlaylist, readMultivariant } from './hls.ts';
+import { readMultivariant } from './hls.ts';
+import { readMediaPlaylist } from './hls-media.ts';
 import { complain, type Ground, type ManifestDraft, type Reference, type RenditionDraft } from './manifest.ts';
 import type { Tally } from './tally.ts';
 import { shapeTitle, type TitleShape } from './title-draft.ts';
@@ -127,29 +128,29 @@ async function readAssets({ task, deps, shape, reader, read, known }: Fetching):
   tally.assetsTotal = shape.assets.length;
   const places = new Map(shape.references.map((reference) => [reference.path, reference.place]));
   const assets: CatalogAsset[] = [];
-  let next = 0;
-  let failed = false;
-  const worker = async (): Promise<void> => {
-    while (next < shape.assets.length && !failed) {
-      const at = next++;
-      const { path, rendition } = shape.assets[at]!;
-      const asset = read.get(path) ?? (await fetchOne(path));
-      assets[at] = { ...asset, rendition };
-      tally.finish(path, asset.bytes);
-    }
-  };
+  const queue = [...shape.assets.entries()].reverse();
   const fetchOne = async (path: string): Promise<Asset> => {
     const place = places.get(path) ?? { path: task.path, line: 1 };
     const { asset, fetched } = await named(place, () => reader.asset(path, plain(known.get(path))));
     if (!fetched) tally.assetsUnchanged += 1;
     return asset;
   };
-  const workers = Array.from({ length: deps.concurrency }, () =>
-    worker().catch((error: unknown) => {
-      failed = true;
+  const worker = async (): Promise<void> => {
+    for (let entry = queue.pop(); entry !== undefined; entry = queue.pop()) {
+      const [at, { path, rendition }] = entry;
+      const asset = read.get(path) ?? (await fetchOne(path));
+      assets[at] = { ...asset, rendition };
+      tally.finish(path, asset.bytes);
+    }
+  };
+  const workers = Array.from({ length: deps.concurrency }, async () => {
+    try {
+      await worker();
+    } catch (error) {
+      queue.length = 0;
       throw error;
-    }),
-  );
+    }
+  });
   const outcomes = await Promise.allSettled(workers);
   const failure = outcomes.find((outcome) => outcome.status === 'rejected');
   if (failure !== undefined) throw failure.reason;

@@ -18,6 +18,7 @@ import { Runs } from './runs.ts';
 import { Scheduler } from './scheduler.ts';
 import { openState } from './state.ts';
 import { SteeringClient } from './steering-client.ts';
+import { Watcher } from './watcher.ts';
 
 export interface RunningFill {
   readonly at: HostPort;
@@ -42,14 +43,32 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
   const token = issueToken(fleetKey, { role: 'service', id: 'fill' });
   const steering = await SteeringClient.open({ url: config.steering, token, state, log, metrics });
   const dispatcher = new Dispatcher({
-    ...{ catalog, demand, pins, runs, steering, clock, log, metrics, now },
+    catalog,
+    demand,
+    pins,
+    runs,
+    steering,
+    clock,
+    log,
+    metrics,
+    now,
     concurrency: config.fillConcurrency,
+  });
+  const watcher = new Watcher({
+    runs,
+    steering,
+    clock,
+    log,
     vanishAfterMs: config.vanishAfter,
     silenceAfterMs: config.silenceAfter,
   });
-  const scheduler = new Scheduler({ dispatcher, runs, steering, clock, log, jitterMs: config.windowJitter });
+  const scheduler = new Scheduler({ dispatcher, watcher, runs, steering, clock, log, jitterMs: config.windowJitter });
   const imports = await Imports.open({
-    ...{ state, log, metrics, catalog, now },
+    state,
+    log,
+    metrics,
+    catalog,
+    now,
     origin: config.origin,
     concurrency: config.importConcurrency,
   });
@@ -58,7 +77,7 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
     log,
     routes: routes({ catalog, imports, demand, pins, runs, dispatcher, metrics }),
     fleetKey,
-    expose: metrics.expose,
+    expose: () => metrics.expose(),
   });
   const at = await service.listen(config.listen);
   scheduler.start();

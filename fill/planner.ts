@@ -62,7 +62,10 @@ export function planSite(input: SiteInput): AppliancePlan[] {
   const units = unitsOf(input, input.titles);
   const wanted = candidates(units, desk);
   const all = place(wanted, desk, { copies: replicasAt(desk) });
-  place(all ? wanted : wanted.filter((c) => c.held), desk, { copies: Number.POSITIVE_INFINITY });
+  // A further copy that is there stays before a further copy is made.
+  const held = wanted.filter((c) => c.held);
+  place(held, desk, { copies: Number.POSITIVE_INFINITY });
+  if (all) place(wanted, desk, { copies: Number.POSITIVE_INFINITY });
   return desk.shelves.map((shelf) => shelf.plan(input));
 }
 

@@ -8,27 +8,20 @@ import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { FillMetrics } from './metrics.ts';
 import type { Scope } from './planning.ts';
+import {
+  hasEnded,
+  plannedProgress,
+  settled,
+  supersede,
+  waitingProgress,
+  withProgress,
+  type Part,
+  type RunRecord,
+} from './run-record.ts';
 import { commit, ordered, range, serially, under, type State, type Write } from './state.ts';
 
 export const RUNS_KEPT = 500;
 export const RUNS_RUNNING_MAX = 1_000;
-
-/** What is known of one appliance's part in a run besides its progress. */
-export interface Part {
-  readonly appliance: string;
-  readonly site: string;
-  /** The appliance's window for this run; null for a run with `--now`. */
-  readonly opensAt: number | null;
-  readonly closesAt: number | null;
-  /** Set when a later run's plan took the place of this one's: its progress no longer counts. */
-  readonly superseded: boolean;
-}
-
-export interface RunRecord {
-  readonly number: number;
-  readonly run: Run;
-  readonly parts: Readonly<Record<string, Part>>;
-}
 
 export interface RunsDeps {
   readonly state: State;
@@ -50,8 +43,6 @@ export interface Ending {
   readonly code: string;
   readonly message: string;
 }
-
-const ENDED = new Set<FillProgress['state']>(['done', 'failed', 'closed']);
 
 export class Runs {
   readonly #deps: RunsDeps;
@@ -143,7 +134,7 @@ export class Runs {
       throw new Fault('overloaded', `${RUNS_RUNNING_MAX} runs are under way, the maximum`);
     const number = this.#lastNumber + 1;
     const id = `r${number}`;
-    const appliances = what.parts.map((part) => this.#waiting(id, part));
+    const appliances = what.parts.map((part) => waitingProgress(id, part.appliance, this.#at()));
     const record: RunRecord = {
       number,
       run: {
@@ -167,7 +158,9 @@ export class Runs {
 
   async #join(id: string, parts: readonly Part[], plans: readonly FillPlan[]): Promise<Run> {
     const { number, run, parts: before } = this.get(id);
-    const fresh = parts.filter((part) => before[part.appliance] === undefined).map((part) => this.#waiting(id, part));
+    const fresh = parts
+      .filter((part) => before[part.appliance] === undefined)
+      .map((part) => waitingProgress(id, part.appliance, this.#at()));
     return this.#install(
       {
         number,
@@ -255,10 +248,6 @@ export class Runs {
     });
   }
 
-  #waiting(run: string, part: Part): FillProgress {
-    return { ...NO_PROGRESS, run, appliance: part.appliance, at: this.#at() };
-  }
-
   #hear(run: string, appliance: string): void {
     this.#heard.set(`${run}!${appliance}`, this.#deps.clock.monotonic());
   }
@@ -266,64 +255,6 @@ export class Runs {
   #at(): string {
     return new Date(this.#deps.clock.now()).toISOString();
   }
-}
-
-const NO_PROGRESS = {
-  protocol: PROTOCOL_VERSION,
-  plan: '',
-  state: 'waiting',
-  bytesTotal: 0,
-  bytesDone: 0,
-  bytesResumed: 0,
-  renditionsTotal: 0,
-  renditionsDone: 0,
-  bytesPerSecond: 0,
-  faults: [],
-} satisfies Partial<FillProgress>;
-
-/** What is shown before the appliance has spoken. */
-const plannedProgress = (plan: FillPlan, at: string): FillProgress => ({
-  ...NO_PROGRESS,
-  run: plan.run,
-  plan: plan.id,
-  appliance: plan.appliance,
-  bytesTotal: plan.addBytes,
-  renditionsTotal: plan.add.length,
-  at,
-});
-
-export const hasEnded = (progress: FillProgress): boolean => ENDED.has(progress.state);
-
-function withProgress(record: RunRecord, progress: FillProgress): RunRecord {
-  const appliances = record.run.appliances.map((p) => (p.appliance === progress.appliance ? progress : p));
-  return { ...record, run: { ...record.run, appliances } };
-}
-
-/** Null where none of its parts is replaced. */
-function supersede(record: RunRecord, plans: readonly FillPlan[], at: string): RunRecord | null {
-  const taken = new Set(plans.map((plan) => plan.appliance));
-  const lost = record.run.appliances.filter((p) => taken.has(p.appliance) && p.plan !== '' && !hasEnded(p));
-  if (lost.length === 0) return null;
-  const closed = lost.reduce((r, p) => withProgress(r, { ...p, state: 'closed', bytesPerSecond: 0, at }), record);
-  const parts = Object.fromEntries(
-    Object.entries(closed.parts).map(([id, part]) => [id, taken.has(id) ? { ...part, superseded: true } : part]),
-  );
-  return { ...closed, parts };
-}
-
-/** Sums, and the end where every appliance has ended. */
-function settled(record: RunRecord, at: string): RunRecord {
-  const { appliances } = record.run;
-  const bytesTotal = appliances.reduce((total, p) => total + p.bytesTotal, 0);
-  const bytesDone = appliances.reduce((total, p) => total + p.bytesDone, 0);
-  const run = { ...record.run, bytesTotal, bytesDone };
-  if (!appliances.every(hasEnded)) return { ...record, run };
-  const state = appliances.some((p) => p.state === 'failed')
-    ? 'failed'
-    : appliances.some((p) => p.state === 'closed')
-      ? 'closed'
-      : 'done';
-  return { ...record, run: { ...run, state, endedAt: run.endedAt ?? at } };
 }
 
 const keyOf = (record: RunRecord): string => `run!${ordered(record.number)}`;

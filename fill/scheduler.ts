@@ -1,7 +1,7 @@
 // Nights. Cron only ticks each minute; which windows are open is a pure function of instant and zone, and what was begun for
 // an opening is on disk. So a late, lost or doubled tick, a clock step or a night of 23 or 25 hours starts nothing twice.
 
-import cron, { type ScheduledTask } from 'node-cron';
+import { schedule, type ScheduledTask } from 'node-cron';
 import type { FleetAppliance } from '../protocol/decision.ts';
 import { hash32 } from '../protocol/placement.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -10,6 +10,7 @@ import type { Dispatcher, Due } from './dispatcher.ts';
 import { fillable } from './planning.ts';
 import type { Runs } from './runs.ts';
 import type { SteeringClient } from './steering-client.ts';
+import type { Watcher } from './watcher.ts';
 import { isTimeZone, openWindow } from './window.ts';
 
 export const WATCH_EVERY_MS = 1_000;
@@ -18,6 +19,7 @@ const JITTER_SHARE = 0.1;
 
 export interface SchedulerDeps {
   readonly dispatcher: Dispatcher;
+  readonly watcher: Watcher;
   readonly runs: Runs;
   readonly steering: SteeringClient;
   readonly clock: Clock;
@@ -56,10 +58,10 @@ export class Scheduler {
   }
 
   start(): void {
-    this.#cron = cron.schedule('* * * * *', () => this.#queue(() => this.tick()));
+    this.#cron = schedule('* * * * *', () => this.#queue(() => this.tick()));
     this.#watch = setInterval(() => {
       // A round may wait for steering; the next is skipped rather than queued behind it.
-      if (this.#waiting === 0) void this.#queue(() => this.#deps.dispatcher.watch());
+      if (this.#waiting === 0) void this.#queue(() => this.#deps.watcher.look());
     }, WATCH_EVERY_MS);
     void this.#queue(() => this.tick());
   }

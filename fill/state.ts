@@ -34,7 +34,10 @@ export async function openState(directory: string): Promise<State> {
   if (layout === undefined) await state.put('meta!layout', LAYOUT, { sync: true });
   else if (layout !== LAYOUT) {
     await state.close();
-    throw new Fault('store_mismatch', `${directory} has layout ${String(layout)}, this version writes ${LAYOUT}`);
+    throw new Fault(
+      'store_mismatch',
+      `${directory} has layout ${JSON.stringify(layout)}, this version writes ${LAYOUT}`,
+    );
   }
   return state;
 }

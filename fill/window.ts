@@ -24,7 +24,8 @@ type WallClock = (instantMs: number) => number;
 
 /** Null where no window is open. Of several open ones: the latest opening, the latest closing. */
 export function openWindow(instantMs: number, timeZone: string, windows: readonly FillWindow[]): Opening | null {
-  const open = openings(instantMs, timeZone, windows).filter((o) => o.opensAt <= instantMs && instantMs < o.closesAt);
+  const found = openings(instantMs, timeZone, windows, { first: -2, last: 0 });
+  const open = found.filter((o) => o.opensAt <= instantMs && instantMs < o.closesAt);
   if (open.length === 0) return null;
   return {
     opensAt: Math.max(...open.map((o) => o.opensAt)),
@@ -37,7 +38,8 @@ export const isOpen = (instantMs: number, timeZone: string, windows: readonly Fi
 
 /** The next instant after this one at which a window opens; null where there is no window. */
 export function nextOpening(instantMs: number, timeZone: string, windows: readonly FillWindow[]): Opening | null {
-  const later = openings(instantMs, timeZone, windows).filter((o) => o.opensAt > instantMs);
+  const found = openings(instantMs, timeZone, windows, { first: 0, last: DATES_AHEAD });
+  const later = found.filter((o) => o.opensAt > instantMs);
   return later.sort((a, b) => a.opensAt - b.opensAt || b.closesAt - a.closesAt)[0] ?? null;
 }
 
@@ -51,8 +53,13 @@ export function isTimeZone(name: string): boolean {
   }
 }
 
-/** Openings of the local dates around an instant; empty ones, inside a gap, are left out. */
-function openings(instantMs: number, timeZone: string, windows: readonly FillWindow[]): Opening[] {
+/** Openings of local dates, counted from that of an instant; empty ones, inside a gap, are left out. */
+function openings(
+  instantMs: number,
+  timeZone: string,
+  windows: readonly FillWindow[],
+  dates: { readonly first: number; readonly last: number },
+): Opening[] {
   if (windows.length === 0) return [];
   const clock = wallClock(timeZone);
   const today = Math.floor(clock(instantMs) / DAY_MS) * DAY_MS;
@@ -60,7 +67,7 @@ function openings(instantMs: number, timeZone: string, windows: readonly FillWin
   for (const window of windows) {
     const start = minutes(window.start) * MINUTE_MS;
     const end = minutes(window.end) * MINUTE_MS + (minutes(window.end) <= minutes(window.start) ? DAY_MS : 0);
-    for (let day = -2; day <= DATES_AHEAD; day += 1) {
+    for (let day = dates.first; day <= dates.last; day += 1) {
       const date = today + day * DAY_MS;
       const opensAt = firstShowing(date + start, clock);
       const closesAt = firstShowing(date + end, clock);
@@ -109,10 +116,10 @@ function wallClock(timeZone: string): WallClock {
     const whole = Date.UTC(
       part['year']!,
       part['month']! - 1,
-      part['day']!,
-      part['hour']!,
-      part['minute']!,
-      part['second']!,
+      part['day'],
+      part['hour'],
+      part['minute'],
+      part['second'],
     );
     return whole + (((instantMs % 1000) + 1000) % 1000);
   };

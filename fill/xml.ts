@@ -15,7 +15,9 @@ export interface XmlElement {
 export const DEPTH_MAX = 32;
 
 /** The root element. Throws `manifest_invalid` with line and column. */
-export function readXml(text: string, path: string): XmlElement {
+export function readXml(document: string, path: string): XmlElement {
+  // A byte order mark is no part of the document; without it columns count as an editor shows them.
+  const text = document.replace(/^\uFEFF/, '');
   const doctype = text.search(/<!DOCTYPE/i);
   if (doctype >= 0) throw complain(placeAt(text, path)(doctype), 'a document type is not allowed in a manifest');
   const valid = XMLValidator.validate(text);
@@ -60,7 +62,9 @@ function elementOf(node: Node, place: (index: number) => Place): XmlElement | nu
   const name = Object.keys(node).find((key) => key !== ':@')!;
   if (name.startsWith('#') || name.startsWith('?')) return null;
   const inner = node[name] as readonly Node[];
-  const meta = (node as Readonly<Record<symbol, unknown>>)[XMLParser.getMetaDataSymbol() as symbol] as { startIndex?: number };
+  const meta = (node as Readonly<Record<symbol, unknown>>)[XMLParser.getMetaDataSymbol() as symbol] as {
+    startIndex?: number;
+  };
   return {
     name,
     attributes: (node[':@'] ?? {}) as Record<string, string>,
