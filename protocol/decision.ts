@@ -78,6 +78,7 @@ export const fleetAppliance = z.object({
   /** `alive`: lease held. `expired`: lease ran out. `refused`: steering's probe found nobody listening. */
   liveness: z.enum(['alive', 'expired', 'refused']),
   leaseEndsAt: isoInstant,
+  /** By the operator's order; `since` lies ahead while the drain is only scheduled. */
   draining: z.object({ since: isoInstant, until: isoInstant.nullable() }).nullable(),
   storeBytes: byteCount,
   usedBytes: byteCount,

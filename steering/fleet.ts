@@ -34,6 +34,7 @@ import { HOLDINGS_MAX, Inventory } from './inventory.ts';
 import type { METRICS } from './metrics.ts';
 import { baseOf } from './pathway.ts';
 import { beatFacts, type ApplianceRecord, type Registry } from './registry.ts';
+import { WriteBehind } from './write-behind.ts';
 
 export const APPLIANCES_MAX = 20_000;
 /** An appliance that was not heard of for so long is forgotten, drain and all. */
@@ -56,17 +57,26 @@ interface Live {
   base: string;
   /** On the monotonic clock: setting the machine's time ends no lease. */
   leaseUntil: number;
-  dirty: { record: boolean; inventory: boolean };
-  /** The write under way; resolves with the error that it met, or null. */
-  saving: Promise<unknown> | null;
 }
 
 export class Fleet {
   readonly #deps: FleetDeps;
   readonly #lives = new Map<string, Live>();
+  readonly #writer: WriteBehind;
 
   constructor(deps: FleetDeps) {
     this.#deps = deps;
+    this.#writer = new WriteBehind({
+      registry: deps.registry,
+      newest: (appliance) => {
+        const live = this.#lives.get(appliance);
+        return live === undefined ? null : { record: live.record, inventory: () => live.inventory.record(appliance) };
+      },
+      failed: (appliance, error) => {
+        deps.metrics.add('larder_fallback_total', 1, { name: 'registry_down_memory' });
+        deps.log.error({ appliance, reason: reasonOf(error) }, 'the registry could not be written');
+      },
+    });
   }
 
   /**
@@ -88,8 +98,6 @@ export class Fleet {
         probing: UNTRIED,
         base,
         leaseUntil: this.#deps.clock.monotonic() + leftMs,
-        dirty: { record: false, inventory: false },
-        saving: null,
       });
     }
   }
@@ -158,7 +166,7 @@ export class Fleet {
       if (record !== live.record) {
         live.record = record;
         this.#deps.log.info({ appliance, drain: record.drain }, 'drain');
-        this.#save(live, 'record');
+        void this.#writer.save(live.record.beat.appliance, 'record');
       }
       if (live.leaseUntil - monotonic < -FORGET_MS) this.#forget(appliance);
     }
@@ -210,8 +218,8 @@ export class Fleet {
   }
 
   /** Waits for what is being written. */
-  async close(): Promise<void> {
-    for (const live of this.#lives.values()) await live.saving;
+  close(): Promise<void> {
+    return this.#writer.close();
   }
 
   #admit(heartbeat: Heartbeat, base: string): Live {
@@ -224,8 +232,6 @@ export class Fleet {
       probing: UNTRIED,
       base,
       leaseUntil: 0,
-      dirty: { record: false, inventory: false },
-      saving: null,
     };
     this.#lives.set(heartbeat.appliance, live);
     this.#deps.log.info({ appliance: heartbeat.appliance, site: heartbeat.site, base }, 'appliance joined');
@@ -247,7 +253,7 @@ export class Fleet {
         },
       );
     if (!live.inventory.apply(incarnation, delta)) return true;
-    this.#save(live, 'inventory');
+    void this.#writer.save(live.record.beat.appliance, 'inventory');
     return false;
   }
 
@@ -270,13 +276,13 @@ export class Fleet {
     if (restarted || base !== live.base) live.probing = UNTRIED;
     live.base = base;
     live.leaseUntil = clock.monotonic() + LEASE_MS;
-    this.#save(live, 'record');
+    void this.#writer.save(live.record.beat.appliance, 'record');
   }
 
   #forget(appliance: string): void {
     this.#lives.delete(appliance);
     this.#deps.log.info({ appliance }, 'appliance forgotten');
-    this.#deps.registry.remove(appliance).catch((error: unknown) => this.#unsaved(appliance, error));
+    void this.#writer.save(appliance, 'record');
   }
 
   #find(appliance: string): Live {
@@ -290,39 +296,9 @@ export class Fleet {
   }
 
   async #saved(live: Live, done: string): Promise<void> {
-    this.#save(live, 'record');
-    const error = await live.saving;
+    const error = await this.#writer.save(live.record.beat.appliance, 'record');
     if (error !== null)
       throw new Fault('disk_failed', `${done}, but only until steering restarts: ${reasonOf(error)}`, { cause: error });
-  }
-
-  /** One write at a time per appliance, the newest state each time: bounded, and never out of order. */
-  #save(live: Live, part: 'record' | 'inventory'): void {
-    live.dirty[part] = true;
-    live.saving ??= this.#write(live).finally(() => (live.saving = null));
-  }
-
-  async #write(live: Live): Promise<unknown> {
-    const { registry } = this.#deps;
-    let failed: unknown = null;
-    while (live.dirty.record || live.dirty.inventory) {
-      const { inventory } = live.dirty;
-      live.dirty = { record: false, inventory: false };
-      try {
-        await registry.save(live.record);
-        if (inventory) await registry.saveInventory(live.inventory.record(live.record.beat.appliance));
-        failed = null;
-      } catch (error) {
-        failed = error;
-        this.#unsaved(live.record.beat.appliance, error);
-      }
-    }
-    return failed;
-  }
-
-  #unsaved(appliance: string, error: unknown): void {
-    this.#deps.metrics.add('larder_fallback_total', 1, { name: 'registry_down_memory' });
-    this.#deps.log.error({ appliance, reason: reasonOf(error) }, 'the registry could not be written');
   }
 
   #condition(live: Live): Condition {

@@ -39,7 +39,11 @@ export interface Ranking {
 
 export function rank<C extends Candidate>(candidates: readonly C[], ranking: Ranking): Ranked<C>[] {
   const bySite = new Map<string, C[]>();
-  for (const candidate of candidates) bySite.set(candidate.site, [...(bySite.get(candidate.site) ?? []), candidate]);
+  for (const candidate of candidates) {
+    const beside = bySite.get(candidate.site);
+    if (beside === undefined) bySite.set(candidate.site, [candidate]);
+    else beside.push(candidate);
+  }
   return rankSites([...bySite.keys()], ranking).flatMap((place) =>
     rankInside(bySite.get(place.site)!, ranking.title).map((candidate) => ({
       candidate,

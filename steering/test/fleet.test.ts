@@ -243,6 +243,7 @@ describe('bounds', () => {
     clock.advance(FORGET_MS + 11_000);
     fleet.tick();
     expect(fleet.show({ inventory: false })).toEqual([]);
+    await fleet.close();
     expect((await registry.load()).appliances).toEqual([]);
   });
 
