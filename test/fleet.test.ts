@@ -1,0 +1,159 @@
+// The fleet as a whole, with real processes: what reaches the origin, what a killed filler costs, and what goes on when
+// steering or fill is gone.
+
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Agent, request } from 'undici';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { poll } from '../ops/ask.ts';
+import { DemoFleet } from '../ops/demo-fleet.ts';
+import { importTitles } from '../ops/demo-story.ts';
+import { playAnswer } from '../protocol/decision.ts';
+import { run as runSchema, type Run } from '../protocol/plan.ts';
+import { popularity } from '../protocol/plays.ts';
+import { issueToken } from '../runtime/auth.ts';
+
+const SEGMENT = '/harbor/video/360p/seg-00007.m4s';
+const WAIT_MS = 60_000;
+const LOOK_MS = 100;
+
+let fleet: DemoFleet;
+const agent = new Agent({ connections: 16 });
+
+beforeAll(async () => {
+  // Slow enough that a fill can be killed in the middle of it: 10 MB take ten seconds.
+  fleet = await DemoFleet.prepare({ port: null, fillRate: '8Mb/s', ports: 'any', keep: false });
+  await fleet.start();
+  await importTitles(fleet, { show: () => undefined, stop: () => undefined });
+}, 120_000);
+
+afterAll(async () => {
+  await agent.close();
+  await fleet?.close();
+});
+
+interface OriginStats {
+  readonly requests: number;
+  readonly bytes: number;
+}
+
+const originStats = async (): Promise<OriginStats> =>
+  (await (await fetch(`${fleet.urls.origin}/-/stats`)).json()) as OriginStats;
+
+async function get(
+  url: string,
+  headers: Record<string, string> = {},
+): Promise<{ readonly status: number; readonly body: Buffer; readonly headers: Record<string, unknown> }> {
+  const response = await request(url, { dispatcher: agent, headers });
+  return {
+    status: response.statusCode,
+    body: Buffer.from(await response.body.arrayBuffer()),
+    headers: response.headers,
+  };
+}
+
+async function until<T>(what: string, look: () => Promise<T | null>): Promise<T> {
+  const found = await poll(look, { everyMs: LOOK_MS, signal: AbortSignal.timeout(WAIT_MS) });
+  if (found === null) throw new Error(`${what}: not within ${WAIT_MS / 1000} s`);
+  return found;
+}
+
+const fallbacks = (name: string): Promise<number> =>
+  metricOf('north-1', new RegExp(`larder_fallback_total\\{name="${name}"\\} (\\d+)`));
+
+async function metricOf(appliance: 'north-1' | 'north-2' | 'south-1', pattern: RegExp): Promise<number> {
+  const token = issueToken(fleet.fleetKey, { role: 'operator', id: 'operator' });
+  const { body } = await get(`http://127.0.0.1:${fleet.ports.appliances[appliance].admin}/metrics`, {
+    authorization: `Bearer ${token}`,
+  });
+  return Number(pattern.exec(body.toString())?.[1] ?? 0);
+}
+
+const runOf = (id: string): Promise<Run> => fleet.services.fill(`/v1/runs/${id}`, runSchema);
+
+test('a thousand different queries for one segment cost the origin one request', async () => {
+  const expected = await readFile(join(fleet.media, SEGMENT));
+  const before = await originStats();
+  const answers = await Promise.all(
+    Array.from({ length: 1_000 }, (_, at) =>
+      get(`${fleet.videoUrl('south-1')}/~session${at}${SEGMENT}?x=${at + 1}&CMCD=bl%3D${at}`),
+    ),
+  );
+  expect(answers.every(({ status, body }) => status === 200 && body.equals(expected))).toBe(true);
+  // The counter itself is asked once more.
+  expect((await originStats()).requests - before.requests).toBeLessThanOrEqual(2);
+});
+
+test('what is not catalogued is refused without asking the origin', async () => {
+  const before = await originStats();
+  const answers = await Promise.all(
+    ['/-/stats', '/harbor/none.m4s', '/', '/~abc/etc/passwd'].map((path) => get(fleet.videoUrl('north-1') + path)),
+  );
+  expect(answers.map(({ status }) => status)).toEqual([404, 404, 404, 404]);
+  expect(answers[0]!.body.toString()).toMatch(/^asset_uncatalogued: /);
+  expect((await originStats()).requests - before.requests).toBeLessThanOrEqual(1);
+});
+
+test('a filler that is killed goes on where it was, and the run ends verified', { timeout: 120_000 }, async () => {
+  const started = await fleet.services.fill('/v1/runs', runSchema, {
+    method: 'POST',
+    body: { site: 'south', title: null, now: true },
+  });
+  const half = await until('south-1 is in the middle of its fill', async () => {
+    const [progress] = (await runOf(started.id)).appliances;
+    return progress !== undefined && progress.bytesDone > progress.bytesTotal / 3 ? progress : null;
+  });
+  await fleet.process('south-1').kill();
+  const before = await originStats();
+  await fleet.process('south-1').start();
+  const ended = await until('the run ends', async () => {
+    const run = await runOf(started.id);
+    return run.state === 'running' ? null : run;
+  });
+  expect(ended.state).toBe('done');
+  const [progress] = ended.appliances;
+  expect(progress).toMatchObject({ state: 'done', bytesDone: progress!.bytesTotal, faults: [] });
+  expect(progress!.bytesResumed).toBeGreaterThanOrEqual(half.bytesDone * 0.8);
+  // What was there is not fetched again: at most the flights that the kill cut off.
+  expect((await originStats()).bytes - before.bytes).toBeLessThanOrEqual(
+    progress!.bytesTotal - progress!.bytesResumed + 8 * 2 ** 20 * 0.25,
+  );
+});
+
+test('with steering gone an appliance serves on, counts it, and beats again when steering is back', async () => {
+  const before = await fallbacks('steering_down_serve');
+  await fleet.process('steering').kill();
+  await until('the appliance notices', async () => ((await fallbacks('steering_down_serve')) > before ? true : null));
+  const expected = await readFile(join(fleet.media, SEGMENT));
+  expect((await get(`${fleet.videoUrl('north-1')}/~s${SEGMENT}`)).body.equals(expected)).toBe(true);
+  await fleet.process('steering').start();
+  for (const id of ['north-1', 'north-2', 'south-1']) await fleet.untilAlive(id);
+});
+
+test(
+  'with fill gone the catalog stays in force and play reports are kept until it is back',
+  { timeout: 120_000 },
+  async () => {
+    const total = async (): Promise<number> =>
+      (await fleet.services.fill('/v1/popularity', popularity)).rows.reduce((sum, row) => sum + row.popularity, 0);
+    const before = {
+      popularity: await total(),
+      catalog: await fallbacks('fill_down_catalog_kept'),
+      reports: await fallbacks('fill_down_reports_kept'),
+    };
+    await fleet.process('fill').kill();
+    const expected = await readFile(join(fleet.media, SEGMENT));
+    for (let at = 0; at < 50; at += 1)
+      expect((await get(`${fleet.videoUrl('north-1')}/~s${SEGMENT}`)).body.equals(expected)).toBe(true);
+    await until('the catalog is missed', async () =>
+      (await fallbacks('fill_down_catalog_kept')) > before.catalog ? true : null,
+    );
+    await until('reports are kept', async () =>
+      (await fallbacks('fill_down_reports_kept')) > before.reports ? true : null,
+    );
+    const { pathways } = await fleet.services.steering('/v1/play/harbor', playAnswer);
+    expect(pathways.map((pathway) => pathway.id)).toContain('north-1');
+    await fleet.process('fill').start();
+    await until('the kept reports arrive', async () => ((await total()) > before.popularity ? true : null));
+  },
+);
