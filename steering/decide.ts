@@ -2,6 +2,7 @@
 // and everybody looked at has a reason. Pure, so that `explain` shows exactly what a player got.
 
 import type { Consideration, Pathway } from '../protocol/decision.ts';
+import { withSession } from '../protocol/ids.ts';
 import type { FallbackName } from '../runtime/fallbacks.ts';
 import type { Client } from './footing.ts';
 import { rank, type Candidate, type Home, type Ranked, type Ranking } from './rank.ts';
@@ -63,7 +64,7 @@ export function decide(question: Question): Verdict {
 const pathwayOf = (place: Ranked<Contender>, question: Question): Pathway => ({
   id: place.candidate.id,
   site: place.candidate.site,
-  base: `${place.candidate.base}/~${question.session}`,
+  base: place.candidate.base + withSession(question.session, ''),
   held: place.candidate.held,
   reason: reasonFor(place, question.client),
 });
