@@ -29,6 +29,7 @@ export const APPLIANCE_TABLE = {
   workers: option.integer({
     doc: 'Serving processes',
     fallback: String(Math.min(cpus().length, WORKERS_MAX)),
+    shown: 'one per CPU',
     min: 1,
     max: WORKERS_MAX,
   }),

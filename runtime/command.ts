@@ -16,7 +16,8 @@ export function addFlags(command: Command, table: Table, withFile: 'file' | 'no 
   if (withFile === 'file')
     command.option('-c, --config <FILE>', 'YAML file of settings, named as the flags without --');
   for (const [key, spec] of Object.entries(table)) {
-    const doc = spec.fallback === undefined || spec.flag ? spec.doc : `${spec.doc} (default: ${spec.fallback})`;
+    const doc =
+      spec.fallback === undefined || spec.flag ? spec.doc : `${spec.doc} (default: ${spec.shown ?? spec.fallback})`;
     const flags = spec.flag ? `--${kebab(key)}` : `--${kebab(key)} <${spec.placeholder}>`;
     const commanderOption = new CommanderOption(flags, doc);
     if (spec.list)

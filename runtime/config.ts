@@ -12,6 +12,8 @@ export interface Option<T> {
   readonly doc: string;
   /** The default as a person would write it; undefined means required unless `optional`. */
   readonly fallback: string | undefined;
+  /** How help and docs print a default that differs from machine to machine. */
+  readonly shown: string | undefined;
   readonly optional: boolean;
   readonly list: boolean;
   readonly flag: boolean;
@@ -29,7 +31,7 @@ export interface HostPort {
   readonly port: number;
 }
 
-type Spec = { readonly doc: string; readonly fallback?: string };
+type Spec = { readonly doc: string; readonly fallback?: string; readonly shown?: string };
 
 /** Constructors of options. `optional` and `list` wrap another. */
 export const option = {
@@ -192,7 +194,8 @@ const splitList = (text: string): string[] =>
     .filter((part) => part !== '');
 
 function make<T>(spec: Spec, placeholder: string, parse: (text: string) => unknown): Option<T> {
-  return { placeholder, doc: spec.doc, fallback: spec.fallback, optional: false, list: false, flag: false, parse };
+  const { doc, fallback, shown } = spec;
+  return { placeholder, doc, fallback, shown, optional: false, list: false, flag: false, parse };
 }
 
 function known(value: number | null, must: string): number {

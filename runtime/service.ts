@@ -246,7 +246,10 @@ function openapi(deps: ServiceDeps): unknown {
         ),
       },
     };
-    if (spec.roles !== null) operation['security'] = [{ bearer: [] }];
+    if (spec.roles !== null) {
+      operation['security'] = [{ bearer: [] }];
+      operation['x-larder-roles'] = spec.roles;
+    }
     if (spec.body instanceof z.ZodObject)
       operation['requestBody'] = { required: true, content: { 'application/json': { schema: jsonSchema(spec.body) } } };
     (paths[path] ??= {})[spec.method.toLowerCase()] = operation;
