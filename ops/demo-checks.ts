@@ -55,14 +55,14 @@ export const CHECKS: readonly Check[] = [
 
 async function starts({ fleet }: Scene): Promise<string> {
   await fleet.start();
-  return `${fleet.processes.length} processes, each with its workers; steering hears ${APPLIANCES.length} appliances`;
+  return `${fleet.processes.length} processes, the appliances each with a storekeeper and a worker`;
 }
 
 async function imports({ fleet }: Scene): Promise<string> {
   await importTitles(fleet, SILENT);
   const assets = await allAssets(fleet);
   const bytes = assets.reduce((sum, asset) => sum + asset.bytes, 0);
-  return `${TITLES.join(', ')}: ${MANIFESTS.length} manifests, ${assets.length} assets, ${formatBytes(bytes)}`;
+  return `${MANIFESTS.length} manifests, ${assets.length} assets, ${formatBytes(bytes)}; known to ${APPLIANCES.length} appliances that take plays`;
 }
 
 async function pullsThrough({ fleet }: Scene): Promise<string> {

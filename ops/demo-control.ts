@@ -21,7 +21,7 @@ export interface Controlled {
 }
 
 export interface DemoControl {
-  /** For the page's fragment: `control=URL&token=TOKEN`. */
+  /** For the page's fragment: `demo=PORT.TOKEN`, short enough for one line of a terminal. */
   readonly fragment: string;
   readonly url: string;
   readonly token: string;
@@ -45,7 +45,7 @@ export async function createDemoControl(controlled: Controlled, page: string): P
   return {
     url,
     token,
-    fragment: new URLSearchParams({ control: url, token }).toString(),
+    fragment: `demo=${portOf(server)}.${token}`,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

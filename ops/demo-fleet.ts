@@ -107,13 +107,12 @@ export class DemoFleet {
   }
 
   /**
-   * Services first, so that no appliance has to try its first heartbeat twice. Resolves when steering counts every
-   * appliance as alive.
+   * Services first, so that no appliance has to try its first heartbeat twice. Resolves when every process is ready;
+   * `untilAlive` waits for an appliance to be given plays.
    */
   async start(): Promise<void> {
     await this.#startAll(['origin', 'fill', 'steering']);
     await this.#startAll(APPLIANCES.map((row) => row.id));
-    for (const { id } of APPLIANCES) await this.untilAlive(id);
   }
 
   /** Waits for each, also after one has failed: a process must not come up while the rest is being ended. */

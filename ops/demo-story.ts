@@ -36,7 +36,7 @@ const KNOWN_MS = 20_000;
 const LOOK_MS = 100;
 const RUN_MS = 120_000;
 
-/** Imports all manifests and waits until steering and every appliance know the titles. */
+/** Imports all manifests and waits until steering and every appliance know the titles and can be given plays. */
 export async function importTitles(fleet: DemoFleet, progress: Progress): Promise<ImportProgress[]> {
   const done: ImportProgress[] = [];
   const signal = AbortSignal.timeout(KNOWN_MS);
@@ -46,6 +46,7 @@ export async function importTitles(fleet: DemoFleet, progress: Progress): Promis
     done.push(imported);
   }
   await untilKnown(fleet);
+  for (const { id } of APPLIANCES) await fleet.untilAlive(id);
   return done;
 }
 

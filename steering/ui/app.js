@@ -1,6 +1,6 @@
 // The page: choose a title, play it along the pathways that steering ranks, draw who served each segment and say why.
 //   ?title=ID      begin with this title     ?buffer=SECONDS  load at most so far ahead (30)
-//   #control=…     the demo's control port   window.larderPage is the record, for tests
+//   #demo=…        the demo's control port   window.larderPage is the record, for tests
 
 import { FleetPanel, controlFrom } from './fleet.js';
 import { Lanes, element, formatBytes, formatTime } from './lanes.js';

@@ -1,11 +1,11 @@
-// The demo's fleet and its buttons. Only there where the page was opened with the address and the token of a demo's
-// control port in its fragment; a browser sends a fragment to no server.
+// The demo's fleet and its buttons. Only there where the page was opened with the port and the token of a demo's control
+// in its fragment; a browser sends a fragment to no server.
 
 import { element } from './lanes.js';
 
 const LOOK_MS = 1_000;
 
-const WORDS = { running: 'running', frozen: 'frozen: it accepts, and answers nothing', stopped: 'stopped' };
+const WORDS = { running: 'running', frozen: 'frozen, answers nothing', stopped: 'stopped' };
 const ACTIONS = {
   running: [
     { action: 'stop', label: 'Stop', hint: 'kill -9' },
@@ -20,10 +20,8 @@ const ACTIONS = {
 
 /** Null where the page was opened without a control port. */
 export function controlFrom(hash) {
-  const fragment = new URLSearchParams(hash.slice(1));
-  const control = fragment.get('control');
-  const token = fragment.get('token');
-  return control === null || token === null || !/^http:\/\/127\.0\.0\.1:\d+$/.test(control) ? null : { control, token };
+  const named = /^#demo=(\d{1,5})\.([A-Za-z0-9_-]+)$/.exec(hash);
+  return named === null ? null : { control: `http://127.0.0.1:${named[1]}`, token: named[2] };
 }
 
 export class FleetPanel {

@@ -75,7 +75,9 @@ export class Lanes {
     const sum = element('div', 'lane-sum');
     sum.textContent = '–';
     for (const part of [name, track]) part.style.setProperty('--lane', color);
-    this.#root.append(name, track, sum);
+    const row = element('div', 'lane');
+    row.append(name, track, sum);
+    this.#root.append(row);
     this.#lanes.set(id, { track, buffer, playhead, sum, segments: 0, bytes: 0 });
   }
 

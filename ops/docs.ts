@@ -1,0 +1,172 @@
+// Writes the tables of ARCHITECTURE.md from the tables in the code: faults, settings, metrics, fallbacks with the tests
+// that prove them, routes. `npm run docs` runs it; test/tidy fails while the file says something else than the code.
+//
+// A component may not import another, so each is looked up by file name and asked for what every component has.
+
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { FAULTS } from '../protocol/faults.ts';
+import { envName, flagName, type Table } from '../runtime/config.ts';
+import { FALLBACKS } from '../runtime/fallbacks.ts';
+import { silentLog } from '../runtime/log.ts';
+import type { MetricTable } from '../runtime/metrics.ts';
+import { packageRoot, siblingModule } from '../runtime/paths.ts';
+import { createService, type Route, type Service } from '../runtime/service.ts';
+
+const COMPONENTS = ['appliance', 'steering', 'fill'] as const;
+type Component = (typeof COMPONENTS)[number];
+
+interface ComponentModules {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly metrics: { readonly METRICS: MetricTable };
+}
+
+/** The text of ARCHITECTURE.md with every generated section written anew. Throws where a section has no marker. */
+export async function generate(text: string): Promise<string> {
+  const sections: Record<string, string> = {
+    faults: faults(),
+    fallbacks: fallbacks(),
+    metrics: await metrics(),
+    routes: await routes(),
+  };
+  for (const component of COMPONENTS) sections[`settings of ${component}`] = await settings(component);
+  return Object.entries(sections).reduce((before, [name, table]) => {
+    const opening = `<!-- generated: ${name} -->\n<!-- prettier-ignore-start -->\n`;
+    const closing = `<!-- prettier-ignore-end -->`;
+    const start = before.indexOf(opening);
+    const end = before.indexOf(closing, start);
+    if (start === -1 || end === -1) throw new Error(`ARCHITECTURE.md has no section "${name}"`);
+    return `${before.slice(0, start + opening.length)}\n${table}\n\n${before.slice(end)}`;
+  }, text);
+}
+
+function faults(): string {
+  return markdown(
+    ['fault', 'status', 'blame', 'retry', 'what a person reads'],
+    Object.entries(FAULTS).map(([code, spec]) => [code, String(spec.status), spec.blame, spec.retry, spec.help]),
+  );
+}
+
+async function settings(component: Component): Promise<string> {
+  const { config } = await modulesOf(component);
+  const table = Object.entries(config).find(([name]) => name.endsWith('_TABLE'))![1] as Table;
+  return markdown(
+    ['flag', 'environment', 'default', 'what'],
+    Object.entries(table).map(([key, spec]) => {
+      const shape = spec.flag ? '' : ` ${spec.placeholder}${spec.list ? ' …' : ''}`;
+      const fallback = spec.shown ?? spec.fallback;
+      const nothing = spec.optional || spec.list ? '' : '**required**';
+      return [
+        `\`${flagName(key)}${shape}\``,
+        `\`${envName(key)}\``,
+        fallback === undefined ? nothing : `\`${withoutHome(fallback)}\``,
+        spec.doc,
+      ];
+    }),
+  );
+}
+
+async function metrics(): Promise<string> {
+  const rows = new Map<string, string[]>();
+  for (const component of COMPONENTS) {
+    const { METRICS } = (await modulesOf(component)).metrics;
+    for (const [name, spec] of Object.entries(METRICS)) {
+      const known = rows.get(name);
+      if (known === undefined)
+        rows.set(name, [`\`${name}\``, spec.type, (spec.labels ?? []).join(', '), component, spec.help]);
+      else known[3] += `, ${component}`;
+    }
+  }
+  return markdown(['metric', 'type', 'labels', 'of', 'what'], [...rows.values()]);
+}
+
+function fallbacks(): string {
+  const proofs = provenFallbacks();
+  return markdown(
+    ['fallback', 'what is done', 'proven by'],
+    Object.entries(FALLBACKS).map(([name, what]) => [`\`${name}\``, what, proofs.get(name)!.join('<br>')]),
+  );
+}
+
+/** Test files that name each fallback. */
+export function provenFallbacks(): Map<string, string[]> {
+  const tests = readdirSync(packageRoot, { withFileTypes: true })
+    .filter((folder) => folder.isDirectory())
+    .flatMap(({ name }) => (name === 'test' ? ['test'] : [join(name, 'test')]))
+    .filter((folder) => existsSync(join(packageRoot, folder)))
+    .flatMap((folder) => readdirSync(join(packageRoot, folder)).map((file) => join(folder, file)))
+    .filter((file) => file.endsWith('.test.ts'))
+    .sort()
+    .map((file) => ({ file, text: readFileSync(join(packageRoot, file), 'utf8') }));
+  return new Map(
+    Object.keys(FALLBACKS).map((name) => [
+      name,
+      tests.filter(({ text }) => text.includes(name)).map(({ file }) => `\`${file}\``),
+    ]),
+  );
+}
+
+async function routes(): Promise<string> {
+  const rows: string[][] = [];
+  for (const { name, service } of await services()) {
+    const answer = await service.app.inject({ url: '/openapi.json' });
+    const { paths } = answer.json<{ paths: Record<string, Record<string, Operation>> }>();
+    for (const [path, operations] of Object.entries(paths)) {
+      for (const [method, operation] of Object.entries(operations))
+        rows.push([
+          name,
+          `\`${method.toUpperCase()} ${path}\``,
+          operation['x-larder-roles']?.join(', ') ?? 'anybody',
+          operation.summary,
+        ]);
+    }
+    await service.close();
+  }
+  return markdown(['service', 'route', 'who', 'what'], rows);
+}
+
+interface Operation {
+  readonly summary: string;
+  readonly 'x-larder-roles'?: readonly string[];
+}
+
+/** Services as they describe themselves: none listens, and no route runs. */
+async function services(): Promise<readonly { readonly name: string; readonly service: Service }[]> {
+  const admin = await load<{ createAdmin(deps: unknown): Service }>('appliance', 'admin');
+  const steering = await load<{ createSteeringService(deps: unknown): Service }>('steering', 'service');
+  const fill = await load<{ routes(deps: unknown): Route[] }>('fill', 'routes');
+  const chassis = { log: silentLog, fleetKey: Buffer.alloc(0), trustProxy: [], ui: new Map<string, never>() };
+  const expose = (): Promise<never> => Promise.reject(new Error('nothing is served here'));
+  return [
+    { name: 'appliance, admin', service: admin.createAdmin({ ...chassis, expose }) },
+    { name: 'steering', service: steering.createSteeringService(chassis) },
+    { name: 'fill', service: createService({ ...chassis, name: 'fill', expose, routes: fill.routes({}) }) },
+  ];
+}
+
+async function modulesOf(component: Component): Promise<ComponentModules> {
+  return { config: await load(component, 'config'), metrics: await load(component, 'metrics') };
+}
+
+async function load<T>(component: Component, file: string): Promise<T> {
+  const path = siblingModule(join(import.meta.dirname, '..', component), file);
+  return (await import(pathToFileURL(path).href)) as T;
+}
+
+/** Defaults below the home directory are the same everywhere once it is left out. */
+const withoutHome = (path: string): string =>
+  path.replace(process.env['LARDER_HOME'] ?? join(homedir(), '.larder'), '~/.larder');
+
+function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+export const architectureFile = join(packageRoot, 'ARCHITECTURE.md');
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  writeFileSync(architectureFile, await generate(readFileSync(architectureFile, 'utf8')));
+}
