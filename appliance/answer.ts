@@ -37,8 +37,8 @@ export function assetFields(asset: AssetView, outcome: CacheOutcome, nowMs: numb
 }
 
 /** Of a 304 only what may differ from what the client has (RFC 9110 15.4.5). */
-export function notModifiedFields(asset: AssetView, nowMs: number): Fields {
-  const fields = assetFields(asset, 'hit', nowMs);
+export function notModifiedFields(asset: AssetView, outcome: CacheOutcome, nowMs: number): Fields {
+  const fields = assetFields(asset, outcome, nowMs);
   delete fields['content-type'];
   delete fields['content-language'];
   return fields;

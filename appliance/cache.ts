@@ -62,6 +62,7 @@ export class Cache {
   readonly #books: readonly Book[];
   readonly #byKey = new Map<string, Entry>();
   #pinned: ReadonlySet<HoldingId>;
+  readonly #holdings = new Map<HoldingId, Set<Entry>>();
   /** Payload bytes present per holding: what inventory is made of. */
   readonly #held = new Map<HoldingId, number>();
   #changes = 0;
@@ -121,8 +122,8 @@ export class Cache {
 
   /** The entry for a sealed version; an entry of another version of the key leaves. */
   async admit(meta: AssetMeta): Promise<Entry> {
-    const before = this.#byKey.get(meta.key);
-    if (before !== undefined) {
+    // While another version leaves somebody else may have admitted the key: look again after each wait.
+    for (let before = this.#byKey.get(meta.key); before !== undefined; before = this.#byKey.get(meta.key)) {
       if (before.version === meta.version && before.bytes === meta.bytes && before.holding === meta.holding)
         return before;
       await this.drop(before);
@@ -131,6 +132,7 @@ export class Cache {
     const entry = book.volume.create(meta, this.#deps.clock.now());
     book.byId.set(entry.id, entry);
     this.#byKey.set(meta.key, entry);
+    this.#join(entry);
     return entry;
   }
 
@@ -188,6 +190,7 @@ export class Cache {
     for (const number of numbers) bytes += this.#count(book, entry, number, -1);
     if (this.#byKey.get(entry.key) === entry) this.#byKey.delete(entry.key);
     book.byId.delete(entry.id);
+    if (entry.holding !== null) this.#holdings.get(entry.holding)?.delete(entry);
     await this.#leave(book, bytes, entry.volume.drop(entry), {
       keys: [entry.key],
       blocks: numbers.map((number) => ({ volume: book.volume.number, id: entry.id, number })),
@@ -200,12 +203,15 @@ export class Cache {
 
   /** Pinned holdings leave the eviction order; unpinned ones join it as most recently used. */
   setPinned(pinned: ReadonlySet<HoldingId>): void {
-    const changed = [...this.#byKey.values()].filter(
-      (entry) => entry.holding !== null && this.#pinned.has(entry.holding) !== pinned.has(entry.holding),
-    );
-    for (const entry of changed) for (const number of entry.blocks) this.#place(this.#bookOf(entry), entry, number, -1);
+    const changed = differing(pinned, this.#pinned).flatMap((holding) => [...(this.#holdings.get(holding) ?? [])]);
+    const place = (sign: 1 | -1): void => {
+      for (const entry of changed) {
+        for (const number of entry.blocks) this.#place(this.#bookOf(entry), entry, number, sign);
+      }
+    };
+    place(-1);
     this.#pinned = pinned;
-    for (const entry of changed) for (const number of entry.blocks) this.#place(this.#bookOf(entry), entry, number, 1);
+    place(1);
   }
 
   /** Saves recency and whatever else is pending. */
@@ -213,6 +219,13 @@ export class Cache {
     for (const entry of this.#touched) entry.volume.touch(entry);
     this.#touched.clear();
     await Promise.all(this.#books.map((book) => book.volume.flush()));
+  }
+
+  #join(entry: Entry): void {
+    if (entry.holding === null) return;
+    const members = this.#holdings.get(entry.holding);
+    if (members === undefined) this.#holdings.set(entry.holding, new Set([entry]));
+    else members.add(entry);
   }
 
   #bookOf(entry: Entry): Book {
@@ -232,6 +245,7 @@ export class Cache {
       const keep = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
       book.byId.set(entry.id, entry);
       this.#byKey.set(entry.key, keep);
+      this.#join(entry);
       for (const number of entry.blocks) this.#count(book, entry, number, 1);
       const loser = keep === entry ? other : entry;
       if (loser !== undefined)
@@ -319,3 +333,8 @@ export class Cache {
     return bytes;
   }
 }
+
+const differing = (a: ReadonlySet<HoldingId>, b: ReadonlySet<HoldingId>): HoldingId[] => [
+  ...[...a].filter((holding) => !b.has(holding)),
+  ...[...b].filter((holding) => !a.has(holding)),
+];

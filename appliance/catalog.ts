@@ -67,6 +67,11 @@ export class Catalog {
     return this.#titles.get(id) ?? null;
   }
 
+  /** What the copy says now; fill is not asked. */
+  known(key: string): Promise<Catalogued | null> {
+    return this.#get(key);
+  }
+
   /** Null where the key is not catalogued, even after asking fill again. */
   async find(key: string): Promise<Catalogued | null> {
     const known = await this.#get(key);

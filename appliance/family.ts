@@ -8,6 +8,7 @@ export interface WorkerSpec {
   readonly worker: number;
   readonly origin: string;
   readonly mode: KeyMode;
+  readonly connectionsMax: number;
 }
 
 export interface KeeperSpec {

@@ -1,7 +1,7 @@
 // A night at the appliance: pull the plan, fetch what is missing, verify each MiB against the catalog's digests, pin,
 // report. What is on disk is never fetched again, so a filler that was killed goes on where it was.
 
-import { PROTOCOL_VERSION, type HoldingId } from '../protocol/ids.ts';
+import type { HoldingId } from '../protocol/ids.ts';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { fillPlan, type FillItem, type FillPlan, type FillProgress } from '../protocol/plan.ts';
 import type { CatalogAsset } from '../protocol/catalog.ts';
@@ -12,6 +12,7 @@ import type { Log } from '../runtime/log.ts';
 import { blockBytes, blockCount, BLOCK_BYTES, diskBytesOf } from './block-file.ts';
 import type { Cache } from './cache.ts';
 import { headersOf, type Catalog } from './catalog.ts';
+import { FillTracker } from './fill-tracker.ts';
 import { FLIGHT_BLOCKS_MAX, type Inflight } from './inflight.ts';
 import type { Tally } from './metrics.ts';
 import { RateLimit } from './rate-limit.ts';
@@ -20,10 +21,11 @@ import type { AssetMeta, Entry } from './store.ts';
 
 const PULL_MS = 60_000;
 const REPORT_MS = 1_000;
-const FAULTS_REPORTED_MAX = 20;
 /** A block that did not make it is tried again this often within one plan. */
 const ATTEMPTS_MAX = 3;
 const RETRY_MS = 500;
+/** Not a failure: the window closed, and the next night goes on. */
+const CLOSED = new Fault('state_conflict', 'the window closed before the asset was whole');
 
 export interface FillerDeps {
   readonly appliance: string;
@@ -134,159 +136,105 @@ export class Filler {
   }
 
   async #carryOut(plan: FillPlan): Promise<void> {
-    const items = await Promise.all(
-      plan.add.map(async (item) => ({ item, assets: await this.#deps.catalog.assetsOf(item.holding) })),
-    );
-    const progress = this.#begin(plan, items);
-    const reporting = setInterval(() => void this.#report(this.#measured(progress)).catch(() => undefined), REPORT_MS);
-    await this.#report(this.#measured(progress)).catch(() => undefined);
-    this.#deps.log.info(
-      {
-        plan: plan.id,
-        run: plan.run,
-        add: plan.add.length,
-        bytes: progress.bytesTotal,
-        resumed: progress.bytesResumed,
-      },
-      'filling',
-    );
+    const { cache, clock, log, appliance } = this.#deps;
+    const tracker = new FillTracker(plan, { appliance, heldBytes: (holding) => cache.heldBytes(holding), clock });
+    const tell = (): void => void this.#report(this.#measure(tracker, 'filling')).catch(() => undefined);
+    tell();
+    const telling = setInterval(tell, REPORT_MS);
+    log.info({ plan: plan.id, run: plan.run, add: plan.add.length, bytes: plan.addBytes }, 'filling');
     try {
-      // What is taken out makes room for what comes in; nothing beyond keep, and add as it comes, stays pinned.
-      const wanted = new Set([...plan.keep, ...plan.add].map((item) => item.holding));
-      const kept = this.#pinned.value.filter((holding) => wanted.has(holding));
-      await this.#setPinned(new Set([...kept, ...plan.keep.map((item) => item.holding)]));
-      for (const { item, assets } of items) {
-        if (this.#closed(plan)) break;
-        if (await this.#fetchItem(plan, item, assets, progress)) progress.renditionsDone += 1;
-      }
+      await this.#fetchAll(plan, tracker);
     } finally {
-      clearInterval(reporting);
+      clearInterval(telling);
     }
+    // Stopped in the middle: the plan is found unfinished at the next start and gone on with.
     if (this.#stopped) return;
-    const complete = progress.renditionsDone === progress.renditionsTotal;
-    const state = complete ? 'done' : this.#closed(plan) ? 'closed' : 'failed';
-    this.#deps.log.info(
-      { plan: plan.id, state, bytes: progress.bytesDone, faults: progress.faults.length },
-      'fill ended',
-    );
-    const last = this.#measured({ ...progress, state });
-    this.#progress = last;
+    const last = this.#measure(tracker, tracker.complete ? 'done' : this.#closed(plan) ? 'closed' : 'failed');
+    log.info({ plan: plan.id, state: last.state, bytes: last.bytesDone, faults: last.faults }, 'fill ended');
     await this.#unreported.set(last);
     await this.#finished.set(plan.id);
     await this.#report(last);
   }
 
-  #begin(
-    plan: FillPlan,
-    items: readonly { readonly item: FillItem; readonly assets: readonly CatalogAsset[] }[],
-  ): Progress {
-    const held = items.reduce(
-      (sum, { item }) => sum + Math.min(item.bytes, this.#deps.cache.heldBytes(item.holding)),
-      0,
-    );
-    const progress: Progress = {
-      protocol: PROTOCOL_VERSION,
-      run: plan.run,
-      plan: plan.id,
-      appliance: this.#deps.appliance,
-      state: 'filling',
-      bytesTotal: items.reduce((sum, { item }) => sum + item.bytes, 0),
-      bytesDone: held,
-      bytesResumed: held,
-      renditionsTotal: items.length,
-      renditionsDone: 0,
-      bytesPerSecond: 0,
-      faults: [],
-      at: new Date(this.#deps.clock.now()).toISOString(),
-      startedMs: this.#deps.clock.monotonic(),
-      limit: new RateLimit(lowest(plan.rateBitsPerSecond, this.#deps.rateBitsPerSecond), this.#deps.clock),
-    };
-    this.#progress = this.#measured(progress);
-    return progress;
+  async #fetchAll(plan: FillPlan, tracker: FillTracker): Promise<void> {
+    const limit = new RateLimit(lowest(plan.rateBitsPerSecond, this.#deps.rateBitsPerSecond), this.#deps.clock);
+    // What is taken out makes room for what comes in; beyond keep, and add as it comes, nothing stays pinned.
+    const wanted = new Set([...plan.keep, ...plan.add].map((item) => item.holding));
+    const stays = this.#pinned.value.filter((holding) => wanted.has(holding));
+    await this.#setPinned(new Set([...stays, ...plan.keep.map((item) => item.holding)]));
+    for (const item of plan.add) {
+      if (this.#closed(plan)) return;
+      if (await this.#fetchItem({ plan, item, tracker, limit })) tracker.renditionsDone += 1;
+    }
   }
 
   /** True when every byte of the rendition is on disk and pinned. */
-  async #fetchItem(
-    plan: FillPlan,
-    item: FillItem,
-    assets: readonly CatalogAsset[],
-    progress: Progress,
-  ): Promise<boolean> {
-    const fault = (asset: string, code: string, message: string): false => {
-      if (progress.faults.length < FAULTS_REPORTED_MAX)
-        progress.faults.push({ asset: asset.slice(0, 1100), code, message: message.slice(0, 500) });
+  async #fetchItem(work: Work): Promise<boolean> {
+    const { plan, item, tracker } = work;
+    const assets = await this.#deps.catalog.assetsOf(item.holding);
+    const refusal = this.#refusal(item, assets);
+    if (refusal !== null) {
+      tracker.fault(item.holding, refusal.code, refusal.message);
       return false;
-    };
-    if (assets.length === 0) return fault(item.holding, 'not_found', 'the catalog knows no asset of this rendition');
-    const pinnedBytes = this.#deps.cache.use().reduce((sum, use) => sum + use.pinnedBytes, 0);
-    const needed = assets.reduce(
-      (sum, asset) => sum + diskBytesOf(asset.bytes) + (blockCount(asset.bytes) - 1) * diskBytesOf(0),
-      0,
-    );
-    const held = this.#pinned.value.includes(item.holding);
-    if (!held && pinnedBytes + needed > this.#deps.planBytes)
-      return fault(
-        item.holding,
-        'plan_impossible',
-        `${needed} bytes do not fit: ${pinnedBytes} of ${this.#deps.planBytes} are pinned`,
-      );
-    await this.#pin([item]);
-
+    }
+    await this.#setPinned(new Set([...this.#pinned.value, item.holding]));
     let complete = true;
     const queue = assets.values();
     const lane = async (): Promise<void> => {
       for (const asset of queue) {
-        if (this.#closed(plan)) {
-          complete = false;
-          return;
-        }
-        const error = await this.#fetchAsset(plan, item, asset, progress);
-        if (error !== null) complete = fault(asset.path, error.code, error.message);
+        const fault = this.#closed(plan) ? CLOSED : await this.#fetchAsset(work, asset);
+        if (fault !== null) complete = false;
+        if (fault !== null && fault !== CLOSED) tracker.fault(asset.path, fault.code, fault.message);
       }
     };
     await Promise.all(Array.from({ length: plan.concurrency }, lane));
     return complete;
   }
 
+  /** Why an item cannot be taken in at all; null where it can. */
+  #refusal(item: FillItem, assets: readonly CatalogAsset[]): Fault | null {
+    if (assets.length === 0) return new Fault('not_found', `the catalog knows no asset of ${item.holding}`);
+    if (this.#pinned.value.includes(item.holding)) return null;
+    const pinnedBytes = this.#deps.cache.use().reduce((sum, use) => sum + use.pinnedBytes, 0);
+    const neededBytes = assets.reduce((sum, asset) => sum + diskBytesOfAsset(asset.bytes), 0);
+    if (pinnedBytes + neededBytes <= this.#deps.planBytes) return null;
+    return new Fault(
+      'plan_impossible',
+      `${neededBytes} bytes do not fit: ${pinnedBytes} of ${this.#deps.planBytes} are pinned`,
+    );
+  }
+
   /** Null when the asset is whole on disk. */
-  async #fetchAsset(plan: FillPlan, item: FillItem, asset: CatalogAsset, progress: Progress): Promise<Fault | null> {
+  async #fetchAsset(work: Work, asset: CatalogAsset): Promise<Fault | null> {
     for (let attempt = 1; ; attempt += 1) {
-      const entry = await this.#deps.cache.admit(metaOf(asset, item.holding));
-      const fault = await this.#fetchMissing(plan, entry, progress);
-      if (fault === null || attempt >= ATTEMPTS_MAX || fault.spec.retry === 'never' || this.#closed(plan)) return fault;
+      const entry = await this.#deps.cache.admit(metaOf(asset, work.item.holding));
+      const fault = await this.#fetchMissing(work, entry);
+      if (fault === null || fault === CLOSED || attempt >= ATTEMPTS_MAX || fault.spec.retry === 'never') return fault;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS * attempt));
     }
   }
 
-  async #fetchMissing(plan: FillPlan, entry: Entry, progress: Progress): Promise<Fault | null> {
+  async #fetchMissing(work: Work, entry: Entry): Promise<Fault | null> {
+    const { inflight, tally } = this.#deps;
     const last = blockCount(entry.bytes) - 1;
     for (let number = 0; number <= last; number += 1) {
       if (entry.blocks.has(number)) continue;
-      if (this.#closed(plan)) return new Fault('state_conflict', 'the window closed before the asset was whole');
-      const under = this.#deps.inflight.join(entry, number);
+      if (this.#closed(work.plan)) return CLOSED;
       const end = Math.min(last, number + FLIGHT_BLOCKS_MAX - 1);
-      if (under === null)
-        await progress.limit.take(Math.min(entry.bytes - number * BLOCK_BYTES, (end - number + 1) * BLOCK_BYTES));
-      const landing =
-        under ??
-        this.#deps.inflight.join(entry, number) ??
-        this.#deps.inflight.start(entry, { number, lastWanted: end, pool: 'fill' });
+      if (!inflight.has(entry, number))
+        await work.limit.take(Math.min(entry.bytes, (end + 1) * BLOCK_BYTES) - number * BLOCK_BYTES);
+      // A viewer may have asked for the same block meanwhile: then it is followed, not fetched twice.
+      const landing = inflight.join(entry, number) ?? inflight.start(entry, { number, lastWanted: end, pool: 'fill' });
       await landing.done;
       if (landing.fault !== null) return landing.fault;
       if (!entry.blocks.has(number))
         return new Fault('disk_full', `${entry.key}: block ${number} arrived but could not be stored`);
-      const bytes = blockBytes(entry.bytes, number);
-      progress.bytesDone += bytes;
-      this.#deps.tally.add('larder_fill_bytes_total', bytes);
+      tally.add('larder_fill_bytes_total', blockBytes(entry.bytes, number));
     }
     return null;
   }
 
-  /** The cache never evicts what is pinned; written down before it counts. */
-  async #pin(items: readonly FillItem[]): Promise<void> {
-    await this.#setPinned(new Set([...this.#pinned.value, ...items.map((item) => item.holding)]));
-  }
-
+  /** Written down before it counts: what is pinned is never evicted. */
   async #setPinned(pinned: ReadonlySet<HoldingId>): Promise<void> {
     await this.#pinned.set([...pinned]);
     this.#deps.cache.setPinned(pinned);
@@ -296,17 +244,9 @@ export class Filler {
     return this.#stopped || (plan.closesAt !== null && this.#deps.clock.now() >= Date.parse(plan.closesAt));
   }
 
-  #measured(progress: Progress): FillProgress {
-    const { startedMs, limit: _limit, ...wire } = progress;
-    const seconds = Math.max(0.001, (this.#deps.clock.monotonic() - startedMs) / 1000);
-    const measured = {
-      ...wire,
-      faults: [...wire.faults],
-      bytesPerSecond: (wire.bytesDone - wire.bytesResumed) / seconds,
-      at: new Date(this.#deps.clock.now()).toISOString(),
-    };
-    this.#progress = measured;
-    return measured;
+  #measure(tracker: FillTracker, state: FillProgress['state']): FillProgress {
+    this.#progress = tracker.measured(state);
+    return this.#progress;
   }
 
   async #report(progress: FillProgress): Promise<void> {
@@ -327,11 +267,16 @@ export class Filler {
   }
 }
 
-/** What is reported, and what is needed to measure it. */
-type Progress = { -readonly [K in keyof FillProgress]: FillProgress[K] } & {
-  readonly startedMs: number;
+/** One rendition of one plan in work. */
+interface Work {
+  readonly plan: FillPlan;
+  readonly item: FillItem;
+  readonly tracker: FillTracker;
   readonly limit: RateLimit;
-};
+}
+
+const diskBytesOfAsset = (bytes: number): number =>
+  diskBytesOf(bytes) + Math.max(0, blockCount(bytes) - 1) * diskBytesOf(0);
 
 export function metaOf(asset: CatalogAsset, holding: HoldingId): AssetMeta {
   return { key: asset.path, version: asset.etag, bytes: asset.bytes, headers: headersOf(asset), holding };

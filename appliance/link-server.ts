@@ -147,7 +147,7 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
     send(response, { kind: 'relay', status: opened.status, headers: opened.headers });
     response.end(opened.body);
   } else {
-    send(response, { kind: 'asset', asset: viewOf(opened.entry), body: opened.body !== null });
+    send(response, { kind: 'asset', asset: viewOf(opened.entry), body: opened.body !== null, fresh: opened.fresh });
     if (opened.body !== null) await pump(opened.body, response);
     response.end();
   }

@@ -38,7 +38,13 @@ export interface AssetView {
 /** `x-larder` of the answer. */
 export type Head =
   /** The body, if any, begins at `from` and may end before `to`: what follows is on disk. */
-  | { readonly kind: 'asset'; readonly asset: AssetView; readonly body: boolean }
+  | {
+      readonly kind: 'asset';
+      readonly asset: AssetView;
+      readonly body: boolean;
+      /** Whether this ask made the asset known, so that the origin was asked whatever the body says. */
+      readonly fresh: boolean;
+    }
   /** The origin's own answer. */
   | { readonly kind: 'relay'; readonly status: number; readonly headers: Readonly<Record<string, string>> }
   /** Nothing that a cache may keep: ask the origin directly. */

@@ -20,12 +20,19 @@ const PASS_REMEMBERED_MS = 60_000;
 const PASS_REMEMBERED_MAX = 10_000;
 
 export type Opened =
-  | { readonly kind: 'asset'; readonly entry: Entry; readonly body: AsyncGenerator<Buffer> | null }
+  | {
+      readonly kind: 'asset';
+      readonly entry: Entry;
+      readonly fresh: boolean;
+      readonly body: AsyncGenerator<Buffer> | null;
+    }
   | Relay
   | { readonly kind: 'pass'; readonly reason: string };
 
 type Located =
-  { readonly kind: 'entry'; readonly entry: Entry } | Relay | { readonly kind: 'pass'; readonly reason: string };
+  | { readonly kind: 'entry'; readonly entry: Entry; readonly fresh: boolean }
+  | Relay
+  | { readonly kind: 'pass'; readonly reason: string };
 
 export interface MissDeps {
   readonly cache: Cache;
@@ -50,16 +57,16 @@ export class Miss {
     for (let attempt = 1; ; attempt += 1) {
       const located = await this.#locate(ask);
       if (located.kind !== 'entry') return located;
-      const { entry } = located;
+      const { entry, fresh } = located;
       const resuming = ask.id !== null;
       // Another version, or a first contact that needs the length: the worker decides with the asset in hand.
       if ((resuming && ask.id !== entry.id) || ask.from === 'suffix' || ask.from >= entry.bytes)
-        return { kind: 'asset', entry, body: null };
+        return { kind: 'asset', entry, fresh, body: null };
       if (!resuming && entry.blocks.has(Math.floor(ask.from / BLOCK_BYTES)))
-        return { kind: 'asset', entry, body: null };
+        return { kind: 'asset', entry, fresh, body: null };
       const stream = this.#stream(entry, ask.from, Math.min(ask.to ?? entry.bytes, entry.bytes));
       try {
-        return { kind: 'asset', entry, body: await primed(stream) };
+        return { kind: 'asset', entry, fresh, body: await primed(stream) };
       } catch (error) {
         // Nothing has been sent yet, so a version that went away may be replaced by its successor.
         if (
@@ -76,7 +83,8 @@ export class Miss {
 
   async #locate(ask: Ask): Promise<Located> {
     const known = this.#deps.cache.find(ask.key);
-    if (known !== null && !(await this.#isBroken(known, ask.from))) return { kind: 'entry', entry: known };
+    if (known !== null && !(await this.#isBroken(known, ask.from)))
+      return { kind: 'entry', entry: known, fresh: false };
     const under = this.#locating.get(ask.key);
     if (under !== undefined) return under;
     const locating = (
@@ -98,7 +106,7 @@ export class Miss {
   async #locateInCatalog(key: string): Promise<Located> {
     const meta = await this.#deps.catalogued!(key);
     if (meta === null) throw new Fault('asset_uncatalogued', `${key.slice(0, 200)} is not in the catalog`);
-    return { kind: 'entry', entry: await this.#deps.cache.admit(meta) };
+    return { kind: 'entry', entry: await this.#deps.cache.admit(meta), fresh: false };
   }
 
   async #locateAtOrigin(ask: Ask): Promise<Located> {
@@ -160,7 +168,7 @@ export class Miss {
       pool: 'miss',
       answer,
     });
-    return { kind: 'entry', entry };
+    return { kind: 'entry', entry, fresh: true };
   }
 
   #pass(key: string, answer: Bytes, reason: string): Located {

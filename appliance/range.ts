@@ -78,14 +78,18 @@ function resolve(spec: Spec, length: number): ByteRange | null {
   return spec.first >= length ? null : { first: spec.first, last: Math.min(spec.last, length - 1) };
 }
 
-/** Overlapping and touching ranges become one; ascending order (14.2 and 17.15: never a reason to send a byte twice). */
+/** Overlapping and touching ranges become one (14.2, 17.15: no byte is sent twice), in the order asked (15.3.7.2). */
 function coalesce(ranges: readonly ByteRange[]): ByteRange[] {
   if (ranges.length === 1) return [...ranges];
-  const merged: { first: number; last: number }[] = [];
-  for (const range of ranges.toSorted((a, b) => a.first - b.first)) {
+  const merged: { first: number; last: number; place: number }[] = [];
+  const asked = ranges.map(({ first, last }, place) => ({ first, last, place }));
+  for (const range of asked.toSorted((a, b) => a.first - b.first)) {
     const before = merged.at(-1);
-    if (before !== undefined && range.first <= before.last + 1) before.last = Math.max(before.last, range.last);
-    else merged.push({ ...range });
+    if (before === undefined || range.first > before.last + 1) merged.push(range);
+    else {
+      before.last = Math.max(before.last, range.last);
+      before.place = Math.min(before.place, range.place);
+    }
   }
-  return merged;
+  return merged.toSorted((a, b) => a.place - b.place).map(({ first, last }) => ({ first, last }));
 }

@@ -6,7 +6,7 @@ import { closeSync, readSync } from 'node:fs';
 import { open as openAsync, read as readAsync } from 'node:fs';
 import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
-import { isFault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES, type BlockHead } from './block-file.ts';
 import { blockPath } from './disk-volume.ts';
 import type { AssetView } from './link.ts';
@@ -61,7 +61,10 @@ export class BlockReader {
     if (block === undefined || !isChecked(block, start, end)) return this.#readCold(asset, number, start, end);
     const buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
     const got = readSync(block.fd, buffer, 0, end - start, HEAD_BYTES + start);
-    return this.#piece(buffer, 0, got);
+    if (got === end - start) return this.#piece(buffer, 0, got);
+    this.#giveBack(buffer);
+    this.#open.delete(nameOf(asset.volume, asset.id, number));
+    throw new Fault('disk_corrupt', `block file ${block.path} became shorter while it was open`);
   }
 
   /** Resolves when none of these blocks is open here any more. */

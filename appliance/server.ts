@@ -21,6 +21,7 @@ import { room } from './flow.ts';
 import type { AssetView, Head } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
 import { frame, newBoundary } from './multipart.ts';
+import type { Origin } from './origin.ts';
 import type { Pass } from './pass.ts';
 import { evaluate, ifRangeHolds, type Conditions, type Validators } from './precondition.ts';
 import { firstByteHint, selectRanges, type ByteRange, type Selection } from './range.ts';
@@ -36,6 +37,7 @@ export interface ServerDeps {
   readonly mode: KeyMode;
   readonly reader: BlockReader;
   readonly keeper: ReadClient;
+  readonly origin: Origin;
   readonly pass: Pass;
   readonly tally: WorkerTally;
   readonly clock: Clock;
@@ -88,6 +90,7 @@ export class Server {
     if (located.kind === 'relay') return this.#deps.pass.relay(request, response, located.head, located.answer);
 
     const { asset, opening } = located;
+    const known: CacheOutcome = opening === null && !located.fresh ? 'hit' : 'miss';
     const validators = validatorsOf(asset);
     const verdict = evaluate(asked.conditions, validators);
     const selection = verdict === 'proceed' ? select(asked, asset, validators) : null;
@@ -102,14 +105,14 @@ export class Server {
 
     if (verdict === 'failed') throw new Fault('version_gone', 'a precondition of the request does not hold');
     if (verdict === 'not_modified')
-      return this.#end(request, response, 304, notModifiedFields(asset, this.#deps.clock.now()));
+      return this.#end(request, response, 304, notModifiedFields(asset, known, this.#deps.clock.now()));
     if (selection?.kind === 'unsatisfiable') {
       response.setHeader('content-range', `bytes */${asset.bytes}`);
       throw new Fault('range_unsatisfiable', `Range "${asked.range?.slice(0, 100)}" fits no byte of ${asset.bytes}`);
     }
     if (asked.method === 'HEAD')
       return this.#end(request, response, 200, {
-        ...assetFields(asset, await this.#outcome(asset, bytes, opening), this.#deps.clock.now()),
+        ...assetFields(asset, known, this.#deps.clock.now()),
         'content-length': asset.bytes,
       });
     await this.#send({
@@ -119,13 +122,13 @@ export class Server {
       selection: selection!,
       ranges: bytes,
       opening: usable ? opening!.answer : null,
-      outcome: await this.#outcome(asset, bytes, opening),
+      outcome: known === 'hit' ? await this.#outcome(asset, bytes) : known,
     });
   }
 
   async #locate(asked: Asked): Promise<Located> {
     const known = this.#located.get(asked.key);
-    if (known !== undefined) return { kind: 'asset', asset: known, opening: null };
+    if (known !== undefined) return { kind: 'asset', asset: known, fresh: false, opening: null };
     const hint = firstByteHint(asked.range);
     const to = asked.method === 'HEAD' ? 1 : lastByteHint(asked.range);
     let answer: Answer;
@@ -149,13 +152,13 @@ export class Server {
       return { kind: 'pass', detail: head.kind === 'pass' ? `; detail="${head.reason}"` : '' };
     }
     this.#located.set(asked.key, head.asset);
-    if (head.body) return { kind: 'asset', asset: head.asset, opening: { answer, from: hint === 'suffix' ? 0 : hint } };
+    const { asset, fresh } = head;
+    if (head.body) return { kind: 'asset', asset, fresh, opening: { answer, from: hint === 'suffix' ? 0 : hint } };
     await answer.body.dump();
-    return { kind: 'asset', asset: head.asset, opening: null };
+    return { kind: 'asset', asset, fresh, opening: null };
   }
 
-  async #outcome(asset: AssetView, ranges: readonly ByteRange[], opening: object | null): Promise<CacheOutcome> {
-    if (opening !== null) return 'miss';
+  async #outcome(asset: AssetView, ranges: readonly ByteRange[]): Promise<CacheOutcome> {
     let looked = 0;
     for (const range of ranges) {
       for (
@@ -272,6 +275,7 @@ type Located =
   | {
       readonly kind: 'asset';
       readonly asset: AssetView;
+      readonly fresh: boolean;
       readonly opening: { readonly answer: Answer; readonly from: number } | null;
     }
   | { readonly kind: 'relay'; readonly head: Head & { kind: 'relay' }; readonly answer: Answer }
@@ -280,6 +284,8 @@ type Located =
 /** Throws `method_not_allowed` or `request_malformed`. */
 function parse(request: IncomingMessage, mode: KeyMode): Asked {
   const { method, headers } = request;
+  // RFC 9112 3.2: a request that names two hosts must be refused.
+  if (countOf(request, 'host') > 1) throw new Fault('request_malformed', 'the request has more than one host field');
   if (method !== 'GET' && method !== 'HEAD') throw new Fault('method_not_allowed', `${method} is not one of ${ALLOW}`);
   for (const name of ['range', 'if-range', 'if-match', 'if-none-match'] as const) {
     // Two Range fields are two requests in one; lists may be split over fields, a single value may not.
@@ -320,9 +326,9 @@ const validatorsOf = (asset: AssetView): Validators => ({
   date: asset.headers['date'] ?? null,
 });
 
-/** Exclusive end of a single bounded range; null where the whole rest is wanted. */
+/** Exclusive end of the first range if it is bounded; null where the whole rest is wanted. */
 function lastByteHint(range: string | null): number | null {
-  const match = /^bytes=\s*\d{1,15}-(\d{1,15})\s*$/i.exec(range ?? '');
+  const match = /^bytes=\s*\d{1,15}-(\d{1,15})\s*(?:,|$)/i.exec(range ?? '');
   return match === null ? null : Number(match[1]) + 1;
 }
 

@@ -1,11 +1,12 @@
 // The bytes of one range of one sealed asset version, in order, wherever they are: a block file, or the storekeeper's
 // stream while they land. Never bytes of another version: then the source throws and the answer ends short.
 
-import { Fault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { AssetView } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
 import type { Tally } from './metrics.ts';
+import type { Origin } from './origin.ts';
 import { isDiskFault, type BlockReader, type Piece } from './reader.ts';
 
 /** Answers without a byte in a row before the storekeeper is called a liar. */
@@ -15,6 +16,8 @@ const nothing = (): void => undefined;
 export interface SourceDeps {
   readonly reader: BlockReader;
   readonly keeper: ReadClient;
+  /** Asked directly while the storekeeper is down, by a pool that bounds it. */
+  readonly origin: Origin;
   readonly tally: Tally & { touch(asset: AssetView, block: number): void };
 }
 
@@ -78,7 +81,14 @@ export class Source {
   }
 
   async #follow(): Promise<Piece | null> {
-    const step = await this.#stream!.next();
+    let step: IteratorResult<Buffer>;
+    try {
+      step = await this.#stream!.next();
+    } catch {
+      // The storekeeper died or its fetch failed: asked again from here it goes on, or says why it cannot.
+      this.#stream = null;
+      return this.#ask(null);
+    }
     if (step.done === true) {
       this.#stream = null;
       return this.next();
@@ -97,13 +107,19 @@ export class Source {
       throw new Fault('disk_failed', `${this.#asset.key}: byte ${this.#at} is neither on disk nor fetched`, {
         cause: failure,
       });
-    const answer = await this.#deps.keeper.read({
-      key: this.#asset.key,
-      id: this.#asset.id,
-      volume: this.#asset.volume,
-      from: this.#at,
-      to: this.#end,
-    });
+    let answer: Answer;
+    try {
+      answer = await this.#deps.keeper.read({
+        key: this.#asset.key,
+        id: this.#asset.id,
+        volume: this.#asset.volume,
+        from: this.#at,
+        to: this.#end,
+      });
+    } catch (error) {
+      if (!isFault(error) || error.code !== 'unreachable') throw error;
+      return this.#askOrigin();
+    }
     const { head } = answer;
     if (head.kind !== 'asset' || head.asset.version !== this.#asset.version) {
       answer.body.on('error', nothing).destroy();
@@ -114,9 +130,27 @@ export class Source {
     else await answer.body.dump();
     return this.next();
   }
+
+  /** Bytes of this very version or none: the origin is asked by its entity tag. */
+  async #askOrigin(): Promise<Piece | null> {
+    this.#deps.tally.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
+    const { key, version } = this.#asset;
+    const answer = await this.#deps.origin.fetch('pass', {
+      key,
+      first: this.#at,
+      last: this.#end - 1,
+      ifMatch: version,
+      signal: null,
+    });
+    if (answer.kind === 'relay') throw new Fault('origin_refused', `${key}: the origin answered ${answer.status}`);
+    this.#stream = streamOf(answer);
+    if (answer.first === this.#at) return this.next();
+    this.cancel();
+    throw new Fault('origin_lied', `${key}: the origin sent bytes from ${answer.first}, not from ${this.#at}`);
+  }
 }
 
-function streamOf(answer: Answer): AsyncIterator<Buffer> {
+function streamOf(answer: { readonly body: Answer['body'] }): AsyncIterator<Buffer> {
   answer.body.on('error', nothing);
   return (answer.body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
 }

@@ -76,7 +76,7 @@ async function run(): Promise<void> {
           onGone: async (keys) => {
             for (const key of keys) {
               const entry = cache.find(key);
-              const current = await catalog?.find(key);
+              const current = await catalog?.known(key);
               if (entry !== null && entry.version !== current?.asset.etag) await cache.drop(entry);
             }
           },
@@ -88,7 +88,7 @@ async function run(): Promise<void> {
     cache,
     origin,
     termsOf: async (entry) => {
-      const asset = (await catalog?.find(entry.key))?.asset;
+      const asset = (await catalog?.known(entry.key))?.asset;
       // Stand-alone, an entry without a version of the origin's is asked for whole and once.
       if (asset === undefined || asset.etag !== entry.version)
         return { digests: null, originTag: isSealed(entry) ? entry.version : null };

@@ -5,8 +5,9 @@
 
 import { fork, type ChildProcess } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
-import { formatHostPort } from '../runtime/config.ts';
+import { createServer, type Server, type Socket } from 'node:net';
+import { Fault } from '../protocol/faults.ts';
+import { formatHostPort, type HostPort } from '../runtime/config.ts';
 import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
@@ -19,9 +20,12 @@ const RESTART_MS_MAX = 5_000;
 const STEADY_MS = 10_000;
 /** Accepted connections that wait for a worker while none is up. */
 const WAITING_MAX = 1_024;
+const BACKLOG = 4_096;
 
 interface Child {
   readonly name: string;
+  readonly module: string;
+  readonly env: Readonly<Record<string, string>>;
   process: ChildProcess | null;
   ready: boolean;
   startedAt: number;
@@ -30,105 +34,146 @@ interface Child {
   readonly pending: Map<number, Socket>;
 }
 
-export async function supervise(config: ApplianceConfig, log: Log): Promise<void> {
+/** Runs until told to stop, then ends the process. Throws `config_invalid` where it cannot listen. */
+export async function supervise(config: ApplianceConfig, log: Log): Promise<never> {
   mkdirSync(config.state, { recursive: true, mode: 0o700 });
-  let stopping = false;
-  let sequence = 0;
-  const waiting: Socket[] = [];
-  const keeper = child('storekeeper');
-  const workers = Array.from({ length: config.workers }, (_, at) => child(`worker-${at}`));
-  let announceReady = (): void => undefined;
-  const firstReady = new Promise<void>((resolve) => {
-    announceReady = resolve;
-  });
+  const family = new Family(config, log);
+  const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => family.hand(socket));
+  server.maxConnections = config.connectionsMax;
+  // Bound first, so that a taken port is reported before anything is forked; connections wait until somebody can answer.
+  const at = await listen(server, config.listen);
+  await family.start();
+  log.info({ listen: formatHostPort(at), workers: config.workers }, 'serving');
 
-  const start = (target: Child, module: string, env: Record<string, string>): void => {
+  const signal = await untilStopped(log, config.drainTimeout);
+  log.info({ signal, drainMs: config.drainTimeout }, 'draining');
+  server.close();
+  await family.drain();
+  log.info('stopped');
+  process.exit(EXIT.done);
+}
+
+class Family {
+  readonly #config: ApplianceConfig;
+  readonly #log: Log;
+  readonly #keeper: Child;
+  readonly #workers: readonly Child[];
+  readonly #waiting: Socket[] = [];
+  #open = false;
+  #stopping = false;
+  #turn = 0;
+  #sequence = 0;
+  #announce: () => void = () => undefined;
+
+  constructor(config: ApplianceConfig, log: Log) {
+    this.#config = config;
+    this.#log = log;
+    const keeperSpec: KeeperSpec = { config };
+    this.#keeper = child('storekeeper', 'storekeeper', { LARDER_STOREKEEPER: JSON.stringify(keeperSpec) });
+    this.#workers = Array.from({ length: config.workers }, (_, worker) => {
+      const spec: WorkerSpec = {
+        appliance: config.id,
+        worker,
+        origin: config.origin,
+        mode: inFleet(config) ? 'fleet' : 'alone',
+        connectionsMax: Math.ceil(config.connectionsMax / config.workers),
+      };
+      return child(`worker-${worker}`, 'worker', { LARDER_WORKER: JSON.stringify(spec) });
+    });
+  }
+
+  /** Resolves when the storekeeper and a worker are ready: before that nobody could tell a hit from a miss. */
+  async start(): Promise<void> {
+    const ready = new Promise<void>((resolve) => {
+      this.#announce = resolve;
+    });
+    for (const each of [this.#keeper, ...this.#workers]) this.#fork(each);
+    await ready;
+    this.#open = true;
+    this.#handWaiting();
+  }
+
+  hand(socket: Socket): void {
+    const up = this.#open ? this.#workers.filter((worker) => worker.ready && worker.process?.connected === true) : [];
+    if (up.length === 0) {
+      if (this.#stopping || this.#waiting.length >= WAITING_MAX) socket.destroy();
+      else this.#waiting.push(socket);
+      return;
+    }
+    this.#turn += 1;
+    this.#sequence += 1;
+    const worker = up[this.#turn % up.length]!;
+    worker.pending.set(this.#sequence, socket);
+    socket.on('error', () => undefined);
+    send(worker, { kind: 'socket', number: this.#sequence }, socket);
+  }
+
+  /** Workers end their answers, then the storekeeper closes the store. */
+  async drain(): Promise<void> {
+    this.#stopping = true;
+    for (const socket of this.#waiting.splice(0)) socket.destroy();
+    await Promise.all(this.#workers.map(drainChild));
+    await drainChild(this.#keeper);
+  }
+
+  #fork(target: Child): void {
     target.startedAt = performance.now();
-    target.process = fork(siblingModule(import.meta.dirname, module), [], {
-      cwd: config.state,
-      env: { ...process.env, ...env },
+    target.process = fork(siblingModule(import.meta.dirname, target.module), [], {
+      cwd: this.#config.state,
+      env: { ...process.env, ...target.env },
       execArgv: process.execArgv,
     });
-    target.process.on('message', (message: ToSupervisor) => hear(target, message));
-    target.process.on('exit', (code, signal) => {
-      target.ready = false;
-      for (const socket of target.pending.values()) socket.destroy();
-      target.pending.clear();
-      if (stopping) return;
-      if (target === keeper && code === EXIT.usage) process.exit(EXIT.usage);
-      target.failures = performance.now() - target.startedAt > STEADY_MS ? 0 : target.failures + 1;
-      const delayMs = Math.min(RESTART_MS * 2 ** Math.max(0, target.failures - 1), RESTART_MS_MAX);
-      log.warn({ child: target.name, code, signal, restartMs: delayMs }, 'child ended, restarting');
-      setTimeout(() => stopping || start(target, module, env), delayMs);
-    });
-  };
+    target.process.on('message', (message: ToSupervisor) => this.#hear(target, message));
+    target.process.on('exit', (code, signal) => this.#restart(target, code, signal));
+  }
 
-  const hear = (target: Child, message: ToSupervisor): void => {
+  #hear(target: Child, message: ToSupervisor): void {
     if (message.kind === 'taken') {
       target.pending.get(message.number)?.destroy();
       target.pending.delete(message.number);
     } else if (message.kind === 'ready') {
       target.ready = true;
-      if (keeper.ready && workers.some((worker) => worker.ready)) announceReady();
-      if (target === keeper) return;
-      for (const socket of waiting.splice(0)) hand(socket);
+      if (this.#keeper.ready && this.#workers.some((worker) => worker.ready)) this.#announce();
+      if (this.#open) this.#handWaiting();
     }
-  };
-
-  let turn = 0;
-  const hand = (socket: Socket): void => {
-    const up = workers.filter((worker) => worker.ready && worker.process?.connected === true);
-    if (up.length === 0) {
-      if (stopping || waiting.length >= WAITING_MAX) socket.destroy();
-      else waiting.push(socket);
-      return;
-    }
-    turn += 1;
-    sequence += 1;
-    const worker = up[turn % up.length]!;
-    worker.pending.set(sequence, socket);
-    socket.on('error', () => undefined);
-    send(worker, { kind: 'socket', number: sequence }, socket);
-  };
-
-  const keeperSpec: KeeperSpec = { config };
-  start(keeper, 'storekeeper', { LARDER_STOREKEEPER: JSON.stringify(keeperSpec) });
-  for (const [at, worker] of workers.entries()) {
-    const spec: WorkerSpec = {
-      appliance: config.id,
-      worker: at,
-      origin: config.origin,
-      mode: inFleet(config) ? 'fleet' : 'alone',
-    };
-    start(worker, 'worker', { LARDER_WORKER: JSON.stringify(spec) });
   }
 
-  const server = createServer({ pauseOnConnect: true, noDelay: true }, hand);
-  server.maxConnections = config.connectionsMax;
-  await firstReady;
-  await new Promise<void>((resolve, reject) =>
-    server.once('error', reject).listen({ host: config.listen.host, port: config.listen.port, backlog: 4096 }, resolve),
-  );
+  #restart(target: Child, code: number | null, signal: NodeJS.Signals | null): void {
+    target.ready = false;
+    for (const socket of target.pending.values()) socket.destroy();
+    target.pending.clear();
+    if (this.#stopping) return;
+    // A storekeeper that refuses its settings would refuse them again.
+    if (target === this.#keeper && code === EXIT.usage) process.exit(EXIT.usage);
+    target.failures = performance.now() - target.startedAt > STEADY_MS ? 0 : target.failures + 1;
+    const restartMs = Math.min(RESTART_MS * 2 ** Math.max(0, target.failures - 1), RESTART_MS_MAX);
+    this.#log.warn({ child: target.name, code, signal, restartMs }, 'child ended, restarting');
+    setTimeout(() => {
+      if (!this.#stopping) this.#fork(target);
+    }, restartMs);
+  }
+
+  #handWaiting(): void {
+    for (const socket of this.#waiting.splice(0)) this.hand(socket);
+  }
+}
+
+async function listen(server: Server, at: HostPort): Promise<HostPort> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) =>
+      reject(new Fault('config_invalid', `cannot listen at ${formatHostPort(at)}: ${error.message}`, { cause: error })),
+    );
+    server.listen({ host: at.host, port: at.port, backlog: BACKLOG }, resolve);
+  });
   const bound = server.address();
-  const port = bound !== null && typeof bound === 'object' ? bound.port : config.listen.port;
-  log.info({ listen: formatHostPort({ host: config.listen.host, port }), workers: workers.length }, 'serving');
-
-  const signal = await untilStopped(log, config.drainTimeout);
-  stopping = true;
-  log.info({ signal, drainMs: config.drainTimeout }, 'draining');
-  server.close();
-  for (const socket of waiting.splice(0)) socket.destroy();
-  await Promise.all(workers.map((worker) => drain(worker)));
-  await drain(keeper);
-  log.info('stopped');
-  process.exit(EXIT.done);
+  return { host: at.host, port: bound !== null && typeof bound === 'object' ? bound.port : at.port };
 }
 
-function child(name: string): Child {
-  return { name, process: null, ready: false, startedAt: 0, failures: 0, pending: new Map() };
+function child(name: string, module: string, env: Readonly<Record<string, string>>): Child {
+  return { name, module, env, process: null, ready: false, startedAt: 0, failures: 0, pending: new Map() };
 }
 
-function drain(target: Child): Promise<void> {
+function drainChild(target: Child): Promise<void> {
   return new Promise((resolve) => {
     const running = target.process;
     if (running === null || running.exitCode !== null || running.signalCode !== null) return resolve();

@@ -18,6 +18,7 @@ const HEADERS_MS = 10_000;
 const KEEP_ALIVE_MS = 60_000;
 const CONNECTIONS_CHECK_MS = 1_000;
 const HEADER_BYTES_MAX = 16 * 1024;
+const REFUSAL = 'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 
 const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
@@ -32,6 +33,7 @@ const server = new Server({
   mode: spec.mode,
   reader,
   keeper: new ReadClient(),
+  origin,
   pass: new Pass({ origin, tally }),
   tally,
   clock: systemClock,
@@ -78,6 +80,11 @@ function take(number: number, socket: Socket | undefined): void {
   tell({ kind: 'taken', number });
   // The player hung up on the way here.
   if (socket === undefined) return;
+  if (sockets.size >= spec.connectionsMax) {
+    tally.add('larder_faults_total', 1, { code: 'overloaded' });
+    socket.on('error', () => undefined).end(REFUSAL, () => socket.destroy());
+    return;
+  }
   sockets.add(socket);
   socket.on('close', () => sockets.delete(socket));
   http.emit('connection', socket);

@@ -146,16 +146,21 @@ export function createService(deps: ServiceDeps): Service {
 }
 
 function mount(app: FastifyInstance, spec: Route, deps: ServiceDeps): void {
+  const { roles } = spec;
+  const callers = new WeakMap<FastifyRequest, Caller>();
   app.route({
     method: spec.method,
     url: spec.path,
+    // Before the body is read: nobody unknown makes a service parse megabytes.
+    onRequest: async (request) => {
+      if (roles !== null) callers.set(request, admit(roles, deps, request));
+    },
     handler: async (request, reply) => {
-      const caller = spec.roles === null ? null : admit(spec.roles, deps, request);
       return spec.run({
         params: check(spec.params, request.params, 'path') as never,
         query: check(spec.query, request.query, 'query') as never,
         body: check(spec.body, request.body, 'body') as never,
-        caller,
+        caller: callers.get(request) ?? null,
         address: plainAddress(request.ip),
         request,
         reply,
