@@ -24,7 +24,7 @@ export function field(answer: Answer, name: string): string | null {
 /** One connection. Answers are read in order; `method` decides the framing of each. */
 export class Wire {
   readonly socket: Socket;
-  #input = Buffer.alloc(0);
+  #input: Buffer = Buffer.alloc(0);
   #ended = false;
   #wake: () => void = () => undefined;
 
@@ -53,6 +53,11 @@ export class Wire {
   send(text: string | Buffer): this {
     this.socket.write(typeof text === 'string' ? Buffer.from(text, 'latin1') : text);
     return this;
+  }
+
+  /** Whether the peer has closed. */
+  get ended(): boolean {
+    return this.#ended;
   }
 
   /** Bytes received and not yet read as part of an answer. */
@@ -87,7 +92,10 @@ export class Wire {
       }
       await this.#more();
     }
-    const [line, ...rest] = this.#take(end + 4).toString('latin1').slice(0, -4).split('\r\n');
+    const [line, ...rest] = this.#take(end + 4)
+      .toString('latin1')
+      .slice(0, -4)
+      .split('\r\n');
     const start = /^(HTTP\/1\.[01]) (\d{3}) [\t\x20-\x7e\x80-\xff]*$/.exec(line!);
     if (start === null) throw new Error(`not a status line: ${JSON.stringify(line)}`);
     const fields = rest.map((text) => {
@@ -142,7 +150,9 @@ export class Wire {
       if (this.#ended) return null;
       await this.#more();
     }
-    return this.#take(end + 2).toString('latin1').slice(0, -2);
+    return this.#take(end + 2)
+      .toString('latin1')
+      .slice(0, -2);
   }
 
   #take(bytes: number): Buffer {
@@ -170,7 +180,9 @@ export interface Ask {
 }
 
 export function requestText(ask: Ask): string {
-  return [`${ask.method ?? 'GET'} ${ask.path} HTTP/1.1`, 'Host: larder.test', ...(ask.lines ?? []), '', ''].join('\r\n');
+  return [`${ask.method ?? 'GET'} ${ask.path} HTTP/1.1`, 'Host: larder.test', ...(ask.lines ?? []), '', ''].join(
+    '\r\n',
+  );
 }
 
 /** One request on a connection of its own; throws if anything follows the answer. */
