@@ -1,5 +1,6 @@
 // Begins runs: looks at the fleet, plans, records, and has steering hand each appliance the order to pull its plan.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Fleet, FleetAppliance } from '../protocol/decision.ts';
 import { Fault } from '../protocol/faults.ts';
 import { holdingOf, PROTOCOL_VERSION } from '../protocol/ids.ts';
@@ -37,6 +38,7 @@ export class Dispatcher {
   readonly #deps: DispatcherDeps;
   readonly #serially = serially();
   readonly #ordering = new Set<Promise<void>>();
+  readonly #stop = new AbortController();
 
   constructor(deps: DispatcherDeps) {
     this.#deps = deps;
@@ -82,8 +84,9 @@ export class Dispatcher {
     });
   }
 
-  /** Waits for orders on their way. */
-  async settled(): Promise<void> {
+  /** Gives up the orders on their way: `recall` gives them after the restart. */
+  async close(): Promise<void> {
+    this.#stop.abort();
     await Promise.allSettled(this.#ordering);
   }
 
@@ -206,16 +209,18 @@ export class Dispatcher {
 
   async #sendOrder(appliance: string, run: string): Promise<void> {
     const { steering, metrics, log } = this.#deps;
+    const { signal } = this.#stop;
     for (let attempt = 1; attempt <= ORDER_ATTEMPTS; attempt += 1) {
       try {
-        await steering.orderFill(appliance, run);
+        await steering.orderFill(appliance, run, signal);
         metrics.add('larder_fill_orders_total', 1, { outcome: 'given' });
         return;
       } catch (error) {
+        if (signal.aborted) return;
         if (attempt === ORDER_ATTEMPTS) {
           metrics.add('larder_fill_orders_total', 1, { outcome: 'failed' });
           log.warn({ appliance, run, err: error }, 'order not given; the appliance will find its plan by itself');
-        } else await new Promise((resolve) => setTimeout(resolve, ORDER_BACKOFF_MS));
+        } else await sleep(ORDER_BACKOFF_MS, undefined, { signal }).catch(() => undefined);
       }
     }
   }

@@ -126,7 +126,8 @@ async function readAssets({ task, deps, shape, reader, read, known }: Fetching):
       `${task.path} names ${shape.assets.length} assets; a title has at most ${TITLE_ASSETS_MAX}`,
     );
   tally.assetsTotal = shape.assets.length;
-  const places = new Map(shape.references.map((reference) => [reference.path, reference.place]));
+  // The first place of several: the map keeps the last that it is given.
+  const places = new Map(shape.references.toReversed().map(({ path, place }) => [path, place]));
   const assets: CatalogAsset[] = [];
   const queue = [...shape.assets.entries()].reverse();
   const fetchOne = async (path: string): Promise<Asset> => {

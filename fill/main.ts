@@ -88,7 +88,7 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
       await service.close();
       await scheduler.stop();
       await imports.close();
-      await dispatcher.settled();
+      await dispatcher.close();
       await state.close();
     },
   };

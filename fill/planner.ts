@@ -15,6 +15,13 @@ export const REPLICAS = 2;
 export const KEEP_FACTOR = 1.25;
 export const KEEP_MARGIN = 0.02;
 
+/**
+ * What a rendition takes on an appliance's disk beyond its bytes, at most: a head and the rounding to whole pages per asset,
+ * and a head per MiB. Planning without it would fill a disk of small segments further than they fit.
+ */
+export const ALLOWANCE_PER_ASSET_BYTES = 8192;
+export const ALLOWANCE_PER_MIB_BYTES = 4096;
+
 export interface PlanAppliance {
   readonly id: string;
   readonly planBytes: number;
@@ -91,7 +98,6 @@ export function planAsked(input: AskedInput): AppliancePlan[] {
 /** One rendition with the manifest that goes with it. */
 interface Unit {
   readonly holding: string;
-  readonly bytes: number;
   readonly title: PlanTitle;
   readonly rendition: Rendition;
   readonly manifest: Rendition | null;
@@ -141,9 +147,13 @@ function unitsOf(input: SiteInput, titles: readonly PlanTitle[], only: ReadonlyS
       .map(({ rendition, holding }) => {
         const score = input.score.get(holding) ?? 0;
         const reason = first ? 'pinned' : score > 0 ? `popularity ${score.toFixed(2)}` : 'no demand yet, room is free';
-        return { holding, bytes: rendition.bytes, title, rendition, manifest, first, score, reason };
+        return { holding, title, rendition, manifest, first, score, reason };
       });
   });
+}
+
+function storedBytes({ bytes, assets }: Rendition): number {
+  return bytes + assets * ALLOWANCE_PER_ASSET_BYTES + Math.ceil(bytes / 2 ** 20) * ALLOWANCE_PER_MIB_BYTES;
 }
 
 const KIND_ORDER: Readonly<Record<Rendition['kind'], number>> = { manifest: 0, audio: 1, text: 2, video: 3, iframe: 4 };
@@ -164,7 +174,7 @@ function candidates(units: readonly Unit[], desk: Desk): Candidate[] {
       b.unit.title.revision - a.unit.title.revision ||
       compare(a.unit.title.id, b.unit.title.id) ||
       KIND_ORDER[a.unit.rendition.kind] - KIND_ORDER[b.unit.rendition.kind] ||
-      a.unit.bytes - b.unit.bytes ||
+      a.unit.rendition.bytes - b.unit.rendition.bytes ||
       compare(a.unit.holding, b.unit.holding) ||
       a.rank - b.rank,
   );
@@ -182,7 +192,8 @@ function place(wanted: readonly Candidate[], desk: Desk, limit: { readonly copie
     if (shelf.put(unit)) count(unit.holding);
   }
   return wanted.every(({ unit }) => {
-    const able = desk.shelves.filter((shelf) => shelf.appliance.planBytes >= unit.bytes + (unit.manifest?.bytes ?? 0));
+    const needed = storedBytes(unit.rendition) + (unit.manifest === null ? 0 : storedBytes(unit.manifest));
+    const able = desk.shelves.filter((shelf) => shelf.appliance.planBytes >= needed);
     return copies.get(unit.holding)! >= Math.min(limit.copies, able.length);
   });
 }
@@ -208,13 +219,18 @@ class Shelf {
   /** False where disk or time do not suffice. */
   put(unit: Unit): boolean {
     if (this.has(unit.holding)) return true;
-    const items = this.#withManifest(unit);
-    const bytes = sum(items.map((item) => item.bytes));
-    const fetched = sum(items.filter((item) => !this.appliance.held.has(item.holding)).map((item) => item.bytes));
-    if (bytes > this.#roomBytes || fetched > this.#fetchBytes) return false;
-    this.#roomBytes -= bytes;
-    this.#fetchBytes -= fetched;
-    for (const item of items) this.#items.set(item.holding, item);
+    const renditions = this.#withManifest(unit);
+    const fetched = renditions.filter((r) => !this.appliance.held.has(holdingOf(unit.title.id, r.id)));
+    const roomBytes = sum(renditions.map(storedBytes));
+    const fetchBytes = sum(fetched.map((r) => r.bytes));
+    if (roomBytes > this.#roomBytes || fetchBytes > this.#fetchBytes) return false;
+    this.#roomBytes -= roomBytes;
+    this.#fetchBytes -= fetchBytes;
+    for (const { id, bytes, kind } of renditions) {
+      const holding = holdingOf(unit.title.id, id);
+      const reason = kind === 'manifest' ? `manifest of ${unit.title.id}` : unit.reason;
+      this.#items.set(holding, { holding, revision: unit.title.revision, bytes, reason });
+    }
     return true;
   }
 
@@ -234,13 +250,8 @@ class Shelf {
     };
   }
 
-  #withManifest(unit: Unit): FillItem[] {
-    const { title, manifest } = unit;
-    const item = { holding: unit.holding, revision: title.revision, bytes: unit.bytes, reason: unit.reason };
-    if (manifest === null) return [item];
-    const holding = holdingOf(title.id, manifest.id);
-    if (this.has(holding)) return [item];
-    return [{ holding, revision: title.revision, bytes: manifest.bytes, reason: `manifest of ${title.id}` }, item];
+  #withManifest({ title, rendition, manifest }: Unit): Rendition[] {
+    return manifest === null || this.has(holdingOf(title.id, manifest.id)) ? [rendition] : [manifest, rendition];
   }
 }
 

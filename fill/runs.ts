@@ -177,8 +177,9 @@ export class Runs {
     if (part === undefined)
       throw new Fault('not_found', `appliance ${report.appliance} takes no part in run ${report.run}`);
     const plan = this.#plans.get(report.appliance);
+    // An appliance still at an older plan is alive, and comes to the one in force when it is through.
+    if (plan !== undefined) this.#hear(plan.run, report.appliance);
     if (record.run.state !== 'running' || part.superseded || plan?.id !== report.plan) return record.run;
-    this.#hear(report.run, report.appliance);
     return this.#save(withProgress(record, report));
   }
 

@@ -61,7 +61,7 @@ export class SteeringClient {
     }
   }
 
-  async orderFill(appliance: string, run: string): Promise<void> {
+  async orderFill(appliance: string, run: string, signal: AbortSignal): Promise<void> {
     await call({
       url: `${this.#deps.url}/v1/appliances/${encodeURIComponent(appliance)}/orders`,
       method: 'POST',
@@ -69,6 +69,7 @@ export class SteeringClient {
       token: this.#deps.token,
       answer: z.looseObject({}),
       timeoutMs: ORDER_TIMEOUT_MS,
+      signal,
     });
   }
 
