@@ -2,6 +2,7 @@
 // Ctrl-C.
 
 import { relative, join } from 'node:path';
+import { Fault } from '../protocol/faults.ts';
 import { formatDuration } from '../protocol/units.ts';
 import { packageRoot } from '../runtime/paths.ts';
 import { createDemoControl, type Action, type Controlled } from './demo-control.ts';
@@ -18,6 +19,7 @@ import { lookOf, paint, type Look } from './terminal.ts';
 /** Slow enough to be watched: the sample titles then take a few seconds. */
 const FILL_RATE = '40Mb/s';
 const WATCH_MS = 1_000;
+const RESTARTS_MAX = 10;
 
 export function runDemo(flags: { readonly port: number | null; readonly keep: boolean }): Promise<number> {
   return onStage({ port: flags.port, keep: flags.keep, fillRate: FILL_RATE, ports: 'usual' }, show);
@@ -52,13 +54,29 @@ async function show(fleet: DemoFleet): Promise<number> {
   }
 }
 
-/** Until a service ends by itself, which no button of the page can do. Ctrl-C ends it from outside. */
-async function watch(fleet: DemoFleet): Promise<number> {
+/**
+ * Until Ctrl-C, which comes from outside. An appliance that somebody kills by hand stays down, as in the story that the
+ * page tells; a service is started again, because no button could.
+ */
+async function watch(fleet: DemoFleet): Promise<never> {
+  const told = new Set<number>();
+  let restarts = 0;
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
-    const lost = fleet.processes.find((child) => child.crashed);
-    if (lost !== undefined)
-      throw new Error(`${lost.spec.name} ended by itself; the end of its log:\n${lost.logTail()}`);
+    for (const child of fleet.processes.filter((candidate) => candidate.crashed)) {
+      const { name } = child.spec;
+      const group = child.groups.at(-1)!;
+      if (told.has(group)) continue;
+      told.add(group);
+      if (APPLIANCES.some((row) => row.id === name)) {
+        process.stdout.write(`${name} has ended; the page can start it again.\n`);
+        continue;
+      }
+      restarts += 1;
+      if (restarts > RESTARTS_MAX) throw new Fault('internal', `${name} keeps ending:\n${child.logTail()}`);
+      process.stdout.write(`${name} has ended and is started again; the end of its log:\n${child.logTail()}\n`);
+      await child.start();
+    }
   }
 }
 
