@@ -1,3 +1,5 @@
+// Which files are tests, and how long one may take before it counts as hung.
+
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({

@@ -63,12 +63,6 @@ export const FAULTS = {
     retry: 'never',
     help: 'The range lies outside the asset or is malformed.',
   },
-  headers_too_large: {
-    status: 431,
-    blame: 'client',
-    retry: 'never',
-    help: 'Send fewer or shorter header fields; the limit is 16 KiB.',
-  },
   body_invalid: {
     status: 422,
     blame: 'client',
@@ -112,7 +106,6 @@ export const FAULTS = {
     retry: 'elsewhere',
     help: 'The appliance is going away; use the next pathway.',
   },
-  not_ready: { status: 503, blame: 'larder', retry: 'same', help: 'The service is still starting.' },
   origin_unreachable: {
     status: 502,
     blame: 'origin',
