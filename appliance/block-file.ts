@@ -2,7 +2,7 @@
 // The index can be lost and made again from these files alone. A name appears only by rename, so a file is whole or absent;
 // each 256 KiB of payload has a crc32, checked when it is first read.
 
-import { constants, closeSync, openSync, readSync, type Stats } from 'node:fs';
+import { constants, closeSync, openSync, readSync } from 'node:fs';
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
@@ -92,7 +92,7 @@ export async function readBlock(path: string): Promise<{ readonly head: BlockHea
   const file = await openForReading(path);
   if (file === null) return null;
   try {
-    const { size } = (await file.stat()) as Stats;
+    const { size } = await file.stat();
     const data = Buffer.allocUnsafe(Math.min(size, HEAD_BYTES + BLOCK_BYTES));
     const { bytesRead } = await file.read(data, 0, data.length, 0);
     const head = decodeHead(data.subarray(0, Math.min(bytesRead, HEAD_BYTES)), path);

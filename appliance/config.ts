@@ -97,8 +97,7 @@ function parsePosition(text: string): Position {
 
 function parseZone(text: string): string {
   try {
-    new Intl.DateTimeFormat('en', { timeZone: text });
-    return text;
+    return new Intl.DateTimeFormat('en', { timeZone: text }).format(0) && text;
   } catch {
     throw new Error('an IANA time zone such as Europe/Berlin');
   }

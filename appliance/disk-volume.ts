@@ -4,31 +4,18 @@
 // one". At start only intents are looked at, and the file itself says which of the two states it is in. A lost index is
 // made again from the heads of the block files.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, renameSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Level } from 'level';
-import { Fault, isFault } from '../protocol/faults.ts';
+import type { Level } from 'level';
+import { Fault } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
-import {
-  BLOCK_BYTES,
-  blockBytes,
-  blockCount,
-  chunkCrcs,
-  readBlock,
-  readHead,
-  writeBlock,
-  type BlockHead,
-} from './block-file.ts';
+import { blockBytes, blockCount, chunkCrcs, readBlock, readHead, writeBlock, type BlockHead } from './block-file.ts';
+import { blockFiles, blockPath, directoryBytes, diskFault, openIndex, prepareDirectory } from './volume-directory.ts';
 import { Bitmap, type AssetMeta, type Entry, type Volume } from './store.ts';
 
-const LAYOUT = { layout: 1, blockBytes: BLOCK_BYTES };
-const FANOUT = 256;
 const FLUSH_MS = 25;
-const LOCK_RETRIES = 100;
-const LOCK_RETRY_MS = 100;
 const INDEX_MEASURE_MS = 1_000;
-const WRITE_BUFFER_BYTES = 2 ** 20;
 
 interface StoredRecord {
   readonly key: string;
@@ -42,15 +29,11 @@ interface StoredRecord {
 
 type Batch = ({ type: 'put'; key: string; value: string } | { type: 'del'; key: string })[];
 
-/** File of a block; workers derive it from what the storekeeper tells them. */
-export const blockPath = (directory: string, id: number, number: number): string =>
-  join(directory, 'blocks', (id % FANOUT).toString(16).padStart(2, '0'), `${id.toString(36)}.${number}`);
-
 export class DiskVolume implements Volume {
   readonly number: number;
   readonly directory: string;
   readonly #log: Log;
-  readonly #index: Level<string, string>;
+  readonly #index: Level;
   readonly #entries = new Map<number, Entry>();
   readonly #dirty = new Set<Entry>();
   #settled: string[] = [];
@@ -60,7 +43,7 @@ export class DiskVolume implements Volume {
   #indexBytes = 0;
   #measuredAt = Number.NEGATIVE_INFINITY;
 
-  private constructor(spec: { number: number; directory: string; log: Log; index: Level<string, string> }) {
+  private constructor(spec: { number: number; directory: string; log: Log; index: Level }) {
     this.number = spec.number;
     this.directory = spec.directory;
     this.#log = spec.log;
@@ -348,81 +331,4 @@ function headOrNull(path: string): BlockHead | null {
   } catch {
     return null;
   }
-}
-
-function prepareDirectory(directory: string): void {
-  try {
-    mkdirSync(join(directory, 'blocks'), { recursive: true, mode: 0o700 });
-    const file = join(directory, 'larder-store.json');
-    if (existsSync(file)) {
-      const found = JSON.parse(readFileSync(file, 'utf8')) as typeof LAYOUT;
-      if (found.layout !== LAYOUT.layout || found.blockBytes !== LAYOUT.blockBytes) {
-        throw new Fault(
-          'store_mismatch',
-          `${directory} has layout ${found.layout} with blocks of ${found.blockBytes} bytes; this version reads layout ${LAYOUT.layout} with ${LAYOUT.blockBytes}`,
-        );
-      }
-      return;
-    }
-    if (!blockFiles(directory).next().done)
-      throw new Fault('store_mismatch', `${directory} has blocks but no larder-store.json`);
-    for (let at = 0; at < FANOUT; at += 1)
-      mkdirSync(join(directory, 'blocks', at.toString(16).padStart(2, '0')), { recursive: true, mode: 0o700 });
-    writeFileSync(`${file}.tmp`, `${JSON.stringify(LAYOUT)}\n`, { flush: true });
-    renameSync(`${file}.tmp`, file);
-  } catch (error) {
-    throw diskFault(error, directory);
-  }
-}
-
-/** A predecessor may still be closing; an index that cannot be opened otherwise is set aside and rebuilt. */
-async function openIndex(directory: string, log: Log): Promise<Level<string, string>> {
-  const path = join(directory, 'index');
-  for (let attempt = 0; ; attempt += 1) {
-    const index = new Level<string, string>(path, {
-      valueEncoding: 'utf8',
-      writeBufferSize: WRITE_BUFFER_BYTES,
-      maxFileSize: WRITE_BUFFER_BYTES,
-    } as never);
-    try {
-      await index.open();
-      return index;
-    } catch (error) {
-      const cause = (error as { cause?: NodeJS.ErrnoException }).cause;
-      if (cause?.code !== 'LEVEL_LOCKED') {
-        if (attempt > LOCK_RETRIES || !/corrupt|missing|checksum/i.test(String(cause?.message)))
-          throw diskFault(cause ?? error, path);
-        log.error({ err: cause, path }, 'index cannot be read, rebuilding it from block files');
-        rmSync(path, { recursive: true, force: true });
-        attempt = LOCK_RETRIES;
-      } else if (attempt >= LOCK_RETRIES)
-        throw new Fault('store_locked', `${directory} is in use by another process`, { cause: error });
-      else await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
-    }
-  }
-}
-
-function* blockFiles(directory: string): Generator<string> {
-  for (const fan of readdirSync(join(directory, 'blocks'))) {
-    for (const name of readdirSync(join(directory, 'blocks', fan))) yield join(directory, 'blocks', fan, name);
-  }
-}
-
-function directoryBytes(path: string): number {
-  let bytes = 0;
-  for (const name of readdirSync(path)) {
-    try {
-      bytes += statSync(join(path, name)).size;
-    } catch {
-      // Compaction removed it between the two calls.
-    }
-  }
-  return bytes;
-}
-
-function diskFault(error: unknown, path: string): Fault {
-  if (isFault(error)) return error;
-  const code = (error as NodeJS.ErrnoException).code ?? (error as { cause?: NodeJS.ErrnoException }).cause?.code;
-  const full = code === 'ENOSPC' || code === 'EDQUOT';
-  return new Fault(full ? 'disk_full' : 'disk_failed', `${path}: ${(error as Error).message}`, { cause: error });
 }

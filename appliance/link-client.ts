@@ -30,7 +30,7 @@ export class ReadClient {
     headersTimeout: 60_000,
     bodyTimeout: 60_000,
     maxHeaderSize: 32 * 1024,
-  } as Pool.Options);
+  });
 
   /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
   async read(ask: Ask): Promise<Answer> {

@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES, type BlockHead } from './block-file.ts';
-import { blockPath } from './disk-volume.ts';
+import { blockPath } from './volume-directory.ts';
 import type { AssetView } from './link.ts';
 
 /** One read, one write to the socket: 256 KiB lost a third of the speed at 1 MiB. */

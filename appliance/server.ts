@@ -121,7 +121,7 @@ export class Server {
       asset,
       selection: selection!,
       ranges: bytes,
-      opening: usable ? opening!.answer : null,
+      opening: usable ? opening.answer : null,
       outcome: known === 'hit' ? await this.#outcome(asset, bytes) : known,
     });
   }

@@ -2,7 +2,7 @@
 
 import { request, type Dispatcher } from 'undici';
 import type { z } from 'zod';
-import { Fault, FAULTS, type FaultBody, type FaultCode } from '../protocol/faults.ts';
+import { Fault, FAULTS, type FaultBody } from '../protocol/faults.ts';
 
 export const CALL_TIMEOUT_MS = 10_000;
 export const ANSWER_BYTES_MAX = 64 * 2 ** 20;
@@ -79,7 +79,7 @@ function faultFrom(status: number, json: unknown, url: string): Fault {
   const body = json as FaultBody | null;
   const code = body?.error?.code;
   if (code !== undefined && code in FAULTS)
-    return new Fault(code as FaultCode, body!.error.message, { detail: { ...body!.error.detail } });
+    return new Fault(code, body!.error.message, { detail: { ...body!.error.detail } });
   return new Fault('peer_invalid', `${url} answered ${status}`);
 }
 

@@ -84,7 +84,7 @@ export const option = {
   /** A value of another shape: `parse` throws an Error whose message completes "must be". */
   custom: <T>(spec: Spec & { placeholder: string; parse: (text: string) => T }): Option<T> =>
     make(spec, spec.placeholder, spec.parse),
-  optional: <T>(inner: Option<T>): Option<T | null> => ({ ...inner, optional: true }) as Option<T | null>,
+  optional: <T>(inner: Option<T>): Option<T | null> => ({ ...inner, optional: true }),
   /** Repeated flag, YAML list, commas in the environment. */
   list: <T>(inner: Option<T>): Option<readonly T[]> => ({ ...inner, list: true }) as unknown as Option<readonly T[]>,
 } as const;
@@ -153,7 +153,7 @@ function firstGiven(
   if (inFile !== undefined && inFile !== null) {
     return {
       source: `${kebab(key)} in ${sources.file}`,
-      texts: Array.isArray(inFile) ? inFile.map(String) : [String(inFile)],
+      texts: [inFile].flat().map((value) => String(value as string | number | boolean)),
     };
   }
   if (spec.fallback === undefined) return null;

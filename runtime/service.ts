@@ -70,7 +70,7 @@ export function route<
     body: spec.body ?? z.unknown(),
     answer: spec.answer ?? null,
     faults: spec.faults ?? [],
-    run: spec.run as Route['run'],
+    run: spec.run,
   };
 }
 

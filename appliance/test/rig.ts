@@ -136,8 +136,9 @@ export class RunningAppliance {
     return `http://127.0.0.1:${this.port}`;
   }
 
+  /** Where the storekeeper of the moment listens: one that was killed may come back at another port. */
   get admin(): string {
-    return `http://127.0.0.1:${this.adminPort}`;
+    return `http://127.0.0.1:${portOf(this.#lines().findLast((line) => line['msg'] === 'listening'))}`;
   }
 
   get token(): string {

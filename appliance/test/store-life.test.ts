@@ -81,9 +81,7 @@ test('a damaged block is never served: it is found out, fetched again and counte
   }
   await appliance.start();
   expect((await get('/film')).equals(film)).toBe(true);
-  const metrics = await (
-    await fetch(`${appliance.admin}/metrics`, { headers: { authorization: `Bearer ${appliance.token}` } })
-  ).text();
+  const metrics = await metricsOf(appliance);
   expect(metrics).toMatch(/larder_fallback_total\{name="block_damaged_refetch"\} [1-9]/);
   expect(metrics).toMatch(/larder_blocks_discarded_total [1-9]/);
 });
@@ -141,7 +139,7 @@ test('a store of another layout refuses to start and says what to do', async () 
   expect(appliance.log).toMatch(/layout 9.*\n.*empty --store directory/);
 });
 
-test('after the storekeeper is killed hits go on, misses pass to the origin, and within seconds it stores again', async () => {
+test('after the storekeeper is killed hits go on, misses pass to the origin (storekeeper_down_origin), and within seconds it stores again', async () => {
   const { appliance, origin } = await rig();
   const film = origin.put('/film', noise(2 * MB));
   const other = origin.put('/other', noise(2 * MB, 9));
@@ -156,4 +154,27 @@ test('after the storekeeper is killed hits go on, misses pass to the origin, and
     expect((await get('/other')).equals(other)).toBe(true);
     return stored() === 4;
   });
+  await appliance.until(async () =>
+    /larder_fallback_total\{name="storekeeper_down_origin"\} [1-9]/.test(await metricsOf(appliance)),
+  );
 });
+
+test('a cold answer that is under way when the storekeeper is killed ends whole', async () => {
+  const { appliance, origin } = await rig();
+  const film = origin.put('/film', noise(48 * MB));
+  const response = await fetch(`${appliance.url}/film`);
+  const reader = response.body!.getReader();
+  const first = await reader.read();
+  const { storekeeper } = await appliance.pids();
+  process.kill(storekeeper, 'SIGKILL');
+  const chunks = [Buffer.from(first.value)];
+  for (let step = await reader.read(); !step.done; step = await reader.read()) chunks.push(Buffer.from(step.value));
+  expect(Buffer.concat(chunks).equals(film)).toBe(true);
+});
+
+const metricsOf = async (appliance: RunningAppliance): Promise<string> => {
+  const response = await fetch(`${appliance.admin}/metrics`, {
+    headers: { authorization: `Bearer ${appliance.token}` },
+  }).catch(() => null);
+  return response === null ? '' : response.text();
+};

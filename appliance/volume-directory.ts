@@ -1,0 +1,100 @@
+// The directory of a volume: its layout on disk, its index database, and what the disk says when something fails.
+//
+//   larder-store.json   layout version and block size
+//   index/              level database, see disk-volume.ts
+//   blocks/<xx>/<id>.<n>  block files; xx is the id modulo 256 in hexadecimal, id in base 36
+
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Level } from 'level';
+import { Fault, isFault } from '../protocol/faults.ts';
+import type { Log } from '../runtime/log.ts';
+import { BLOCK_BYTES } from './block-file.ts';
+
+/** Versioned: another layout or block size is refused, never guessed at. */
+const LAYOUT = { layout: 1, blockBytes: BLOCK_BYTES };
+const FANOUT = 256;
+const LOCK_RETRIES = 100;
+const LOCK_RETRY_MS = 100;
+const WRITE_BUFFER_BYTES = 2 ** 20;
+
+/** File of a block; workers derive it from what the storekeeper tells them. */
+export const blockPath = (directory: string, id: number, number: number): string =>
+  join(directory, 'blocks', (id % FANOUT).toString(16).padStart(2, '0'), `${id.toString(36)}.${number}`);
+
+export function prepareDirectory(directory: string): void {
+  try {
+    mkdirSync(join(directory, 'blocks'), { recursive: true, mode: 0o700 });
+    const file = join(directory, 'larder-store.json');
+    if (existsSync(file)) {
+      const found = JSON.parse(readFileSync(file, 'utf8')) as typeof LAYOUT;
+      if (found.layout !== LAYOUT.layout || found.blockBytes !== LAYOUT.blockBytes) {
+        throw new Fault(
+          'store_mismatch',
+          `${directory} has layout ${found.layout} with blocks of ${found.blockBytes} bytes; this version reads layout ${LAYOUT.layout} with ${LAYOUT.blockBytes}`,
+        );
+      }
+      return;
+    }
+    if (!blockFiles(directory).next().done)
+      throw new Fault('store_mismatch', `${directory} has blocks but no larder-store.json`);
+    for (let at = 0; at < FANOUT; at += 1)
+      mkdirSync(join(directory, 'blocks', at.toString(16).padStart(2, '0')), { recursive: true, mode: 0o700 });
+    writeFileSync(`${file}.tmp`, `${JSON.stringify(LAYOUT)}\n`, { flush: true });
+    renameSync(`${file}.tmp`, file);
+  } catch (error) {
+    throw diskFault(error, directory);
+  }
+}
+
+/** A predecessor may still be closing; an index that cannot be opened otherwise is set aside and rebuilt. */
+export async function openIndex(directory: string, log: Log): Promise<Level> {
+  const path = join(directory, 'index');
+  for (let attempt = 0; ; attempt += 1) {
+    const index = new Level<string>(path, {
+      valueEncoding: 'utf8',
+      writeBufferSize: WRITE_BUFFER_BYTES,
+      maxFileSize: WRITE_BUFFER_BYTES,
+    });
+    try {
+      await index.open();
+      return index;
+    } catch (error) {
+      const cause = (error as { cause?: NodeJS.ErrnoException }).cause;
+      if (cause?.code !== 'LEVEL_LOCKED') {
+        if (attempt > LOCK_RETRIES || !/corrupt|missing|checksum/i.test(String(cause?.message)))
+          throw diskFault(cause ?? error, path);
+        log.error({ err: cause, path }, 'index cannot be read, rebuilding it from block files');
+        rmSync(path, { recursive: true, force: true });
+        attempt = LOCK_RETRIES;
+      } else if (attempt >= LOCK_RETRIES)
+        throw new Fault('store_locked', `${directory} is in use by another process`, { cause: error });
+      else await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+    }
+  }
+}
+
+export function* blockFiles(directory: string): Generator<string> {
+  for (const fan of readdirSync(join(directory, 'blocks'))) {
+    for (const name of readdirSync(join(directory, 'blocks', fan))) yield join(directory, 'blocks', fan, name);
+  }
+}
+
+export function directoryBytes(path: string): number {
+  let bytes = 0;
+  for (const name of readdirSync(path)) {
+    try {
+      bytes += statSync(join(path, name)).size;
+    } catch {
+      // Compaction removed it between the two calls.
+    }
+  }
+  return bytes;
+}
+
+export function diskFault(error: unknown, path: string): Fault {
+  if (isFault(error)) return error;
+  const code = (error as NodeJS.ErrnoException).code ?? (error as { cause?: NodeJS.ErrnoException }).cause?.code;
+  const full = code === 'ENOSPC' || code === 'EDQUOT';
+  return new Fault(full ? 'disk_full' : 'disk_failed', `${path}: ${(error as Error).message}`, { cause: error });
+}
