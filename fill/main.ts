@@ -22,6 +22,8 @@ import { Watcher } from './watcher.ts';
 
 export interface RunningFill {
   readonly at: HostPort;
+  /** Looks for open windows now, as it does each minute. */
+  tick(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -84,6 +86,7 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
   dispatcher.recall();
   return {
     at,
+    tick: () => scheduler.round(),
     close: async () => {
       await service.close();
       await scheduler.stop();

@@ -58,12 +58,12 @@ export class Scheduler {
   }
 
   start(): void {
-    this.#cron = schedule('* * * * *', () => this.#queue(() => this.tick()));
+    this.#cron = schedule('* * * * *', () => this.round());
     this.#watch = setInterval(() => {
       // A round may wait for steering; the next is skipped rather than queued behind it.
       if (this.#waiting === 0) void this.#queue(() => this.#deps.watcher.look());
     }, WATCH_EVERY_MS);
-    void this.#queue(() => this.tick());
+    void this.round();
   }
 
   async stop(): Promise<void> {
@@ -72,7 +72,12 @@ export class Scheduler {
     await this.#busy;
   }
 
-  async tick(): Promise<void> {
+  /** What cron does each minute. Resolves when it is through, also where it failed. */
+  round(): Promise<void> {
+    return this.#queue(() => this.#tick());
+  }
+
+  async #tick(): Promise<void> {
     const { steering, clock, runs, dispatcher, jitterMs } = this.#deps;
     const fleet = await steering.fleet();
     const appliances = fillable(fleet, null);

@@ -151,5 +151,5 @@ test('a state of another layout is refused', async () => {
     code: 'store_mismatch',
     message: expect.stringContaining('layout 99'),
   });
-  state = await openState(mkdtempSync(join(tmpdir(), 'larder-catalog-')));
+  state = await openState(join(directory, 'another'));
 });

@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { importAccepted, importProgress } from '../../protocol/answers.ts';
 import { run, type Run } from '../../protocol/plan.ts';
 import { ensureFleetKey, issueToken, type Role } from '../../runtime/auth.ts';
@@ -63,6 +63,7 @@ export class Rig {
       origin: this.originUrl,
       steering: this.steeringUrl,
       fleetKey: join(this.directory, 'fleet.key'),
+      windowJitter: '0s',
       ...more,
     };
     const config = resolveConfig(FILL_TABLE, { file: null, env: {}, flags });

@@ -235,10 +235,9 @@ describe('a fill window', () => {
     for (const id of ['north-1', 'north-2']) rig.fleet.change(id, nightly);
     rig.fleet.change('south-1', { ...nightly, timeZone: 'Asia/Kolkata' });
   };
-  /** Sets the clock and starts the service again: its first act is a tick. */
   const at = async (iso: string): Promise<void> => {
     rig.clock.shiftMs += Date.parse(iso) - rig.clock.now();
-    await rig.reopen({ windowJitter: '1ms' });
+    await rig.fill!.tick();
   };
   const runs = async (): Promise<unknown[]> => (await rig.ask('/v1/runs', runList)).runs;
 
@@ -259,6 +258,8 @@ describe('a fill window', () => {
     expect(plan).toMatchObject({ closesAt: '2026-05-06T06:00:00.000Z', rateBitsPerSecond: 8_000_000 });
     await rig.fleet.carryOut(rig.url, 'north-2');
     for (const time of ['02:02', '03:00', '05:59']) await at(`2026-05-06T${time}:00Z`);
+    await rig.reopen();
+    await at('2026-05-06T05:59:30Z');
     expect(await runs()).toHaveLength(2);
     await at('2026-05-07T02:01:00Z');
     await expect.poll(runs).toMatchObject([{ site: 'north' }, {}, {}]);
