@@ -6,7 +6,7 @@ import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command
 import { option } from '../runtime/config.ts';
 import { orderState } from './appliance-order.ts';
 import { say, servicesOf } from './ask.ts';
-import { instantFlag } from './instant.ts';
+import { formatInstant, instantFlag } from './instant.ts';
 
 const TABLE = {
   for: option.optional(option.duration({ doc: 'Resume by itself after this long' })),
@@ -37,11 +37,13 @@ async function drain(id: string, _flags: unknown, command: Command): Promise<voi
   const at = values.at === null ? null : new Date(values.at).toISOString();
   const appliance = await orderState(servicesOf(values), id, { state: 'draining', at, forMs: values.for });
   const until = appliance.draining?.until ?? null;
-  say(values, appliance, () => {
-    if (appliance.draining === null && at !== null) return `${id} will take no new plays from ${at}.`;
-    return [
-      `${id} takes no new plays ${until === null ? 'until it is resumed' : `until ${until}`}; running plays go on.`,
+  say(values, appliance, () =>
+    [
+      at === null ? `${id} takes no new plays` : `${id} will take no new plays from ${formatInstant(at)}`,
+      until === null
+        ? 'until it is resumed; running plays go on.'
+        : `until ${formatInstant(until)}; running plays go on.`,
       `Undo: larder appliance resume ${id}`,
-    ].join('\n');
-  });
+    ].join('\n'),
+  );
 }

@@ -22,6 +22,7 @@ export const verb: Verb = {
 async function list(_flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, CLIENT_TABLE);
   const answer = await servicesOf(values).steering('/v1/fleet', fleet);
+  const nowMs = Date.parse(answer.at);
   say(values, answer, (look) =>
     answer.appliances.length === 0
       ? 'No appliance has reported yet. One joins with: larder appliance run --steering URL …'
@@ -30,7 +31,7 @@ async function list(_flags: unknown, command: Command): Promise<void> {
           [
             { head: 'appliance', cell: (row) => row.id },
             { head: 'site', cell: (row) => row.site },
-            { head: 'state', cell: stateOf, tone: toneOf },
+            { head: 'state', cell: (row) => stateOf(row, nowMs), tone: (row) => toneOf(row, nowMs) },
             { head: 'health', cell: (row) => row.health.level },
             { head: 'holds', cell: (row) => String(row.holdings), align: 'right' },
             { head: 'used', cell: (row) => formatBytes(row.usedBytes), align: 'right' },
@@ -44,14 +45,18 @@ async function list(_flags: unknown, command: Command): Promise<void> {
 }
 
 /** What an operator needs first: whether players are sent there, and if not, why. */
-export function stateOf(row: FleetAppliance): string {
+export function stateOf(row: FleetAppliance, nowMs: number): string {
   if (row.liveness === 'refused') return 'gone';
   if (row.liveness === 'expired') return 'silent';
-  return row.draining === null ? row.state : 'draining';
+  return drainsAt(row, nowMs) ? 'draining' : row.state;
 }
 
-export function toneOf(row: FleetAppliance): Tone {
+export function toneOf(row: FleetAppliance, nowMs: number): Tone {
   if (row.liveness !== 'alive' || row.health.level === 'red') return 'bad';
-  if (row.draining !== null || row.health.level === 'yellow') return 'warn';
+  if (drainsAt(row, nowMs) || row.health.level === 'yellow') return 'warn';
   return row.state === 'serving' || row.state === 'filling' ? 'good' : 'warn';
 }
+
+/** A drain may be ordered for later; until then the appliance is given plays. */
+const drainsAt = ({ draining }: FleetAppliance, nowMs: number): boolean =>
+  draining !== null && Date.parse(draining.since) <= nowMs;

@@ -8,6 +8,7 @@ import { formatBytes, formatDuration, formatRate } from '../protocol/units.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command.ts';
 import { stateOf, toneOf } from './appliance-ls.ts';
 import { say, servicesOf, type Services } from './ask.ts';
+import { formatInstant } from './instant.ts';
 import { formatFacts } from './table.ts';
 import { paint, type Look } from './terminal.ts';
 
@@ -72,13 +73,14 @@ function describe(row: FleetAppliance, nowMs: number, look: Look): string {
     ['version', row.version],
     ['holds', holdingsByTitle(row.inventory ?? [])],
   ];
-  const heading = `${paint(look, 'strong', row.id)}  ${paint(look, toneOf(row), stateOf(row))}${drainNote(row)}`;
+  const heading = `${paint(look, 'strong', row.id)}  ${paint(look, toneOf(row, nowMs), stateOf(row, nowMs))}${drainNote(row, nowMs)}`;
   return `${heading}\n${formatFacts(facts, look)}`;
 }
 
-function drainNote(row: FleetAppliance): string {
-  if (row.draining === null) return '';
-  return row.draining.until === null ? ' until it is resumed' : ` until ${row.draining.until}`;
+function drainNote({ draining }: FleetAppliance, nowMs: number): string {
+  if (draining === null) return '';
+  const until = draining.until === null ? 'until it is resumed' : `until ${formatInstant(draining.until)}`;
+  return Date.parse(draining.since) <= nowMs ? ` ${until}` : `; drains from ${formatInstant(draining.since)} ${until}`;
 }
 
 function holdingsByTitle(inventory: readonly string[]): string {

@@ -4,7 +4,7 @@
 import type { z } from 'zod';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { call, type Call } from '../runtime/client.ts';
-import { CLIENT_TABLE, operatorToken } from '../runtime/command.ts';
+import { operatorToken, type CLIENT_TABLE } from '../runtime/command.ts';
 import type { Values } from '../runtime/config.ts';
 import { lookOf, type Look } from './terminal.ts';
 

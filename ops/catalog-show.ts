@@ -5,6 +5,7 @@ import { title, type Rendition, type Title } from '../protocol/catalog.ts';
 import { formatBytes, formatDuration, formatRate } from '../protocol/units.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command.ts';
 import { say, servicesOf } from './ask.ts';
+import { formatInstant } from './instant.ts';
 import { formatFacts, formatTable } from './table.ts';
 import { paint, type Look } from './terminal.ts';
 
@@ -31,7 +32,7 @@ function describe(found: Title, look: Look): string {
       ['runs', formatDuration(found.durationS * 1000)],
       ['size', formatBytes(found.bytes)],
       ['manifests', found.manifests.map((manifest) => `${manifest.dialect} ${manifest.path}`).join('\n')],
-      ['imported', `${found.importedAt}, revision ${found.revision}`],
+      ['imported', `${formatInstant(found.importedAt)}, revision ${found.revision}`],
     ],
     look,
   );

@@ -143,11 +143,8 @@ async function byteIdentical({ fleet }: Scene): Promise<string> {
       });
     });
   }
-  must(
-    servedBy.has('origin') === false,
-    `${servedBy.get('origin')} assets were sent to the origin, not to an appliance`,
-  );
-  const shares = [...servedBy].sort().map(([id, count]) => `${id} ${count}`);
+  must(!servedBy.has('origin'), `${servedBy.get('origin')} assets were sent to the origin, not to an appliance`);
+  const shares = [...servedBy].sort(([a], [b]) => (a < b ? -1 : 1)).map(([id, count]) => `${id} ${count}`);
   return `${assets.length} assets from ${siteIds().length} sites, ${formatBytes(bytes)} compared; ${shares.join(', ')}`;
 }
 

@@ -5,6 +5,7 @@ import { Fault } from '../protocol/faults.ts';
 import { run, type Run } from '../protocol/plan.ts';
 import { formatBytes, formatDuration } from '../protocol/units.ts';
 import { poll, type Services } from './ask.ts';
+import { formatInstant } from './instant.ts';
 import { RateMeter, type Progress, type ProgressRow } from './progress.ts';
 import { formatTable } from './table.ts';
 import type { Look, Tone } from './terminal.ts';
@@ -62,7 +63,7 @@ export function runSummary(ended: Run): string {
 
 export function formatRun(shown: Run, look: Look): string {
   const scope = [shown.site === null ? 'every site' : `site ${shown.site}`, shown.title ?? 'every title'].join(', ');
-  const head = `${runSummary(shown)}\n${scope}; begun ${shown.createdAt} ${shown.trigger === 'now' ? 'by hand' : 'for the window'}`;
+  const head = `${runSummary(shown)}\n${scope}; begun ${formatInstant(shown.createdAt)} ${shown.trigger === 'now' ? 'by hand' : 'for the window'}`;
   if (shown.appliances.length === 0) return `${head}\nNo appliance has taken part yet.`;
   const table = formatTable(
     shown.appliances,

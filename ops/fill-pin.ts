@@ -5,7 +5,7 @@ import { pin } from '../protocol/answers.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command.ts';
 import { option } from '../runtime/config.ts';
 import { say, servicesOf } from './ask.ts';
-import { instantFlag } from './instant.ts';
+import { formatInstant, instantFlag } from './instant.ts';
 
 const TABLE = {
   until: option.optional(
@@ -34,7 +34,7 @@ async function run(title: string, _flags: unknown, command: Command): Promise<vo
   });
   say(values, done, () =>
     [
-      `${title} is pinned ${done.until === null ? 'until it is unpinned' : `until ${done.until}`}.`,
+      `${title} is pinned ${done.until === null ? 'until it is unpinned' : `until ${formatInstant(done.until)}`}.`,
       'The next run brings it to every site.',
       `Now:  larder fill run --now --title ${title}`,
       `Undo: larder fill unpin ${title}`,

@@ -54,7 +54,7 @@ export function formatPlans(plans: readonly FillPlan[], look: Look): string {
       { head: 'to free', cell: (row) => formatBytes(sumBytes(row.remove)), align: 'right' },
       {
         head: 'takes',
-        cell: (row) => (row.expectedMs === null ? 'unknown' : formatDuration(row.expectedMs)),
+        cell: (row) => takes(row),
         align: 'right',
       },
     ],
@@ -90,6 +90,11 @@ function formatItems(plan: FillPlan, look: Look): string {
     ],
     look,
   )}`;
+}
+
+function takes({ addBytes, expectedMs }: FillPlan): string {
+  if (addBytes === 0) return '–';
+  return expectedMs === null ? 'unknown' : formatDuration(expectedMs);
 }
 
 const sumBytes = (items: readonly { readonly bytes: number }[]): number =>

@@ -9,6 +9,7 @@ import { option } from '../runtime/config.ts';
 import { EXIT } from '../runtime/process.ts';
 import { remark, say, servicesOf, usage } from './ask.ts';
 import { assertRunWell, followRun, formatRun, toneOf } from './fill-follow.ts';
+import { formatInstant } from './instant.ts';
 import { interruptible } from './interrupt.ts';
 import { createProgress } from './progress.ts';
 import { formatTable } from './table.ts';
@@ -62,7 +63,7 @@ function formatRuns(runs: readonly Run[], look: Look): string {
     [
       { head: 'run', cell: (row) => row.id },
       { head: 'state', cell: (row) => row.state, tone: (row) => toneOf(row.state) },
-      { head: 'begun', cell: (row) => `${row.createdAt.slice(0, 16).replace('T', ' ')} UTC` },
+      { head: 'begun', cell: (row) => formatInstant(row.createdAt) },
       { head: 'by', cell: (row) => (row.trigger === 'now' ? 'hand' : 'window') },
       { head: 'site', cell: (row) => row.site ?? 'all' },
       { head: 'title', cell: (row) => row.title ?? 'all' },

@@ -18,6 +18,10 @@ export function parseInstant(text: string, nowMs: number): number | null {
   return Number.isNaN(ms) ? null : ms;
 }
 
+/** `2026-03-01 02:00 UTC`: one zone for everybody who reads it. */
+export const formatInstant = (iso: string): string =>
+  `${new Date(iso).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+
 export const INSTANT_MUST = 'a time such as 02:00, 2026-03-01T02:00 or 2026-03-01T02:00+01:00';
 
 /** Parser of a flag: throws what the configuration table completes as "must be …". */

@@ -204,23 +204,16 @@ function headersFor(chosen: Answer, facts: FileFacts, path: string): Record<stri
     'cache-control': 'public, max-age=3600',
   };
   const type = CONTENT_TYPES[extname(path).toLowerCase()] ?? 'application/octet-stream';
-  switch (chosen.status) {
-    case 200:
-      return { ...shared, 'content-type': type, 'content-length': facts.bytes };
-    case 206:
-      return {
-        ...shared,
-        'content-type': type,
-        'content-length': chosen.last - chosen.first + 1,
-        'content-range': `bytes ${chosen.first}-${chosen.last}/${facts.bytes}`,
-      };
-    case 416:
-      return { ...shared, 'content-length': 0, 'content-range': `bytes */${facts.bytes}` };
-    case 304:
-      return shared;
-    case 412:
-      return { ...shared, 'content-length': 0 };
-  }
+  if (chosen.status === 200) return { ...shared, 'content-type': type, 'content-length': facts.bytes };
+  if (chosen.status === 206)
+    return {
+      ...shared,
+      'content-type': type,
+      'content-length': chosen.last - chosen.first + 1,
+      'content-range': `bytes ${chosen.first}-${chosen.last}/${facts.bytes}`,
+    };
+  if (chosen.status === 416) return { ...shared, 'content-length': 0, 'content-range': `bytes */${facts.bytes}` };
+  return chosen.status === 304 ? shared : { ...shared, 'content-length': 0 };
 }
 
 function countFor(shelf: Shelf, path: string): PathCount {

@@ -36,7 +36,7 @@ function bars(stream: NodeJS.WriteStream, look: Look): Progress {
     emptyOnZero: true,
     fps: 12,
     format: (_options, params, payload) =>
-      formatBar(payload as unknown as ProgressRow, params.progress, look, payload['nameWidth'] as number),
+      formatBar(payload as ProgressRow, params.progress, look, payload['nameWidth'] as number),
   });
   const shown: SingleBar[] = [];
   return {
@@ -47,7 +47,8 @@ function bars(stream: NodeJS.WriteStream, look: Look): Progress {
         const payload = { ...row, nameWidth };
         const bar = (shown[at] ??= multi.create(Math.max(1, row.total), 0, payload));
         bar.setTotal(Math.max(1, row.total));
-        bar.update(row.total === 0 && row.note !== undefined ? 0 : Math.min(row.done, Math.max(1, row.total)), payload);
+        // Nothing to do is done, too: an empty row ends full.
+        bar.update(row.total === 0 ? Number(row.note === 'done') : Math.min(row.done, row.total), payload);
       }
     },
     stop: () => {
@@ -93,12 +94,13 @@ function lines(stream: NodeJS.WriteStream): Progress {
 
 /** `fill 20: 5.4 of 12.0 MB, 45 %, 38.1 Mb/s, 12 s left`. */
 export function formatLine(row: ProgressRow): string {
-  const share = row.total === 0 ? 0 : row.done / row.total;
-  const parts = [amounts(row), `${Math.floor(share * 100)} %`, ...pace(row).split('  ')].filter((part) => part !== '');
+  const share = row.total === 0 ? [] : [`${Math.floor((row.done / row.total) * 100)} %`];
+  const parts = [amounts(row), ...share, ...pace(row).split('  ')].filter((part) => part !== '');
   return `${row.name}: ${parts.join(', ')}`;
 }
 
 function amounts(row: ProgressRow): string {
+  if (row.total === 0) return '';
   const total = formatBytes(row.total);
   const unit = total.split(' ')[1]!;
   const done = formatBytes(row.done);

@@ -87,16 +87,12 @@ function describe(answer: Explanation, look: Look): string {
 
 function footing({ client }: Explanation): string {
   const site = client.site ?? 'no site';
-  switch (client.by) {
-    case 'prefix':
-      return `belongs to ${client.prefix}, site ${site}`;
-    case 'position':
-      return `is in no prefix; nearest by position is site ${site}`;
-    case 'default':
-      return `is in no prefix; the default is site ${site}`;
-    case 'none':
-      return 'is in no prefix and there is no default site';
-  }
+  return {
+    prefix: `belongs to ${client.prefix}, site ${site}`,
+    position: `is in no prefix; nearest by position is site ${site}`,
+    default: `is in no prefix; the default is site ${site}`,
+    none: 'is in no prefix and there is no default site',
+  }[client.by];
 }
 
 export const share = (held: number): string => (held === 0 ? '0 %' : `${Math.max(1, Math.floor(held * 100))} %`);

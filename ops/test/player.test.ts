@@ -48,29 +48,27 @@ const edge = (manner: Manner): Promise<string> =>
   listen((path, response) => {
     const name = path.slice('/~s/film/'.length);
     const at = Number.parseInt(name, 10);
-    if (name === 'v.m3u8') return void response.end(MEDIA);
     const body = bodyOf(at);
-    if (at < 2 || manner === 'honest') return void response.end(body);
-    if (manner === 'lies') return void response.end(Buffer.concat([body.subarray(1), Buffer.from([0])]));
-    if (manner === 'refuses') return void response.writeHead(503).end();
-    if (manner === 'sends less') return void response.end(body.subarray(1));
-    if (manner === 'hangs') return;
-    response.writeHead(200, { 'content-length': body.length });
-    response.write(body.subarray(0, 5_000), () => response.destroy());
+    if (name === 'v.m3u8') response.end(MEDIA);
+    else if (at < 2 || manner === 'honest') response.end(body);
+    else if (manner === 'lies') response.end(Buffer.concat([body.subarray(1), Buffer.from([0])]));
+    else if (manner === 'sends less') response.end(body.subarray(1));
+    else if (manner === 'refuses') response.writeHead(503).end();
+    else if (manner === 'breaks off') {
+      response.writeHead(200, { 'content-length': body.length });
+      response.write(body.subarray(0, 5_000), () => response.destroy());
+    }
   });
 
 async function playOver(...manners: Manner[]): Promise<PlayReport> {
   const bases = await Promise.all(manners.map(edge));
   const names = manners.map((_, at) => `edge-${at}`);
-  const steering = await listen((path, response) => {
-    if (path === '/steer') return void response.end(JSON.stringify({ VERSION: 1, TTL: 30, 'PATHWAY-PRIORITY': names }));
-    const variants = names.map(
-      (name, at) => `#EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID="${name}"\n${bases[at]}/~s/film/v.m3u8`,
-    );
-    response.end(
-      ['#EXTM3U', '#EXT-X-CONTENT-STEERING:SERVER-URI="/steer",PATHWAY-ID="edge-0"', ...variants].join('\n'),
-    );
-  });
+  const variants = names.map(
+    (name, at) => `#EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID="${name}"\n${bases[at]}/~s/film/v.m3u8`,
+  );
+  const master = ['#EXTM3U', '#EXT-X-CONTENT-STEERING:SERVER-URI="/steer",PATHWAY-ID="edge-0"', ...variants].join('\n');
+  const list = JSON.stringify({ VERSION: 1, TTL: 30, 'PATHWAY-PRIORITY': names });
+  const steering = await listen((path, response) => void response.end(path === '/steer' ? list : master));
   return play({ steering, title: 'film', root, from: '127.0.0.1', quality: 'highest' });
 }
 

@@ -93,7 +93,7 @@ describe.each(VERBS)('larder %s', (args) => {
     expect(stdout.trim()).not.toBe('');
     // A token is one word and cannot be broken.
     if (!args.startsWith('keys'))
-      for (const line of stdout.split('\n')) expect([...line].length, line).toBeLessThanOrEqual(80);
+      for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80);
     expect(stdout).not.toContain('\u001b');
   });
 

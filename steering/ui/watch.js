@@ -165,7 +165,7 @@ export class Watch {
 }
 
 function reasonOf(data) {
-  if (/TimeOut$/.test(data.details)) return 'no answer in time';
+  if (data.details.endsWith('TimeOut')) return 'no answer in time';
   const status = data.response?.code ?? 0;
   return status === 0 ? 'connection refused or broken' : `answered ${status}`;
 }
