@@ -194,17 +194,25 @@ export class Miss {
         }
       }
       const lastWanted = Math.floor((to - 1) / BLOCK_BYTES);
-      landing ??=
-        this.#deps.inflight.join(entry, number) ??
-        this.#deps.inflight.start(entry, { number, lastWanted, pool: 'miss' });
+      landing ??= this.#deps.inflight.join(entry, number);
+      // What has no version of its own comes from one answer: another may be of other bytes.
+      if (landing === null && !this.#mayRefetch(entry))
+        throw new Fault('version_gone', `${entry.key} broke off and has no version to ask for again`);
+      landing ??= this.#deps.inflight.start(entry, { number, lastWanted, pool: 'miss' });
       this.#readAhead(entry, number, lastWanted);
       yield* landing.follow(at - base, end - base);
       at = end;
     }
   }
 
+  /** Catalogued bytes are known by their digests, others by the entity tag that the origin is asked for. */
+  #mayRefetch(entry: Entry): boolean {
+    return isSealed(entry) || this.#deps.catalogued !== null;
+  }
+
   /** One flight beyond the block being read, in parallel, for readers who want that much. */
   #readAhead(entry: Entry, number: number, lastWanted: number): void {
+    if (!this.#mayRefetch(entry)) return;
     const horizon = Math.min(lastWanted, number + FLIGHT_BLOCKS_MAX);
     for (let ahead = number + 1; ahead <= horizon; ahead += 1) {
       if (entry.blocks.has(ahead) || this.#deps.inflight.has(entry, ahead)) continue;

@@ -3,7 +3,6 @@
 
 import { Pool, type Dispatcher } from 'undici';
 import { Fault } from '../protocol/faults.ts';
-import { reasonOf } from '../runtime/client.ts';
 import { STORED_HEADERS_BYTES_MAX } from './block-file.ts';
 import type { Tally } from './metrics.ts';
 import { isStrong } from './precondition.ts';
@@ -183,7 +182,8 @@ export function originFault(error: unknown, key: string): Fault {
   const timeout = /TIMEOUT/i.test(code) || (error as Error).name === 'TimeoutError';
   return new Fault(
     timeout ? 'origin_timeout' : 'origin_unreachable',
-    `${key}: the origin ${timeout ? 'did not answer in time' : `broke off: ${reasonOf(error)}`}`,
+    // Players read this: the cause, which names addresses, is for the log.
+    `${key}: the origin ${timeout ? 'did not answer in time' : `broke off${code === '' ? '' : ` (${code})`}`}`,
     { cause: error },
   );
 }

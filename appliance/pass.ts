@@ -83,7 +83,8 @@ export class Pass {
     const { 'content-length': _length, 'content-range': _range, ...headers } = head.headers;
     response.writeHead(head.status, {
       ...relayFields(headers, 'relay', `; fwd-status=${head.status}`),
-      'content-length': body.length,
+      // RFC 9110 8.6: never with a 204.
+      ...(head.status === 204 ? {} : { 'content-length': body.length }),
     });
     await this.#copy(request, response, head.status, request.method === 'HEAD' ? [] : [body]);
   }

@@ -75,11 +75,23 @@ export class Server {
       if (request.method === 'OPTIONS')
         return this.#end(request, response, 204, preflightFields(request.headers['access-control-request-headers']));
       const asked = parse(request, this.#deps.mode);
-      if (request.headers.authorization !== undefined)
+      // In a fleet assets are public and catalogued: credentials must not be a way around the catalog to the origin.
+      if (request.headers.authorization !== undefined && this.#deps.mode === 'alone')
         return await this.#deps.pass.send(request, response, { key: asked.key, detail: '' });
-      await this.#serveAsset(asked, request, response);
+      await this.#serveLatest(asked, request, response);
     } catch (error) {
       this.#fail(error, request, response);
+    }
+  }
+
+  /** A version that turns out to be gone before a byte of it is sent gives way, once, to the one that took its place. */
+  async #serveLatest(asked: Asked, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      await this.#serveAsset(asked, request, response);
+    } catch (error) {
+      if (!isFault(error) || error.code !== 'version_gone' || response.headersSent) throw error;
+      this.#located.delete(asked.key);
+      await this.#serveAsset(asked, request, response);
     }
   }
 
@@ -103,7 +115,7 @@ export class Server {
       bytes[0]!.first === opening.from;
     if (opening !== null && !usable) opening.answer.body.on('error', () => undefined).destroy();
 
-    if (verdict === 'failed') throw new Fault('version_gone', 'a precondition of the request does not hold');
+    if (verdict === 'failed') throw new Fault('precondition_failed', 'a precondition of the request does not hold');
     if (verdict === 'not_modified')
       return this.#end(request, response, 304, notModifiedFields(asset, known, this.#deps.clock.now()));
     if (selection?.kind === 'unsatisfiable') {

@@ -121,7 +121,7 @@ export class Source {
       return this.#askOrigin();
     }
     const { head } = answer;
-    if (head.kind !== 'asset' || head.asset.version !== this.#asset.version) {
+    if (head.kind !== 'asset' || head.asset.version !== this.#asset.version || head.asset.bytes !== this.#asset.bytes) {
       answer.body.on('error', nothing).destroy();
       throw new Fault('version_gone', `${this.#asset.key} changed while it was being served`);
     }

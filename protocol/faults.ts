@@ -45,6 +45,12 @@ export const FAULTS = {
     retry: 'never',
     help: 'Use a method that the Allow header names.',
   },
+  precondition_failed: {
+    status: 412,
+    blame: 'client',
+    retry: 'never',
+    help: 'The asset is not the version that If-Match or If-Unmodified-Since names.',
+  },
   version_gone: {
     status: 412,
     blame: 'origin',

@@ -24,12 +24,14 @@ export function field(answer: Answer, name: string): string | null {
 /** One connection. Answers are read in order; `method` decides the framing of each. */
 export class Wire {
   readonly socket: Socket;
+  readonly #deadlineMs: number;
   #input: Buffer = Buffer.alloc(0);
   #ended = false;
   #wake: () => void = () => undefined;
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, deadlineMs: number) {
     this.socket = socket;
+    this.#deadlineMs = deadlineMs;
     socket.on('data', (chunk: Buffer) => {
       this.#input = this.#input.length === 0 ? chunk : Buffer.concat([this.#input, chunk]);
       this.#wake();
@@ -41,10 +43,10 @@ export class Wire {
       });
   }
 
-  static open(port: number): Promise<Wire> {
+  static open(port: number, deadlineMs = DEADLINE_MS): Promise<Wire> {
     return new Promise((resolve, reject) => {
       const socket = createConnection({ port, host: '127.0.0.1' });
-      const wire = new Wire(socket);
+      const wire = new Wire(socket, deadlineMs);
       socket.once('connect', () => resolve(wire));
       socket.once('error', reject);
     });
@@ -163,7 +165,8 @@ export class Wire {
 
   async #more(): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      const late = setTimeout(() => reject(new Error(`the peer sent nothing for ${DEADLINE_MS} ms`)), DEADLINE_MS);
+      const ms = this.#deadlineMs;
+      const late = setTimeout(() => reject(new Error(`the peer sent nothing for ${ms} ms`)), ms);
       this.#wake = () => {
         clearTimeout(late);
         resolve();
@@ -186,8 +189,8 @@ export function requestText(ask: Ask): string {
 }
 
 /** One request on a connection of its own; throws if anything follows the answer. */
-export async function ask(port: number, what: Ask): Promise<Answer> {
-  const wire = await Wire.open(port);
+export async function ask(port: number, what: Ask, deadlineMs = DEADLINE_MS): Promise<Answer> {
+  const wire = await Wire.open(port, deadlineMs);
   try {
     wire.send(requestText({ ...what, lines: [...(what.lines ?? []), 'Connection: close'] }));
     const answer = await wire.answer(what.method);
