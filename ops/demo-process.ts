@@ -3,9 +3,10 @@
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { request } from 'undici';
 import { Fault } from '../protocol/faults.ts';
-import { siblingModule } from '../runtime/paths.ts';
+import { packageRoot } from '../runtime/paths.ts';
 import { signalGroup, untilGroupEnds } from './process-group.ts';
 
 export const READY_MS = 20_000;
@@ -30,7 +31,7 @@ export class Warden {
   readonly #child: ChildProcess;
 
   constructor() {
-    this.#child = spawn(process.execPath, [siblingModule(import.meta.dirname, 'demo-warden')], {
+    this.#child = spawn(process.execPath, [join(packageRoot, 'dist', 'ops', 'demo-warden.js')], {
       detached: true,
       stdio: ['pipe', 'ignore', 'ignore'],
     });

@@ -95,14 +95,12 @@ test('a port that is taken is a usage error that says so', async () => {
   }
 });
 
-test('demo --check --json passes, with JSON alone on stdout, in under a minute', { timeout: 120_000 }, async () => {
-  const startedMs = performance.now();
+test('demo --check --json passes, with JSON alone on stdout', { timeout: 120_000 }, async () => {
   const { status, stdout } = await begin('--check', '--json').ended;
   const result = JSON.parse(stdout) as { ok: boolean; checks: { name: string; ok: boolean; detail: string }[] };
   expect(result.checks.filter((check) => !check.ok)).toEqual([]);
   expect([status, result.ok]).toEqual([0, true]);
   expect(result.checks.length).toBeGreaterThanOrEqual(13);
   for (const check of result.checks) expect(check.detail).not.toBe('');
-  expect(performance.now() - startedMs).toBeLessThan(60_000);
   expect(directories()).toEqual([]);
 });
