@@ -84,21 +84,26 @@ export class OriginReader {
     return this.#retry(async () => {
       const response = await this.#ask(path, { range: `bytes=${at}-${at + bytes - 1}` });
       if (response.statusCode !== 206) {
-        response.body.destroy();
+        // The whole asset comes instead: it is not wanted, and that it breaks off is no error.
+        response.body.on('error', () => undefined).destroy();
         return null;
       }
-      return Buffer.from(await response.body.arrayBuffer());
+      try {
+        return Buffer.from(await response.body.arrayBuffer());
+      } catch (error) {
+        throw transportFault(path, error);
+      }
     });
   }
 
   async #read(path: string, headers: Record<string, string>, onPiece: (piece: Buffer) => void): Promise<Asset | null> {
     const response = await this.#ask(path, headers);
     if (response.statusCode === 304 && headers['if-none-match'] !== undefined) {
-      await response.body.dump();
+      await discard(response);
       return null;
     }
     if (response.statusCode !== 200) {
-      await response.body.dump();
+      await discard(response);
       throw refusal(path, response.statusCode, response.headers);
     }
     const length = lengthOf(path, response.headers);
@@ -142,6 +147,11 @@ export class OriginReader {
       }
     }
   }
+}
+
+/** Frees the connection; a body that breaks off while nobody reads it is no error. */
+async function discard(response: Dispatcher.ResponseData): Promise<void> {
+  await response.body.dump().catch(() => undefined);
 }
 
 /** sha256 per 1 MiB and over those digests, fed in any pieces. */

@@ -179,7 +179,7 @@ const PLAIN_NAMES = /^(index|playlist|prog_index|main|media|stream|chunklist)$/i
 
 /** `video/360p/index.m3u8` and `video/360p.m3u8` are `video/360p`. */
 function renditionName(path: string, ground: Ground): string {
-  const words = decodeURIComponent(path.slice(ground.base.length)).split('/');
+  const words = path.slice(ground.base.length).split('/');
   const file = words.pop()!.replace(/\.m3u8?$/i, '');
   const kept = words.length > 0 && PLAIN_NAMES.test(file) ? words : [...words, file];
   return kept.join('/');

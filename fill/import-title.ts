@@ -9,7 +9,14 @@ import type { Catalog, Published, TitleDraft } from './catalog.ts';
 import { readMpd } from './dash.ts';
 import { readMultivariant } from './hls.ts';
 import { readMediaPlaylist } from './hls-media.ts';
-import { complain, type Ground, type ManifestDraft, type Reference, type RenditionDraft } from './manifest.ts';
+import {
+  complain,
+  RENDITIONS_MAX,
+  type Ground,
+  type ManifestDraft,
+  type Reference,
+  type RenditionDraft,
+} from './manifest.ts';
 import type { Tally } from './tally.ts';
 import { shapeTitle, type TitleShape } from './title-draft.ts';
 
@@ -48,6 +55,11 @@ export async function importTitle(task: ImportTask, deps: ImportDeps): Promise<P
     const read = new Map<string, Asset>();
     const manifests = await readManifests({ task, before, ground, reader, read });
     const shape = shapeTitle(manifests, new Map([...known].map(([path, asset]) => [path, asset.rendition])));
+    if (shape.renditions.length > RENDITIONS_MAX)
+      throw new Fault(
+        'manifest_invalid',
+        `${task.path} and the title's other manifest name ${shape.renditions.length - 1} renditions; a title has at most ${RENDITIONS_MAX - 1}`,
+      );
     const assets = await readAssets({ task, deps, shape, reader, read, known });
     await checkReferences(shape.references, assets, reader);
     return await deps.catalog.publish(draftOf({ task, deps, ground, shape, manifests, assets }), assets);

@@ -6,6 +6,7 @@ import { Fault } from '../protocol/faults.ts';
 import { ASSET_PATH_CHARS_MAX } from '../protocol/ids.ts';
 
 export const SEGMENTS_MAX = 100_000;
+/** The manifest rendition among them. */
 export const RENDITIONS_MAX = 200;
 
 /** A place in a document; a playlist's complaints name the line, XML's the column too. */

@@ -73,7 +73,7 @@ export function planSite(input: SiteInput): AppliancePlan[] {
   const held = wanted.filter((c) => c.held);
   place(held, desk, { copies: Number.POSITIVE_INFINITY });
   if (all) place(wanted, desk, { copies: Number.POSITIVE_INFINITY });
-  return desk.shelves.map((shelf) => shelf.plan(input));
+  return desk.shelves.map((shelf) => shelf.plan(desk.titles, input.score));
 }
 
 /** Adds one title to what is kept. Drops nothing of the plan in force; what does not fit stays out. */
@@ -92,7 +92,7 @@ export function planAsked(input: AskedInput): AppliancePlan[] {
   if (place(wanted, desk, { copies: replicasAt(desk) })) place(wanted, desk, { copies: Number.POSITIVE_INFINITY });
   const others = candidates(unitsOf(input, input.titles), desk).filter((c) => c.held);
   place(others, desk, { copies: Number.POSITIVE_INFINITY });
-  return desk.shelves.map((shelf) => shelf.plan(input));
+  return desk.shelves.map((shelf) => shelf.plan(desk.titles, input.score));
 }
 
 /** One rendition with the manifest that goes with it. */
@@ -118,6 +118,7 @@ interface Candidate {
 
 interface Desk {
   readonly shelves: readonly Shelf[];
+  readonly titles: ReadonlyMap<string, PlanTitle>;
   readonly ranks: (title: string) => ReadonlyMap<string, number>;
 }
 
@@ -126,6 +127,7 @@ function layOut(input: SiteInput): Desk {
   const known = new Map<string, ReadonlyMap<string, number>>();
   return {
     shelves: input.appliances.map((appliance) => new Shelf(appliance)),
+    titles: new Map(input.titles.map((title) => [title.id, title])),
     ranks: (title) => {
       const ranks = known.get(title) ?? new Map(rendezvous(title, members).map((member, rank) => [member.id, rank]));
       known.set(title, ranks);
@@ -234,7 +236,7 @@ class Shelf {
     return true;
   }
 
-  plan(input: SiteInput): AppliancePlan {
+  plan(titles: ReadonlyMap<string, PlanTitle>, score: SiteInput['score']): AppliancePlan {
     const chosen = [...this.#items.values()];
     const { held } = this.appliance;
     const add = chosen.filter((item) => !held.has(item.holding));
@@ -244,7 +246,7 @@ class Shelf {
       appliance: this.appliance.id,
       add,
       keep: chosen.filter((item) => held.has(item.holding)),
-      remove: [...held].filter((holding) => !this.has(holding)).map((holding) => removal(holding, input)),
+      remove: [...held].filter((holding) => !this.has(holding)).map((holding) => removal(holding, titles, score)),
       addBytes,
       expectedMs: rate === null ? null : (addBytes * 8 * 1000) / rate,
     };
@@ -255,16 +257,16 @@ class Shelf {
   }
 }
 
-function removal(holding: string, input: SiteInput): FillItem {
+function removal(holding: string, titles: ReadonlyMap<string, PlanTitle>, score: SiteInput['score']): FillItem {
   const name = splitHolding(holding);
-  const title = input.titles.find((t) => t.id === name.title);
+  const title = titles.get(name.title);
   const rendition = title?.renditions.find((r) => r.id === name.rendition);
   if (title === undefined || rendition === undefined)
     return { holding, revision: title?.revision ?? 1, bytes: 0, reason: 'no longer in the catalog' };
   const reason =
     rendition.kind === 'manifest'
       ? `nothing of ${title.id} is planned here`
-      : `popularity ${(input.score.get(holding) ?? 0).toFixed(2)}, less than what takes its room`;
+      : `popularity ${(score.get(holding) ?? 0).toFixed(2)}, less than what takes its room`;
   return { holding, revision: title.revision, bytes: rendition.bytes, reason };
 }
 

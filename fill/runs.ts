@@ -65,6 +65,7 @@ export class Runs {
     for (const record of await under<RunRecord>(deps.state, 'run')) {
       runs.#records.set(record.run.id, record);
       runs.#lastNumber = Math.max(runs.#lastNumber, record.number);
+      if (record.run.state !== 'running') continue;
       for (const appliance of Object.keys(record.parts)) runs.#hear(record.run.id, appliance);
     }
     for (const plan of await under<FillPlan>(deps.state, 'plan')) runs.#plans.set(plan.appliance, plan);

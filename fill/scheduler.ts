@@ -11,7 +11,7 @@ import { fillable } from './planning.ts';
 import type { Runs } from './runs.ts';
 import type { SteeringClient } from './steering-client.ts';
 import type { Watcher } from './watcher.ts';
-import { isTimeZone, openWindow } from './window.ts';
+import { isTimeZone, openWindow, type Opening } from './window.ts';
 
 export const WATCH_EVERY_MS = 1_000;
 /** The jitter takes at most this share of a window. */
@@ -35,15 +35,25 @@ export function dueNow(input: {
   readonly jitterMs: number;
 }): Due[] {
   const { nowMs, appliances, openedAt, jitterMs } = input;
+  const openings = openingsAt(nowMs);
   return appliances.flatMap((appliance) => {
-    if (!isTimeZone(appliance.timeZone)) return [];
-    const opening = openWindow(nowMs, appliance.timeZone, appliance.fillWindows);
+    const opening = openings(appliance);
     if (opening === null || (openedAt(appliance.id) ?? 0) >= opening.opensAt) return [];
     const most = Math.min(jitterMs, (opening.closesAt - opening.opensAt) * JITTER_SHARE);
     // The same for all appliances of a site, which share a run, and another one for each opening.
     const share = hash32(`${appliance.site}\0${opening.opensAt}`) / 2 ** 32;
     return nowMs < opening.opensAt + most * share ? [] : [{ appliance, opening }];
   });
+}
+
+/** Asks once for all appliances of the same zone and windows: a date formatter takes most of a millisecond to make. */
+function openingsAt(nowMs: number): (appliance: FleetAppliance) => Opening | null {
+  const asked = new Map<string, Opening | null>();
+  return ({ timeZone, fillWindows }) => {
+    const key = JSON.stringify([timeZone, fillWindows]);
+    if (!asked.has(key)) asked.set(key, isTimeZone(timeZone) ? openWindow(nowMs, timeZone, fillWindows) : null);
+    return asked.get(key)!;
+  };
 }
 
 export class Scheduler {

@@ -84,9 +84,11 @@ function nameOf(group: readonly Sourced[], priorIds: ReadonlyMap<string, string>
   return id;
 }
 
-/** Only characters that a rendition id may have. */
+/** Only characters that a rendition id may have; what is percent-encoded in a path becomes a dash. */
 function renditionId(text: string): string {
-  const words = text.split('/').map((word) => word.replaceAll(/[^A-Za-z0-9._-]+/g, '-').replace(/^[^A-Za-z0-9]+/, ''));
+  const words = text
+    .split('/')
+    .map((word) => word.replaceAll(/(%[0-9A-Fa-f]{2}|[^A-Za-z0-9._-])+/g, '-').replace(/^[^A-Za-z0-9]+/, ''));
   return (
     words
       .filter((word) => word !== '')
@@ -117,23 +119,22 @@ function ownersOf(
   named: readonly { readonly group: readonly Sourced[]; readonly id: string }[],
   manifests: readonly ManifestDraft[],
 ): Map<string, string> {
-  const owners = new Map<string, string>();
-  for (const manifest of manifests) owners.set(manifest.path, MANIFEST_RENDITION);
-  for (const { path } of manifests.flatMap((m) => m.shared)) owners.set(path, MANIFEST_RENDITION);
-  const segments = new Set(named.flatMap(({ group }) => group.flatMap((d) => d.segments.map((s) => s.path))));
+  // A segment belongs to its rendition, whoever else names the file; what else several renditions need, to none of them.
+  const segments = new Map<string, string>();
+  for (const { group, id } of named) for (const { path } of group.flatMap((d) => d.segments)) segments.set(path, id);
   const users = new Map<string, Set<string>>();
-  const use = (path: string, id: string): void => void users.set(path, (users.get(path) ?? new Set()).add(id));
   for (const { group, id } of named)
-    for (const draft of group) for (const path of around(draft)) if (!segments.has(path)) use(path, id);
-  for (const { group, id } of named) {
-    for (const draft of group) {
-      for (const path of [...around(draft), ...draft.segments.map((s) => s.path)]) {
-        if (owners.has(path)) continue;
-        if (segments.has(path) || users.get(path)!.size === 1) owners.set(path, id);
-        else owners.set(path, MANIFEST_RENDITION);
-      }
-    }
-  }
+    for (const path of group.flatMap(around)) users.set(path, (users.get(path) ?? new Set()).add(id));
+  const ownerOf = (path: string, id: string): string =>
+    segments.get(path) ?? (users.get(path)!.size === 1 ? id : MANIFEST_RENDITION);
+  const owners = new Map<string, string>();
+  for (const { path, shared } of manifests)
+    for (const own of [path, ...shared.map((reference) => reference.path)])
+      owners.set(own, segments.get(own) ?? MANIFEST_RENDITION);
+  for (const { group, id } of named)
+    for (const draft of group)
+      for (const path of [...around(draft), ...draft.segments.map((s) => s.path)])
+        if (!owners.has(path)) owners.set(path, ownerOf(path, id));
   return owners;
 }
 

@@ -337,6 +337,33 @@ describe('an import', () => {
     );
   });
 
+  test('takes an index on trust from an origin that serves no ranges', async () => {
+    origin.put(
+      '/film/one.mpd',
+      '<MPD type="static" mediaPresentationDuration="PT8S"><Period><AdaptationSet contentType="video"><Representation id="v"><BaseURL>video/low/1.m4s</BaseURL><SegmentBase indexRange="10-50"/></Representation></AdaptationSet></Period></MPD>',
+    );
+    origin.misbehaviours.set(
+      '/film/video/low/1.m4s',
+      (_, response, body) => void response.writeHead(200, { 'content-length': body.length }).end(body),
+    );
+    expect(await importing('/film/one.mpd')).toMatchObject({ state: 'done' });
+  });
+
+  test('of a title with too many renditions is refused', async () => {
+    const sets = Array.from(
+      { length: 200 },
+      (_, n) => `<Representation id="${n}"><BaseURL>${n}.mp4</BaseURL></Representation>`,
+    );
+    origin.put(
+      '/film/many.mpd',
+      `<MPD type="static" mediaPresentationDuration="PT8S"><Period><AdaptationSet contentType="video">${sets.join('')}</AdaptationSet></Period></MPD>`,
+    );
+    expect((await importing('/film/many.mpd')).fault).toMatchObject({
+      code: 'manifest_invalid',
+      message: expect.stringContaining('name 200 renditions; a title has at most 199'),
+    });
+  });
+
   test.each([
     ['http://127.0.0.1:1/film/master.m3u8', 'a title must lie below the origin'],
     ['ORIGIN/film/', 'the URL of a manifest file'],
