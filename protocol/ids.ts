@@ -8,7 +8,7 @@ export const PROTOCOL_VERSION = 1;
 export const protocolVersion = z.literal(PROTOCOL_VERSION);
 
 export const ASSET_PATH_CHARS_MAX = 1024;
-export const SESSION_CHARS_MAX = 512;
+const SESSION_CHARS_MAX = 512;
 
 /** Appliance, site, title: lower case, digits, `.`, `_`, `-`, at most 63 characters. */
 export const id = z
@@ -43,7 +43,7 @@ export const assetPath = z
 export const isoInstant = z.iso.datetime({ offset: true });
 export const byteCount = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 
-const SESSION_PREFIX = /^\/~([A-Za-z0-9._-]{1,512})(\/.*)$/s;
+const SESSION_PREFIX = new RegExp(`^/~([A-Za-z0-9._-]{1,${SESSION_CHARS_MAX}})(/.*)$`, 's');
 
 /**
  * Splits `/~<session>/<asset path>`. Relative URLs inside a playlist inherit the prefix, so each request of a play
