@@ -242,7 +242,7 @@ describe('several ranges', () => {
         const wanted = specs
           .map(([first, last]) =>
             first === null
-              ? ([Math.max(0, size - last!), size - 1] as const)
+              ? ([Math.max(0, size - last), size - 1] as const)
               : ([first, Math.min(last ?? size - 1, size - 1)] as const),
           )
           .filter(([first, last]) => first <= last && first < size);
