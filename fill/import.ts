@@ -128,7 +128,8 @@ export class Imports {
       job.fault = faultOf(error);
       job.state = 'failed';
       metrics.add('larder_fill_imports_total', 1, { outcome: 'failed' });
-      log.warn({ title: job.title, url: job.url, err: error }, 'import failed');
+      const what = isFault(error) ? { code: error.code, reason: error.message } : { err: error };
+      log.warn({ title: job.title, url: job.url, ...what }, 'import failed');
     }
     job.counts = tally.counts();
     this.#current = null;

@@ -204,7 +204,7 @@ function runRoutes({ dispatcher, runs }: RoutesDeps): Route[] {
       roles: OPERATOR,
       body: runRequest,
       answer: run,
-      faults: ['not_found', 'plan_impossible', 'unreachable', 'overloaded'],
+      faults: ['not_found', 'plan_impossible', 'unreachable', 'config_invalid', 'overloaded'],
       run: ({ body }) => dispatcher.start(body),
     }),
     route({

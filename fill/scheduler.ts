@@ -3,6 +3,7 @@
 
 import { schedule, type ScheduledTask } from 'node-cron';
 import type { FleetAppliance } from '../protocol/decision.ts';
+import { isFault } from '../protocol/faults.ts';
 import { hash32 } from '../protocol/placement.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
@@ -101,7 +102,9 @@ export class Scheduler {
     this.#busy = this.#busy
       .then(task)
       .catch((error: unknown) => {
-        this.#deps.log.warn({ err: error }, 'the scheduler could not do its round; it tries again');
+        // A Fault says it all; only a defect needs its stack.
+        const what = isFault(error) ? { code: error.code, reason: error.message } : { err: error };
+        this.#deps.log.warn(what, 'the scheduler could not do its round; it tries again');
       })
       .finally(() => {
         this.#waiting -= 1;

@@ -3,7 +3,7 @@
 
 import { z } from 'zod';
 import { fleet, type Fleet } from '../protocol/decision.ts';
-import { isFault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
 import { call } from '../runtime/client.ts';
 import type { Log } from '../runtime/log.ts';
 import type { FillMetrics } from './metrics.ts';
@@ -73,7 +73,18 @@ export class SteeringClient {
     });
   }
 
-  #get<S extends z.ZodType>(path: string, answer: S): Promise<z.infer<S>> {
-    return call({ url: this.#deps.url + path, token: this.#deps.token, answer });
+  async #get<S extends z.ZodType>(path: string, answer: S): Promise<z.infer<S>> {
+    try {
+      return await call({ url: this.#deps.url + path, token: this.#deps.token, answer });
+    } catch (error) {
+      // Passed on as it is, it would tell the operator that the operator's token is wrong.
+      if (isFault(error) && (error.code === 'token_forged' || error.code === 'token_missing'))
+        throw new Fault(
+          'config_invalid',
+          `steering at ${this.#deps.url} refuses fill: both need the same fleet key (--fleet-key); ${error.message}`,
+          { cause: error },
+        );
+      throw error;
+    }
   }
 }

@@ -4,6 +4,7 @@
 import fastify, { type FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { fleet, type Fleet, type FleetAppliance } from '../../protocol/decision.ts';
+import { faultBody, isFault } from '../../protocol/faults.ts';
 import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import { fillPlan, fillProgress, type FillPlan, type FillProgress } from '../../protocol/plan.ts';
 import { issueToken, verifyToken } from '../../runtime/auth.ts';
@@ -23,20 +24,24 @@ export class FleetDouble {
   livenessAsked = 0;
   /** Statuses to answer orders with, one after another, before they succeed. */
   readonly orderFailures: number[] = [];
-  readonly #key: Buffer;
+  /** Another one than fill's makes every call of fill a forged one. */
+  key: Buffer;
   readonly #port: number;
   #app: FastifyInstance | null = null;
 
   constructor(key: Buffer, port = 0) {
-    this.#key = key;
+    this.key = key;
     this.#port = port;
   }
 
   async start(): Promise<string> {
     const app = fastify();
+    app.setErrorHandler((error, _, reply) =>
+      isFault(error) ? reply.code(error.spec.status).send(faultBody(error)) : reply.code(500).send(),
+    );
     this.#app = app;
     app.addHook('onRequest', async (request) => {
-      if (verifyToken(this.#key, request.headers.authorization).role !== 'service') throw new Error('not fill');
+      if (verifyToken(this.key, request.headers.authorization).role !== 'service') throw new Error('not fill');
     });
     app.get<{ Querystring: { inventory?: string } }>('/v1/fleet', ({ query }) => {
       if (query.inventory !== '1') this.livenessAsked += 1;
@@ -149,6 +154,6 @@ export class FleetDouble {
   }
 
   #token(appliance: string): string {
-    return issueToken(this.#key, { role: 'appliance', id: appliance });
+    return issueToken(this.key, { role: 'appliance', id: appliance });
   }
 }

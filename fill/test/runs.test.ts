@@ -164,6 +164,14 @@ describe('a run now', () => {
     });
   });
 
+  test('is refused where steering has another fleet key, and it is not the operator who is blamed', async () => {
+    rig.fleet.key = Buffer.alloc(32);
+    await expect(rig.run()).rejects.toMatchObject({
+      code: 'config_invalid',
+      message: expect.stringContaining('both need the same fleet key'),
+    });
+  });
+
   test('calls again where steering stumbles over an order', async () => {
     rig.fleet.orderFailures.push(500, 500);
     await rig.run({ site: 'south' });
