@@ -31,6 +31,7 @@ export class FleetPanel {
   #door;
   #rows = new Map();
   #colorOf;
+  #orders = 0;
 
   constructor({ card, list, note, door, colorOf }) {
     this.#card = card;
@@ -49,6 +50,7 @@ export class FleetPanel {
   }
 
   async #ask(method, path) {
+    const orders = this.#orders;
     const response = await fetch(`${this.#door.control}/v1/appliances${path}`, {
       method,
       headers: { authorization: `Bearer ${this.#door.token}` },
@@ -56,6 +58,9 @@ export class FleetPanel {
     });
     const body = await response.json();
     if (!response.ok) throw new Error(body.error);
+    // A look that began before an order ended shows the fleet as it was.
+    if (orders !== this.#orders) return;
+    if (method === 'POST') this.#orders += 1;
     if (this.#note.dataset.sticky !== 'yes') this.#say('');
     for (const appliance of body.appliances) this.#show(appliance);
   }
