@@ -5,28 +5,10 @@ import { z } from 'zod';
 import { Fault } from '../protocol/faults.ts';
 import { verifyToken, type Caller } from '../runtime/auth.ts';
 import type { Log } from '../runtime/log.ts';
-import { packageVersion } from '../runtime/paths.ts';
 import { createService, route, type Route, type Service } from '../runtime/service.ts';
-import type { Cache, VolumeUse } from './cache.ts';
+import type { Cache } from './cache.ts';
 
 const ASSETS_PAGE_MAX = 1_000;
-
-export interface ApplianceStatus {
-  readonly id: string;
-  readonly site: string;
-  readonly state: string;
-  readonly health: { readonly level: string; readonly causes: readonly string[] };
-  readonly mode: 'fleet' | 'alone';
-  readonly origin: string;
-  readonly workers: number;
-  readonly connections: number;
-  readonly servedBytes: number;
-  readonly servedRequests: number;
-  readonly catalogRevision: number | null;
-  readonly steering: readonly { readonly url: string; readonly answered: boolean }[];
-  readonly fill: unknown;
-  readonly pinned: number;
-}
 
 export interface AdminDeps {
   readonly appliance: string;
@@ -34,7 +16,7 @@ export interface AdminDeps {
   readonly token: string | null;
   readonly cache: Cache;
   readonly ready: () => boolean;
-  readonly status: () => ApplianceStatus;
+  readonly status: () => Readonly<Record<string, unknown>>;
   readonly inventory: () => { readonly held: readonly string[]; readonly pinned: readonly string[] };
   readonly expose: () => Promise<{ readonly contentType: string; readonly body: string }>;
   readonly log: Log;
@@ -85,7 +67,7 @@ function routesOf(deps: AdminDeps): Route[] {
       path: '/v1/state',
       summary: 'Who this appliance is, how it is, and what its volumes hold. Sizes in bytes.',
       roles,
-      run: () => ({ version: packageVersion, ...deps.status(), volumes: cache.use() satisfies VolumeUse[] }),
+      run: () => ({ ...deps.status(), volumes: cache.use() }),
     }),
     route({
       method: 'GET',

@@ -15,7 +15,12 @@ export interface KeeperSpec {
   readonly config: ApplianceConfig;
 }
 
-export type FromSupervisor = { readonly kind: 'socket'; readonly number: number } | { readonly kind: 'drain' };
+export type FromSupervisor =
+  | { readonly kind: 'socket'; readonly number: number }
+  /** To the storekeeper: the appliance is about to stop; workers are ending their answers. */
+  | { readonly kind: 'leave' }
+  /** End what runs, then leave. */
+  | { readonly kind: 'drain' };
 
 export type ToSupervisor =
   /** A worker can take connections; a storekeeper serves its sockets. */

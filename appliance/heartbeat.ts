@@ -49,6 +49,14 @@ export class HeartbeatLoop {
     void this.#beat();
   }
 
+  /** Beats before its time, because something changed that steering should know. */
+  now(): void {
+    if (this.#timer === null || this.#stopped) return;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    void this.#beat();
+  }
+
   /** A last beat, so that steering need not wait for the lease. */
   async stop(): Promise<void> {
     this.#stopped = true;
@@ -57,6 +65,7 @@ export class HeartbeatLoop {
   }
 
   async #beat(): Promise<void> {
+    this.#timer = null;
     let nextMs = BEAT_MS;
     try {
       nextMs = await this.#send();

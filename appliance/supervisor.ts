@@ -112,6 +112,7 @@ class Family {
   async drain(): Promise<void> {
     this.#stopping = true;
     for (const socket of this.#waiting.splice(0)) socket.destroy();
+    send(this.#keeper, { kind: 'leave' });
     await Promise.all(this.#workers.map(drainChild));
     await drainChild(this.#keeper);
   }

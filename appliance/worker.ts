@@ -71,7 +71,7 @@ const sockets = new Set<Socket>();
 
 process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
   if (message.kind === 'socket') take(message.number, socket);
-  else void drain();
+  else if (message.kind === 'drain') void drain();
 });
 setInterval(report, REPORT_MS).unref();
 tell({ kind: 'ready' });
