@@ -38,7 +38,7 @@ export const pathwaysQuery = z
 
 /** Unknown parameters pass: players and campaigns add their own (CMCD, utm_…). */
 const playQuery = z.object({ pathways: pathwaysQuery });
-const manifestQuery = playQuery.extend({ session: steeringQuery.shape.session });
+const sessionQuery = playQuery.extend({ session: steeringQuery.shape.session });
 const titleParams = z.object({ title: id });
 
 export function publicRoutes(deps: PublicDeps): Route[] {
@@ -57,7 +57,7 @@ export function publicRoutes(deps: PublicDeps): Route[] {
       summary: 'Ranked pathways for this client, with a reason for each, and the manifests.',
       roles: null,
       params: titleParams,
-      query: playQuery,
+      query: sessionQuery,
       answer: playAnswer,
       faults: ['not_found', 'request_malformed'],
       run: ({ params, query, address, request, reply }): PlayAnswer => {
@@ -66,7 +66,8 @@ export function publicRoutes(deps: PublicDeps): Route[] {
         const { decision } = decidePlay(deps, {
           title,
           address,
-          session: null,
+          // Asked again within a play, as the page does: the same session, and not another play.
+          session: query.session ?? null,
           pathways,
           countAs: counted(request, 'play'),
         });
@@ -139,7 +140,7 @@ function manifestRoute(dialect: Dialect, deps: PublicDeps): Route {
     summary: `The title's ${dialect.toUpperCase()} manifest with a pathway per appliance and the origin last.`,
     roles: null,
     params: titleParams,
-    query: manifestQuery,
+    query: sessionQuery,
     faults: ['not_found', 'request_malformed'],
     run: ({ params, query, address, request, reply }) => {
       const title = findTitle(deps, params.title);

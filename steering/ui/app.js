@@ -207,7 +207,7 @@ function showWhy(decision = answer) {
 /** Asks for a fresh decision; the play that runs keeps the pathways it was given. */
 async function explainAgain() {
   try {
-    const fresh = await getJson(`/v1/play/${encodeURIComponent(chosen.id)}`);
+    const fresh = await getJson(`/v1/play/${encodeURIComponent(chosen.id)}?session=${answer.id}`);
     colorPathways(fresh.pathways);
     showWhy(fresh);
   } catch (error) {
