@@ -71,7 +71,8 @@ async function run(): Promise<void> {
     cache,
     inflight,
     origin,
-    catalogued: catalog === null ? null : (key) => metaIn(catalog, key),
+    // A member without a token or without fill knows no asset; it must not turn into an open cache of the origin.
+    catalogued: inFleet(config) ? async (key) => (catalog === null ? null : metaIn(catalog, key)) : null,
     tally,
   });
   const fleet = await openFleet({ catalog, token, db, cache, inflight });

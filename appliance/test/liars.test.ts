@@ -162,6 +162,15 @@ describe('an origin that', () => {
       },
     ],
     [
+      'sends all of the range asked but its first byte, and says so',
+      no,
+      (request, response) => {
+        const { first, last } = asked(request, N);
+        request.headers.range = `bytes=${first + 1}-${last}`;
+        answer(request, response);
+      },
+    ],
+    [
       'sends less than the range asked, and says so',
       any,
       (request, response) => {

@@ -1,8 +1,10 @@
 // RFC 9110 at the socket of a stand-alone appliance: ranges, preconditions, methods, CORS and what Cache-Status claims.
 // Every rule is asked of a cold asset and of a stored one: a client must not be able to tell the two apart.
 
+import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { issueToken } from '../../runtime/auth.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
 import { ask, contentRange, field, parts, requestText, Wire, type Answer } from './wire.ts';
 
@@ -614,4 +616,23 @@ describe('Cache-Status', () => {
     await fc.assert(fc.asyncProperty(position, position, look), { numRuns: 15 });
     expect(origin.requests.length).toBe(asked);
   });
+});
+
+test('in a fleet, what is not catalogued is 404 and the origin hears nothing of it, credentials or not', async () => {
+  // A port that nobody listens on: steering and fill are away. Without a token the member has no catalog at all.
+  const gone = 'http://127.0.0.1:1';
+  const token = issueToken(randomBytes(32), { role: 'appliance', id: 'appliance' });
+  for (const flags of [['--token', token], []]) {
+    const fleet = ['--steering', gone, '--fill', gone, '--advertise', 'http://127.0.0.1:2', ...flags];
+    const member = await RunningAppliance.start({ origin: origin.url, flags: fleet });
+    try {
+      const asked = origin.requests.length;
+      for (const lines of [[], ['Authorization: Bearer x'], ['Range: bytes=0-1'], ['Cookie: a=b']])
+        for (const path of ['/small', '/small?x=1', '/~abcdefgh01234567/small'])
+          expect((await ask(member.port, { path, lines })).status).toBe(404);
+      expect(origin.requests.length).toBe(asked);
+    } finally {
+      await member.stop();
+    }
+  }
 });
