@@ -12,6 +12,7 @@ import { Pass } from './pass.ts';
 import { BlockReader } from './reader.ts';
 import { Server } from './server.ts';
 import { WorkerTally } from './tally.ts';
+import { Turns } from './turns.ts';
 
 const REPORT_MS = 500;
 const HEADERS_MS = 10_000;
@@ -52,6 +53,7 @@ const link = new Link({
     reader.forgetAll();
   },
 });
+const turns = new Turns();
 const http = createServer(
   {
     headersTimeout: HEADERS_MS,
@@ -61,7 +63,7 @@ const http = createServer(
     maxHeaderSize: HEADER_BYTES_MAX,
     noDelay: true,
   },
-  (request, response) => void server.serve(request, response),
+  (request, response) => turns.take(request, response, () => void server.serve(request, response)),
 );
 
 // It never listens: connections come by IPC. The event starts node:http's own checks of slow and idle connections.
