@@ -296,6 +296,9 @@ type Located =
 /** Throws `method_not_allowed` or `request_malformed`. */
 function parse(request: IncomingMessage, mode: KeyMode): Asked {
   const { method, headers } = request;
+  // The parser lets HTTP/0.9 and 2.0 by; neither frames an answer as 1.x does.
+  if (request.httpVersionMajor !== 1)
+    throw new Fault('request_malformed', `HTTP/${request.httpVersion} is not spoken here; use HTTP/1.1`);
   // RFC 9112 3.2: a request that names two hosts must be refused.
   if (countOf(request, 'host') > 1) throw new Fault('request_malformed', 'the request has more than one host field');
   if (method !== 'GET' && method !== 'HEAD') throw new Fault('method_not_allowed', `${method} is not one of ${ALLOW}`);

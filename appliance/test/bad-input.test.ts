@@ -85,7 +85,7 @@ async function converse(
 }
 
 const endsConnection = (text: string | Buffer): boolean =>
-  /HTTP\/1\.0\r\n(?!.*keep-alive)|\r\nconnection: close\r\n/is.test(text.toString('latin1'));
+  /HTTP\/(?:1\.0|0\.9)\r\n(?!.*keep-alive)|\r\nconnection: close\r\n/is.test(text.toString('latin1'));
 
 async function only(text: string | Buffer, method = 'GET'): Promise<Answer> {
   const answers = await exchange(text, { methods: [method] });
@@ -250,6 +250,7 @@ describe('versions and framing', () => {
     ['HTTP/3.7', 'GET /film HTTP/3.7\r\nHost: x\r\n\r\n'],
     ['no version at all', 'GET /film\r\n\r\n'],
     ['HTTP/0.9', 'GET /film HTTP/0.9\r\n\r\n'],
+    ['a request line of HTTP/2', 'GET /film HTTP/2.0\r\nHost: x\r\n\r\n'],
     ['a lower-case method', 'get /film HTTP/1.1\r\nHost: x\r\n\r\n'],
     ['a method that nobody has', 'FETCH /film HTTP/1.1\r\nHost: x\r\n\r\n'],
     ['two Range fields', 'GET /film HTTP/1.1\r\nHost: x\r\nRange: bytes=0-0\r\nRange: bytes=5-5\r\n\r\n'],
