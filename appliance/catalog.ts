@@ -3,16 +3,17 @@
 
 import { z } from 'zod';
 import { assetPage, catalogPage, type CatalogAsset, type Title } from '../protocol/catalog.ts';
-import { isFault } from '../protocol/faults.ts';
+import { Fault } from '../protocol/faults.ts';
 import { holdingOf, type HoldingId } from '../protocol/ids.ts';
 import { call } from '../runtime/client.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Tally } from './metrics.ts';
-import { Kept, type StateDb } from './state.ts';
+import { Kept, stateFault, type StateDb } from './state.ts';
 
 /** An unknown key may be a title imported a moment ago: it is looked for again, at most this often. */
 const RECHECK_MS = 1_000;
+const RETIRED_BATCH = 1_000;
 const CACHE_CONTROL = 'public, max-age=3600';
 
 export interface Catalogued {
@@ -25,7 +26,7 @@ export interface CatalogDeps {
   readonly db: StateDb;
   readonly fill: string;
   readonly token: string;
-  /** Assets that changed or left: their cached versions must go. */
+  /** Assets that came, changed or left: another version that is cached must go. */
   readonly onGone: (keys: readonly string[]) => Promise<void>;
   readonly tally: Tally;
   readonly clock: Clock;
@@ -90,6 +91,21 @@ export class Catalog {
     return found;
   }
 
+  /**
+   * Tells of keys whose cached version may have to go. They are written down together with the change, so that a crash
+   * forgets none; call it before anything is served.
+   */
+  async retire(): Promise<void> {
+    for (;;) {
+      const keys = (await this.#deps.db
+        .values({ gte: 'retired!', lt: 'retired"', limit: RETIRED_BATCH })
+        .all()) as string[];
+      if (keys.length === 0) return;
+      await this.#deps.onGone(keys);
+      await this.#deps.db.batch(keys.map((key) => ({ type: 'del', key: `retired!${key}` })));
+    }
+  }
+
   /** Pulls what is new. False where fill could not be reached. */
   sync(): Promise<boolean> {
     this.#triedAt = this.#deps.clock.monotonic();
@@ -105,82 +121,81 @@ export class Catalog {
         const page = await this.#call(`/v1/catalog?since=${this.#revision.value}`, catalogPage);
         for (const title of page.titles) await this.#take(title);
         for (const id of page.removed) await this.#remove(id);
+        if (page.more && page.revision <= this.#revision.value)
+          throw new Fault('peer_invalid', `fill says that more follows, but stays at revision ${page.revision}`);
         if (page.revision > this.#revision.value) await this.#revision.set(page.revision);
         if (!page.more) return true;
       }
     } catch (error) {
-      if (!isFault(error)) throw error;
+      const { code, message } = stateFault(error);
       this.#deps.tally.add('larder_fallback_total', 1, { name: 'fill_down_catalog_kept' });
       this.#deps.log.warn(
-        { err: { code: error.code, message: error.message }, revision: this.#revision.value },
+        { err: { code, message }, revision: this.#revision.value },
         'catalog cannot be pulled, the last copy stays in force',
       );
       return false;
     }
   }
 
-  /** Replaces a title: its new assets first, so that at no moment a valid asset is unknown. */
+  /**
+   * Replaces a title: its new assets first, so that at no moment a valid asset is unknown. Written again from the start
+   * after a crash, because the revision comes last.
+   */
   async #take(title: Title): Promise<void> {
-    const before = await this.#assetVersions(title.id);
-    const gone = new Map(before);
-    const changed: string[] = [];
+    const gone = await this.#rowsOf(title.id);
+    const taken = new Set<string>();
     for (let offset: number | null = 0; offset !== null;) {
       const page: z.infer<typeof assetPage> = await this.#call(
         `/v1/titles/${title.id}/assets?offset=${offset}`,
         assetPage,
       );
-      const batch = page.assets.flatMap((asset) => {
-        const catalogued: Catalogued = { asset, title: title.id, revision: page.revision };
-        const old = gone.get(asset.path);
-        if (old !== undefined && old.etag !== asset.etag) changed.push(asset.path);
+      if (page.next !== null && page.next <= offset)
+        throw new Fault('peer_invalid', `fill says that asset ${page.next} of ${title.id} follows ${offset}`);
+      const batch: Batch = [];
+      for (const asset of page.assets) {
+        const { path } = asset;
+        const old = gone.get(path);
+        batch.push(
+          put(`asset!${path}`, { asset, title: title.id, revision: page.revision } satisfies Catalogued),
+          put(`holding!${holdingOf(title.id, asset.rendition)}!${path}`, path),
+        );
+        if (old?.etag !== asset.etag) batch.push(put(`retired!${path}`, path));
         // The asset may have moved to another rendition: its old row under the holding goes, the new one comes.
-        if (old !== undefined && old.rendition === asset.rendition) gone.delete(asset.path);
-        return [
-          { type: 'put' as const, key: `asset!${asset.path}`, value: catalogued },
-          {
-            type: 'put' as const,
-            key: `holding!${holdingOf(title.id, asset.rendition)}!${asset.path}`,
-            value: asset.path,
-          },
-        ];
-      });
+        if (old?.rendition === asset.rendition) gone.delete(path);
+        taken.add(path);
+      }
       await this.#deps.db.batch(batch);
       offset = page.next;
     }
-    const current = await this.#assetVersions(title.id, title.revision);
-    await this.#deps.db.batch([
-      ...[...gone].flatMap(([path, old]) => [
-        ...(current.has(path) ? [] : [{ type: 'del' as const, key: `asset!${path}` }]),
-        { type: 'del' as const, key: `holding!${holdingOf(title.id, old.rendition)}!${path}` },
-      ]),
-      { type: 'put' as const, key: `title!${title.id}`, value: title },
-    ]);
+    const left = [...gone].flatMap(([path, row]) =>
+      leave(title.id, path, { ...row, own: row.own && !taken.has(path) }),
+    );
+    await this.#deps.db.batch([...left, put(`title!${title.id}`, title)]);
     this.#titles.set(title.id, title);
-    await this.#deps.onGone([...changed, ...[...gone.keys()]]);
+    await this.retire();
   }
 
   async #remove(id: string): Promise<void> {
-    const assets = await this.#assetVersions(id);
-    await this.#deps.db.batch([
-      ...[...assets].flatMap(([path, { rendition }]) => [
-        { type: 'del' as const, key: `asset!${path}` },
-        { type: 'del' as const, key: `holding!${holdingOf(id, rendition)}!${path}` },
-      ]),
-      { type: 'del' as const, key: `title!${id}` },
-    ]);
+    const rows = await this.#rowsOf(id);
+    const left = [...rows].flatMap(([path, row]) => leave(id, path, row));
+    await this.#deps.db.batch([...left, { type: 'del', key: `title!${id}` }]);
     this.#titles.delete(id);
-    await this.#deps.onGone([...assets.keys()]);
+    await this.retire();
   }
 
-  /** By path, for assets of the title known so far; with a revision only those of it. */
-  async #assetVersions(title: string, revision?: number): Promise<Map<string, { etag: string; rendition: string }>> {
-    const versions = new Map<string, { etag: string; rendition: string }>();
+  /** Rows of a title by asset path. */
+  async #rowsOf(title: string): Promise<Map<string, Row>> {
+    const rows = new Map<string, Row>();
     for await (const path of this.#deps.db.values({ gte: `holding!${title}:`, lt: `holding!${title};` })) {
       const known = await this.#get(path as string);
-      if (known !== null && (revision === undefined || known.revision === revision))
-        versions.set(path as string, { etag: known.asset.etag, rendition: known.asset.rendition });
+      if (known !== null)
+        rows.set(path as string, {
+          etag: known.asset.etag,
+          rendition: known.asset.rendition,
+          own: known.title === title,
+        });
     }
-    return versions;
+    return rows;
   }
 
   async #get(key: string): Promise<Catalogued | null> {
@@ -192,6 +207,23 @@ export class Catalog {
     return call({ url: this.#deps.fill + path, token: this.#deps.token, answer });
   }
 }
+
+interface Row {
+  readonly etag: string;
+  readonly rendition: string;
+  /** False where another title took the path over, as one imported anew under another id does. */
+  readonly own: boolean;
+}
+
+type Batch = ({ type: 'put'; key: string; value: unknown } | { type: 'del'; key: string })[];
+
+const put = (key: string, value: unknown): Batch[number] => ({ type: 'put', key, value });
+
+const leave = (title: string, path: string, row: Row): Batch => [
+  { type: 'del', key: `holding!${holdingOf(title, row.rendition)}!${path}` },
+  ...(row.own ? ([{ type: 'del', key: `asset!${path}` }] as const) : []),
+  put(`retired!${path}`, path),
+];
 
 /** Header fields of a catalogued asset; the origin need not be asked for them. */
 export function headersOf(asset: CatalogAsset): Record<string, string> {

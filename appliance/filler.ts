@@ -16,7 +16,7 @@ import { FillTracker } from './fill-tracker.ts';
 import { FLIGHT_BLOCKS_MAX, type Inflight } from './inflight.ts';
 import type { Tally } from './metrics.ts';
 import { RateLimit } from './rate-limit.ts';
-import { Kept, type StateDb } from './state.ts';
+import { Kept, stateFault, type StateDb } from './state.ts';
 import type { AssetMeta, Entry } from './store.ts';
 
 const PULL_MS = 60_000;
@@ -109,9 +109,8 @@ export class Filler {
     }
     this.#running = this.#night()
       .catch((error: unknown) => {
-        if (!isFault(error)) throw error;
-        if (error.code !== 'not_found')
-          this.#deps.log.warn({ code: error.code, reason: error.message }, 'fill plan not pulled');
+        const { code, message } = stateFault(error);
+        if (code !== 'not_found') this.#deps.log.warn({ code, reason: message }, 'fill plan not carried out');
       })
       .finally(() => {
         this.#running = null;

@@ -2,7 +2,6 @@
 
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
-import { isFault } from '../protocol/faults.ts';
 import type { HoldingId } from '../protocol/ids.ts';
 import { PROTOCOL_VERSION } from '../protocol/ids.ts';
 import { PLAY_REPORT_ROWS_MAX, type PlayReport } from '../protocol/plays.ts';
@@ -11,7 +10,7 @@ import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { WorkerReport } from './link.ts';
 import type { Tally } from './metrics.ts';
-import type { StateDb } from './state.ts';
+import { stateFault, type StateDb } from './state.ts';
 
 export const REPORT_MS = 10_000;
 /** Three hours of reports; beyond that the oldest are given up, and it is logged. */
@@ -35,6 +34,7 @@ export class Plays {
   #from: number;
   #seq = 0;
   #timer: NodeJS.Timeout | null = null;
+  #flushing: Promise<void> | null = null;
 
   constructor(deps: PlaysDeps) {
     this.#deps = deps;
@@ -52,10 +52,23 @@ export class Plays {
     }
   }
 
-  /** Writes down what was served since the last time and sends all that is written down. */
-  async flush(): Promise<void> {
-    await this.#writeDown();
+  /** Writes down what was served since the last time and sends all that is written down; one at a time. */
+  flush(): Promise<void> {
+    this.#flushing ??= this.#writeAndSend().finally(() => {
+      this.#flushing = null;
+    });
+    return this.#flushing;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    await this.#flushing;
+    await this.flush();
+  }
+
+  async #writeAndSend(): Promise<void> {
     try {
+      await this.#writeDown();
       for await (const [key, value] of this.#deps.db.iterator({ gte: 'report!', lt: 'report"' })) {
         await call({
           url: `${this.#deps.fill}/v1/plays`,
@@ -67,17 +80,11 @@ export class Plays {
         await this.#deps.db.del(key);
       }
     } catch (error) {
-      if (!isFault(error)) throw error;
+      const { code, message } = stateFault(error);
       this.#deps.tally.add('larder_fallback_total', 1, { name: 'fill_down_reports_kept' });
-      if (error.code !== 'unreachable')
-        this.#deps.log.warn({ code: error.code, reason: error.message }, 'play report not taken');
-      await this.#bound();
+      if (code !== 'unreachable') this.#deps.log.warn({ code, reason: message }, 'play report not taken');
+      await this.#bound().catch(stateFault);
     }
-  }
-
-  async stop(): Promise<void> {
-    if (this.#timer !== null) clearInterval(this.#timer);
-    await this.flush();
   }
 
   async #writeDown(): Promise<void> {

@@ -4,7 +4,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Level } from 'level';
-import { Fault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
+import { diskFault } from './volume-directory.ts';
 
 const LOCK_RETRIES = 100;
 const LOCK_RETRY_MS = 100;
@@ -29,6 +30,13 @@ export async function openState(directory: string): Promise<StateDb> {
       await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
     }
   }
+}
+
+/** What the disk below the database did, as a fault; anything else is a defect and is thrown on. */
+export function stateFault(error: unknown): Fault {
+  if (isFault(error)) return error;
+  if (!String((error as { code?: unknown }).code).startsWith('LEVEL_')) throw error;
+  return diskFault(error, 'the state database');
 }
 
 /** A single value under a name of its own. */

@@ -24,7 +24,7 @@ import { Miss } from './miss.ts';
 import { Origin } from './origin.ts';
 import { Plays } from './plays.ts';
 import { planBytesOf, Standing } from './standing.ts';
-import { openState, type StateDb } from './state.ts';
+import { openState, stateFault, type StateDb } from './state.ts';
 import type { Entry } from './store.ts';
 
 const SAVE_MS = 30_000;
@@ -122,6 +122,9 @@ async function run(): Promise<void> {
     log,
   });
 
+  await catalog
+    ?.retire()
+    .catch((error: unknown) => log.warn({ err: stateFault(error) }, 'stale versions stay for now'));
   await link.listen({
     miss,
     onReport: (worker, report) => {

@@ -94,7 +94,8 @@ export function directoryBytes(path: string): number {
 
 export function diskFault(error: unknown, path: string): Fault {
   if (isFault(error)) return error;
-  const code = (error as NodeJS.ErrnoException).code ?? (error as { cause?: NodeJS.ErrnoException }).cause?.code;
-  const full = code === 'ENOSPC' || code === 'EDQUOT';
-  return new Fault(full ? 'disk_full' : 'disk_failed', `${path}: ${(error as Error).message}`, { cause: error });
+  const { code, message } = error as NodeJS.ErrnoException;
+  // LevelDB says it in words alone.
+  const full = code === 'ENOSPC' || code === 'EDQUOT' || /no space left|quota exceeded/i.test(message);
+  return new Fault(full ? 'disk_full' : 'disk_failed', `${path}: ${message}`, { cause: error });
 }
