@@ -93,9 +93,7 @@ describe.skipIf(browserPath === null)('a title played in Chromium', () => {
   }
 
   /** Plays until `disturb` has taken its appliance away and ten more video segments have come. */
-  async function playThrough(
-    disturb: (id: ApplianceId) => Promise<void> | void,
-  ): Promise<{
+  async function playThrough(disturb: (id: ApplianceId) => Promise<void> | void): Promise<{
     readonly lost: ApplianceId;
     readonly after: readonly Segment[];
     readonly stallsMs: number;

@@ -80,8 +80,10 @@ test('bytes count until every worker has closed what was evicted', async () => {
   const a = await cache.admit(metaOf('/a', 1));
   await put(cache, a, 0);
   const b = await cache.admit(metaOf('/b', 1));
-  const reserved = cache.reserve(b, BLOCK_BYTES);
+  let granted = false;
+  const reserved = cache.reserve(b, BLOCK_BYTES).then((room) => (granted = room));
   await new Promise((resolve) => setImmediate(resolve));
+  expect(granted).toBe(false);
   expect(cache.use()[0]!.leavingBytes).toBe(BLOCK_ON_DISK);
   closed();
   expect(await reserved).toBe(true);

@@ -32,7 +32,7 @@ test(
   `${KILLS} kills of storekeeper, workers and supervisor under load cost no byte`,
   { timeout: 300_000 },
   async () => {
-    let over = false;
+    const over = new AbortController();
     let reads = 0;
     let cut = 0;
     const wrong: string[] = [];
@@ -43,7 +43,7 @@ test(
         state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
         return state % below;
       };
-      while (!over) {
+      while (!over.signal.aborted) {
         const at = random(FILMS);
         const film = films[at]!;
         const first = random(film.length);
@@ -71,7 +71,7 @@ test(
         if (target !== undefined && target > 0) process.kill(target, 'SIGKILL');
       }
     }
-    over = true;
+    over.abort();
     await Promise.all(readers);
     expect(wrong).toEqual([]);
     expect(reads).toBeGreaterThan(KILLS * 20);
