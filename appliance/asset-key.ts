@@ -52,8 +52,11 @@ function normalise(path: string, target: string): string {
 /** CTA-5004: CMCD describes the player, not the asset. */
 function keptQuery(query: string): string {
   if (query === '') return '';
-  const kept = query.split('&').filter((pair) => !/^CMCD(=|$)/i.test(pair));
-  return kept.length === 0 ? '' : `?${kept.join('&')}`;
+  const kept = query
+    .split('&')
+    .filter((pair) => !/^CMCD(=|$)/i.test(pair))
+    .join('&');
+  return kept === '' ? '' : `?${kept}`;
 }
 
 function malformed(target: string, why: string): Fault {

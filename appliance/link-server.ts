@@ -52,7 +52,9 @@ export class LinkServer {
   }
 
   async listen(deps: LinkServerDeps): Promise<void> {
-    const http = createHttpServer({ keepAliveTimeout: 60_000, requestTimeout: 0 }, (request, response) => {
+    // A key of 8 KiB may take twice that as JSON.
+    const limits = { keepAliveTimeout: 60_000, requestTimeout: 0, maxHeaderSize: 32 * 1024 };
+    const http = createHttpServer(limits, (request, response) => {
       void answer(deps.miss, request, response, deps.log);
     });
     const link = createServer((socket) => this.#welcome(socket, deps));

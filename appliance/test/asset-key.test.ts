@@ -88,6 +88,7 @@ describe('the two modes', () => {
     ['/a/b.mp4', '/a/b.mp4', '/a/b.mp4', null],
     ['/a?x=1', '/a?x=1', '/a', null],
     ['/a?CMCD=bl%3D1', '/a', '/a', null],
+    ['/a?CMCD=bl%3D1&', '/a', '/a', null],
     ['/a?x=1&cmcd=bl&y', '/a?x=1&y', '/a', null],
     ['/a?cmcdx=1', '/a?cmcdx=1', '/a', null],
     ['/~abc/a', '/~abc/a', '/a', 'abc'],
