@@ -74,17 +74,19 @@ export function decodeHead(page: Buffer, path: string): BlockHead {
 /** Temporary name, data to disk, rename. The caller has written an intent. */
 export async function writeBlock(path: string, head: BlockHead, payload: Buffer): Promise<void> {
   const temporary = `${path}.tmp`;
-  const file = await open(temporary, 'w', 0o600);
   try {
-    await writeAll(file, [encodeHead(head), payload]);
-    await file.datasync();
+    const file = await open(temporary, 'w', 0o600);
+    try {
+      await writeAll(file, [encodeHead(head), payload]);
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
   } catch (error) {
-    await file.close();
     await unlink(temporary).catch(() => undefined);
     throw error;
   }
-  await file.close();
-  await rename(temporary, path);
 }
 
 /** Reads a whole block and checks every crc. Null where there is no file; throws `disk_corrupt`. */

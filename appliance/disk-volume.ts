@@ -8,10 +8,11 @@ import { rmSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Level } from 'level';
-import { Fault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
 import { blockBytes, blockCount, chunkCrcs, readBlock, readHead, writeBlock, type BlockHead } from './block-file.ts';
 import { blockFiles, blockPath, directoryBytes, diskFault, openIndex, prepareDirectory } from './volume-directory.ts';
+import { IndexWriter, type Batch } from './index-writer.ts';
 import { Bitmap, type AssetMeta, type Entry, type Volume } from './store.ts';
 
 const FLUSH_MS = 25;
@@ -27,19 +28,23 @@ interface StoredRecord {
   readonly touchedMs: number;
 }
 
-type Batch = ({ type: 'put'; key: string; value: string } | { type: 'del'; key: string })[];
-
 export class DiskVolume implements Volume {
   readonly number: number;
   readonly directory: string;
   readonly #log: Log;
   readonly #index: Level;
   readonly #entries = new Map<number, Entry>();
+  readonly #writer: IndexWriter;
+  /** Entries whose record is to be written with the next flush. */
   readonly #dirty = new Set<Entry>();
-  #settled: string[] = [];
+  /** Intents in force, with the number of writes and removals behind each. */
+  readonly #intents = new Map<string, number>();
+  /** Keys that the next flush takes out of the index. */
+  readonly #struck = new Set<string>();
+  /** Files on their way out, by intent: a block that comes back waits for it. */
+  readonly #removing = new Map<string, Promise<void>>();
   #nextId = 1;
   #flushTimer: NodeJS.Timeout | null = null;
-  #flushing: Promise<void> = Promise.resolve();
   #indexBytes = 0;
   #measuredAt = Number.NEGATIVE_INFINITY;
 
@@ -48,6 +53,7 @@ export class DiskVolume implements Volume {
     this.directory = spec.directory;
     this.#log = spec.log;
     this.#index = spec.index;
+    this.#writer = new IndexWriter(spec.index, join(spec.directory, 'index'));
   }
 
   /** Throws `store_mismatch`, `store_locked`, `disk_failed`. Mends what a crash left before it resolves. */
@@ -71,10 +77,10 @@ export class DiskVolume implements Volume {
   }
 
   async intend(entry: Entry, numbers: readonly number[]): Promise<void> {
-    const batch: Batch = numbers.map((number) => ({ type: 'put', key: intentKey(entry.id, number), value: '' }));
+    const batch = this.#hold(entry, numbers);
     batch.push({ type: 'put', key: recordKey(entry.id), value: encodeRecord(entry) });
     batch.push({ type: 'put', key: 'next', value: String(this.#nextId) });
-    await this.#write(batch, true);
+    await this.#writer.write(batch, { sync: true });
   }
 
   async write(entry: Entry, number: number, payload: Buffer): Promise<void> {
@@ -89,24 +95,33 @@ export class DiskVolume implements Volume {
       holding: entry.holding,
     };
     const path = blockPath(this.directory, entry.id, number);
+    await this.#removing.get(intentKey(entry.id, number));
     try {
       await writeBlock(path, head, payload);
+      if (entry.dropped) {
+        // The entry went while its block was written: nobody will ask for the file.
+        await unlink(path);
+        return;
+      }
+      entry.blocks.add(number);
+      this.#dirty.add(entry);
     } catch (error) {
-      this.abandon(entry, [number]);
       throw diskFault(error, path);
+    } finally {
+      this.abandon(entry, [number]);
     }
-    if (entry.dropped) {
-      // The entry went while its block was written: nobody will ask for the file.
-      await unlink(path).catch(() => undefined);
-      return;
-    }
-    entry.blocks.add(number);
-    this.#dirty.add(entry);
-    this.abandon(entry, [number]);
   }
 
   abandon(entry: Entry, numbers: readonly number[]): void {
-    this.#settled.push(...numbers.map((number) => intentKey(entry.id, number)));
+    for (const number of numbers) {
+      const key = intentKey(entry.id, number);
+      const others = (this.#intents.get(key) ?? 1) - 1;
+      if (others > 0) this.#intents.set(key, others);
+      else {
+        this.#intents.delete(key);
+        this.#struck.add(key);
+      }
+    }
     this.#scheduleFlush();
   }
 
@@ -125,10 +140,20 @@ export class DiskVolume implements Volume {
 
   async remove(entry: Entry, numbers: readonly number[]): Promise<void> {
     for (const number of numbers) entry.blocks.delete(number);
-    const batch: Batch = numbers.map((number) => ({ type: 'put', key: intentKey(entry.id, number), value: '' }));
+    this.#dirty.add(entry);
+    const batch = this.#hold(entry, numbers);
     batch.push({ type: 'put', key: recordKey(entry.id), value: encodeRecord(entry) });
-    await this.#write(batch, false);
-    await this.#unlink(entry, numbers);
+    const removal = this.#unlinkAfter(this.#writer.write(batch, { sync: false }), entry, numbers);
+    const gone = removal.catch(() => undefined);
+    for (const number of numbers) this.#removing.set(intentKey(entry.id, number), gone);
+    try {
+      await removal;
+    } finally {
+      for (const number of numbers) {
+        const key = intentKey(entry.id, number);
+        if (this.#removing.get(key) === gone) this.#removing.delete(key);
+      }
+    }
   }
 
   async drop(entry: Entry): Promise<void> {
@@ -137,10 +162,10 @@ export class DiskVolume implements Volume {
     for (const number of numbers) entry.blocks.delete(number);
     this.#entries.delete(entry.id);
     this.#dirty.delete(entry);
-    const batch: Batch = numbers.map((number) => ({ type: 'put', key: intentKey(entry.id, number), value: '' }));
+    this.#struck.add(recordKey(entry.id));
+    const batch = this.#hold(entry, numbers);
     batch.push({ type: 'del', key: recordKey(entry.id) });
-    await this.#write(batch, false);
-    await this.#unlink(entry, numbers);
+    await this.#unlinkAfter(this.#writer.write(batch, { sync: false }), entry, numbers);
   }
 
   touch(entry: Entry): void {
@@ -150,64 +175,84 @@ export class DiskVolume implements Volume {
   indexBytes(): number {
     if (performance.now() - this.#measuredAt > INDEX_MEASURE_MS) {
       this.#measuredAt = performance.now();
-      this.#indexBytes = directoryBytes(join(this.directory, 'index'));
+      try {
+        this.#indexBytes = directoryBytes(join(this.directory, 'index'));
+      } catch (error) {
+        // A disk that fails says so where it is read and written; the last measure stands.
+        this.#log.warn({ err: error, volume: this.directory }, 'index cannot be measured');
+      }
     }
     return this.#indexBytes;
   }
 
-  flush(): Promise<void> {
+  /** What cannot be written stays pending. Throws `disk_full` or `disk_failed`. */
+  async flush(): Promise<void> {
     if (this.#flushTimer !== null) clearTimeout(this.#flushTimer);
     this.#flushTimer = null;
-    this.#flushing = this.#flushing.then(() => this.#flushNow());
-    return this.#flushing;
+    const dirty = [...this.#dirty];
+    const struck = [...this.#struck].filter((key) => !this.#intents.has(key));
+    this.#dirty.clear();
+    this.#struck.clear();
+    if (dirty.length === 0 && struck.length === 0) return this.#writer.idle();
+    const batch: Batch = [
+      ...dirty.map((entry) => ({ type: 'put' as const, key: recordKey(entry.id), value: encodeRecord(entry) })),
+      ...struck.map((key) => ({ type: 'del' as const, key })),
+    ];
+    try {
+      await this.#writer.write(batch, { sync: false });
+    } catch (error) {
+      for (const entry of dirty) if (!entry.dropped) this.#dirty.add(entry);
+      for (const key of struck) this.#struck.add(key);
+      throw error;
+    }
   }
 
   async close(): Promise<void> {
     for (const entry of this.#entries.values()) if (entry.blocks.count > 0) this.#dirty.add(entry);
-    await this.flush();
+    await this.flush().catch((error: unknown) => this.#cannotFlush(error));
     if (this.#flushTimer !== null) clearTimeout(this.#flushTimer);
     await this.#index.close();
   }
 
-  async #flushNow(): Promise<void> {
-    const dirty = [...this.#dirty];
-    const settled = this.#settled;
-    this.#dirty.clear();
-    this.#settled = [];
-    if (dirty.length === 0 && settled.length === 0) return;
-    await this.#write(
-      [
-        ...dirty.map((entry) => ({ type: 'put' as const, key: recordKey(entry.id), value: encodeRecord(entry) })),
-        ...settled.map((key) => ({ type: 'del' as const, key })),
-      ],
-      false,
-    );
-  }
-
   #scheduleFlush(): void {
     this.#flushTimer ??= setTimeout(() => {
-      this.flush().catch((error: unknown) =>
-        this.#log.error({ err: error, volume: this.directory }, 'index write failed'),
-      );
+      this.flush().catch((error: unknown) => this.#cannotFlush(error));
     }, FLUSH_MS);
   }
 
-  async #write(batch: Batch, sync: boolean): Promise<void> {
-    try {
-      await this.#index.batch(batch, { sync });
-    } catch (error) {
-      throw diskFault(error, join(this.directory, 'index'));
-    }
+  #cannotFlush(error: unknown): void {
+    this.#log.error({ err: error, volume: this.directory }, 'index write failed');
   }
 
-  async #unlink(entry: Entry, numbers: readonly number[]): Promise<void> {
+  /** The intents of these blocks, to be written before anything is done to their files. */
+  #hold(entry: Entry, numbers: readonly number[]): Batch {
+    return numbers.map((number) => {
+      const key = intentKey(entry.id, number);
+      this.#intents.set(key, (this.#intents.get(key) ?? 0) + 1);
+      return { type: 'put', key, value: '' };
+    });
+  }
+
+  /**
+   * The files go even where the index cannot be written: on a full disk that is what makes room, and a block that is
+   * missed when it is read is fetched again.
+   */
+  async #unlinkAfter(written: Promise<void>, entry: Entry, numbers: readonly number[]): Promise<void> {
+    const failure = await written.then(
+      () => null,
+      (error: unknown) => error,
+    );
     for (const number of numbers) {
       const path = blockPath(this.directory, entry.id, number);
-      await unlink(path).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') this.#log.error({ err: error, path }, 'block file cannot be removed');
-      });
+      try {
+        await unlink(path).catch(unlessGone);
+        this.abandon(entry, [number]);
+      } catch (error) {
+        // Its intent stays, so that the next start tries again.
+        this.#log.error({ err: error, path }, 'block file cannot be removed');
+      }
     }
-    this.abandon(entry, numbers);
+    if (failure !== null) throw failure;
   }
 
   /** False where the index is new although the store is not. */
@@ -261,26 +306,40 @@ export class DiskVolume implements Volume {
       );
     // `next` says that the index is whole, so it comes last.
     await this.flush();
-    await this.#write([{ type: 'put', key: 'next', value: String(this.#nextId) }], true);
+    await this.#writer.write([{ type: 'put', key: 'next', value: String(this.#nextId) }], { sync: true });
   }
 
   /** What a crash left in doubt: the file decides. */
   async #settleIntents(): Promise<void> {
     for await (const key of this.#index.keys({ gte: 'i', lt: 'j' })) {
-      const [id, number] = key.slice(1).split('.');
-      const entry = this.#entries.get(Number.parseInt(id!, 36));
-      const path = blockPath(this.directory, Number.parseInt(id!, 36), Number(number));
-      await unlink(`${path}.tmp`).catch(() => undefined);
-      const whole = entry !== undefined && (await this.read(entry, Number(number)).catch(() => null)) !== null;
-      if (whole) entry.blocks.add(Number(number));
-      else {
+      const [id, number] = key.slice(1).split('.') as [string, string];
+      const entry = this.#entries.get(Number.parseInt(id, 36));
+      const path = blockPath(this.directory, Number.parseInt(id, 36), Number(number));
+      try {
+        await unlink(`${path}.tmp`).catch(unlessGone);
+        if (entry !== undefined && (await this.#isWhole(entry, Number(number)))) entry.blocks.add(Number(number));
+        else {
+          entry?.blocks.delete(Number(number));
+          await unlink(path).catch(unlessGone);
+        }
+        this.#struck.add(key);
+      } catch (error) {
+        // A disk that fails proves nothing: the file and its intent stay for the next start.
         entry?.blocks.delete(Number(number));
-        await unlink(path).catch(() => undefined);
+        this.#log.error({ err: error, path }, 'block file in doubt cannot be read');
       }
       if (entry !== undefined) this.#dirty.add(entry);
-      this.#settled.push(key);
     }
     await this.flush();
+  }
+
+  async #isWhole(entry: Entry, number: number): Promise<boolean> {
+    try {
+      return (await this.read(entry, number)) !== null;
+    } catch (error) {
+      if (isFault(error) && error.code === 'disk_corrupt') return false;
+      throw error;
+    }
   }
 
   #entry(id: number, meta: AssetMeta, blocks: Bitmap, touchedMs: number): Entry {
@@ -300,6 +359,10 @@ export class DiskVolume implements Volume {
     this.#entries.set(id, entry);
     return entry;
   }
+}
+
+function unlessGone(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error;
 }
 
 const recordKey = (id: number): string => `a${id.toString(36)}`;

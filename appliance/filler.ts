@@ -1,7 +1,7 @@
 // A night at the appliance: pull the plan, fetch what is missing, verify each MiB against the catalog's digests, pin,
 // report. What is on disk is never fetched again, so a filler that was killed goes on where it was.
 
-import type { HoldingId } from '../protocol/ids.ts';
+import { holdingOf, type HoldingId } from '../protocol/ids.ts';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { fillPlan, type FillItem, type FillPlan, type FillProgress } from '../protocol/plan.ts';
 import type { CatalogAsset } from '../protocol/catalog.ts';
@@ -181,7 +181,7 @@ export class Filler {
     const queue = assets.values();
     const lane = async (): Promise<void> => {
       for (const asset of queue) {
-        const fault = this.#closed(plan) ? CLOSED : await this.#fetchAsset(work, asset);
+        const fault = this.#closed(plan) ? CLOSED : await this.#fetchAsset(work, asset.path);
         if (fault !== null) complete = false;
         if (fault !== null && fault !== CLOSED) tracker.fault(asset.path, fault.code, fault.message);
       }
@@ -203,10 +203,13 @@ export class Filler {
     );
   }
 
-  /** Null when the asset is whole on disk. */
-  async #fetchAsset(work: Work, asset: CatalogAsset): Promise<Fault | null> {
+  /** Null when the asset is whole on disk. The plan names it, the catalog of the moment says which version is meant. */
+  async #fetchAsset(work: Work, path: string): Promise<Fault | null> {
     for (let attempt = 1; ; attempt += 1) {
-      const entry = await this.#deps.cache.admit(metaOf(asset, work.item.holding));
+      const known = await this.#deps.catalog.known(path);
+      if (known === null) return new Fault('not_found', `${path} left the catalog`);
+      const { asset, title } = known;
+      const entry = await this.#deps.cache.admit(metaOf(asset, holdingOf(title, asset.rendition)));
       const fault = await this.#fetchMissing(work, entry);
       if (fault === null || fault === CLOSED || attempt >= ATTEMPTS_MAX || fault.spec.retry === 'never') return fault;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS * attempt));
@@ -222,6 +225,8 @@ export class Filler {
       const end = Math.min(last, number + FLIGHT_BLOCKS_MAX - 1);
       if (!inflight.has(entry, number))
         await work.limit.take(Math.min(entry.bytes, (end + 1) * BLOCK_BYTES) - number * BLOCK_BYTES);
+      // A viewer's miss may have brought it meanwhile.
+      if (entry.blocks.has(number)) continue;
       // A viewer may have asked for the same block meanwhile: then it is followed, not fetched twice.
       const landing = inflight.join(entry, number) ?? inflight.start(entry, { number, lastWanted: end, pool: 'fill' });
       await landing.done;

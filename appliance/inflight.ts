@@ -62,6 +62,12 @@ class Landing {
     this.#wake();
   }
 
+  /** What landed is not what it should be: none of it is handed out any more. */
+  reject(fault: Fault): void {
+    this.landed = 0;
+    this.fail(fault);
+  }
+
   fail(fault: Fault): void {
     this.fault ??= fault;
     this.#wake();
@@ -90,6 +96,20 @@ class Landing {
     this.#waiting = [];
     for (const resolve of waiting) resolve();
   }
+}
+
+/** What is done is let go at once: an origin that ignores ranges makes one flight of a whole film. */
+interface Flight {
+  readonly entry: Entry;
+  readonly pool: PoolName;
+  readonly firstBlock: number;
+  /** Byte behind the last one wanted. */
+  readonly end: number;
+  /** By number, until they are stored or given up. */
+  readonly landings: Map<number, Landing>;
+  /** Blocks in doubt on the volume of which nothing has been written yet. */
+  readonly intended: Set<number>;
+  readonly stores: Promise<void>[];
 }
 
 export class Inflight {
@@ -128,82 +148,91 @@ export class Inflight {
     this.#landings.set(entry, known);
     for (const landing of landings) if (!known.has(landing.number)) known.set(landing.number, landing);
     entry.flights += 1;
-    void this.#fly(entry, landings, spec.pool, spec.answer ?? null);
+    const flight: Flight = {
+      entry,
+      pool: spec.pool,
+      firstBlock: spec.number,
+      end: landings.at(-1)!.number * BLOCK_BYTES + landings.at(-1)!.bytes,
+      landings: new Map(landings.map((landing) => [landing.number, landing])),
+      intended: new Set(),
+      stores: [],
+    };
+    void this.#fly(flight, spec.answer ?? null);
     return landings[0]!;
   }
 
-  async #fly(entry: Entry, landings: readonly Landing[], pool: PoolName, answer: Bytes | null): Promise<void> {
-    const stores: Promise<void>[] = [];
+  async #fly(flight: Flight, answer: Bytes | null): Promise<void> {
+    const { entry, landings, stores } = flight;
     try {
-      const [terms, mayStore] = await Promise.all([this.#deps.termsOf(entry), this.#intend(entry, landings)]);
-      const { digests, originTag } = terms;
-      await this.#land(entry, landings, {
-        pool,
+      const [{ digests, originTag }] = await Promise.all([this.#deps.termsOf(entry), this.#intend(flight)]);
+      await this.#land(flight, {
         answer,
         originTag,
-        onLanded: (landing) => this.#settleBlock(entry, landing, digests, mayStore, stores),
+        onLanded: (landing) => this.#settleBlock(flight, landing, digests),
       });
-      if (!isSealed(entry)) for (const landing of landings) stores.push(this.#store(entry, landing, mayStore));
+      if (!isSealed(entry)) for (const landing of landings.values()) stores.push(this.#store(flight, landing));
     } catch (error) {
+      answer?.body.on('error', () => undefined).destroy();
       const fault = isFault(error) ? error : originFault(error, entry.key);
       this.#deps.tally.add('larder_faults_total', 1, { code: fault.code });
-      if (fault.code === 'version_gone' || !isSealed(entry)) await this.#deps.cache.drop(entry).catch(() => undefined);
-      for (const landing of landings) if (landing.landed < landing.bytes) landing.fail(fault);
+      if (fault.code === 'version_gone' || !isSealed(entry)) await this.#deps.cache.drop(entry);
+      for (const landing of landings.values()) if (landing.landed < landing.bytes) landing.fail(fault);
     }
     await Promise.all(stores);
-    entry.volume.abandon(
-      entry,
-      landings.filter((landing) => !entry.blocks.has(landing.number)).map((landing) => landing.number),
-    );
-    const known = this.#landings.get(entry);
-    for (const landing of landings) if (known?.get(landing.number) === landing) known.delete(landing.number);
-    if (known?.size === 0) this.#landings.delete(entry);
+    entry.volume.abandon(entry, [...flight.intended]);
+    for (const landing of landings.values()) this.#forget(flight, landing);
     entry.flights -= 1;
+    // Nothing of it could be stored, so nothing would ever evict it.
+    if (entry.flights === 0 && entry.blocks.count === 0) await this.#deps.cache.drop(entry);
   }
 
-  /** False where the volume takes no intents: then nothing of the flight is stored. */
-  async #intend(entry: Entry, landings: readonly Landing[]): Promise<boolean> {
-    if (entry.dropped) return false;
+  #forget(flight: Flight, landing: Landing): void {
+    flight.landings.delete(landing.number);
+    const known = this.#landings.get(flight.entry);
+    if (known?.get(landing.number) === landing) known.delete(landing.number);
+    if (known?.size === 0) this.#landings.delete(flight.entry);
+  }
+
+  /** Where the volume takes no intents nothing of the flight is stored. */
+  async #intend(flight: Flight): Promise<void> {
+    const { entry } = flight;
+    if (entry.dropped) return;
+    const numbers = [...flight.landings.keys()];
     try {
-      await entry.volume.intend(
-        entry,
-        landings.map((landing) => landing.number),
-      );
-      return true;
+      await entry.volume.intend(entry, numbers);
+      for (const number of numbers) flight.intended.add(number);
     } catch (error) {
+      entry.volume.abandon(entry, numbers);
       this.#passed(error);
-      return false;
     }
   }
 
   /** Fills the landings in order from one upstream range, resumed once where it breaks off. */
   async #land(
-    entry: Entry,
-    landings: readonly Landing[],
+    flight: Flight,
     spec: {
-      readonly pool: PoolName;
       readonly answer: Bytes | null;
       readonly originTag: string | null;
       readonly onLanded: (landing: Landing) => Promise<void>;
     },
   ): Promise<void> {
-    const first = landings[0]!.number * BLOCK_BYTES;
-    const end = landings.at(-1)!.number * BLOCK_BYTES + landings.at(-1)!.bytes;
+    const { entry, pool, end } = flight;
+    const first = flight.firstBlock * BLOCK_BYTES;
     let at = first;
     for (let attempt = 1; at < end; attempt += 1) {
       try {
         const answer =
           attempt === 1 && spec.answer !== null
             ? spec.answer
-            : await this.#ask(entry, { first: at, last: end - 1, ifMatch: spec.originTag, pool: spec.pool });
+            : await this.#ask(entry, { first: at, last: end - 1, ifMatch: spec.originTag, pool });
         let position = answer.first;
         for await (const chunk of answer.body as AsyncIterable<Buffer>) {
-          this.#deps.origin.countBytes(spec.pool, chunk.length);
+          this.#deps.origin.countBytes(pool, chunk.length);
           // An origin that ignores ranges sends from 0: what was not asked for is carved away.
           let from = Math.max(0, at - position);
           position += chunk.length;
           while (from < chunk.length && at < end) {
-            const landing = landings[Math.floor(at / BLOCK_BYTES) - landings[0]!.number]!;
+            const landing = flight.landings.get(Math.floor(at / BLOCK_BYTES))!;
             const take = Math.min(chunk.length - from, landing.bytes - landing.landed);
             landing.append(chunk.subarray(from, from + take));
             from += take;
@@ -245,38 +274,38 @@ export class Inflight {
   }
 
   /** A landed block: verified at once, stored behind the readers' backs. */
-  async #settleBlock(
-    entry: Entry,
-    landing: Landing,
-    digests: readonly string[] | null,
-    mayStore: boolean,
-    stores: Promise<void>[],
-  ): Promise<void> {
+  async #settleBlock(flight: Flight, landing: Landing, digests: readonly string[] | null): Promise<void> {
+    const { entry, stores } = flight;
     if (digests !== null && !digestsMatch(landing, digests)) {
       const fault = new Fault(
         'digest_mismatch',
         `${entry.key}: block ${landing.number} from the origin is not what the catalog says`,
       );
-      landing.fail(fault);
+      landing.reject(fault);
       throw fault;
     }
     // Without a version of its own an asset is stored whole or not at all: see #fly.
     if (!isSealed(entry)) return;
-    stores.push(this.#store(entry, landing, mayStore));
+    stores.push(this.#store(flight, landing));
     if (stores.length >= STORING_MAX) await stores[stores.length - STORING_MAX];
   }
 
-  async #store(entry: Entry, landing: Landing, mayStore: boolean): Promise<void> {
+  async #store(flight: Flight, landing: Landing): Promise<void> {
+    const { entry } = flight;
+    const { cache } = this.#deps;
+    const { number } = landing;
     try {
-      if (!mayStore || entry.dropped) return;
-      if (!(await this.#deps.cache.reserve(entry, landing.bytes))) throw new Fault('disk_full', 'no room can be made');
-      if (entry.dropped) this.#deps.cache.release(entry, landing.bytes);
-      else await this.#deps.cache.store(entry, landing.number, landing.buffer!);
+      if (!flight.intended.has(number) || entry.dropped) return;
+      if (!(await cache.reserve(entry, landing.bytes))) throw new Fault('disk_full', 'no room can be made');
+      if (entry.dropped || entry.blocks.has(number)) cache.release(entry, landing.bytes);
+      else {
+        flight.intended.delete(number);
+        await cache.store(entry, number, landing.buffer!);
+      }
     } catch (error) {
       this.#passed(error);
     } finally {
-      const known = this.#landings.get(entry);
-      if (known?.get(landing.number) === landing) known.delete(landing.number);
+      this.#forget(flight, landing);
       landing.finish();
     }
   }

@@ -33,11 +33,11 @@ export interface Volume {
   entries(): IterableIterator<Entry>;
   /** A new entry without blocks; persisted with its first intent. */
   create(meta: AssetMeta, nowMs: number): Entry;
-  /** Promises that blocks may be in doubt: must precede `write`. */
+  /** Puts blocks in doubt, on disk when it resolves. One `write` or `abandon` of each must follow. */
   intend(entry: Entry, numbers: readonly number[]): Promise<void>;
   /** Resolves when the block is on disk and counted present. Throws `disk_full` or `disk_failed`. */
   write(entry: Entry, number: number, payload: Buffer): Promise<void>;
-  /** Gives up an intent that was not followed by a write. */
+  /** Ends the doubt about blocks that are not going to be written. */
   abandon(entry: Entry, numbers: readonly number[]): void;
   /** Whole and checked, or null. Throws `disk_corrupt` or `disk_failed`. */
   read(entry: Entry, number: number): Promise<Buffer | null>;

@@ -136,7 +136,7 @@ async function run(): Promise<void> {
   });
   await admin.listen(config.admin);
   tellParent({ kind: 'ready' } satisfies ToSupervisor);
-  const saving = setInterval(() => void cache.flush(), SAVE_MS);
+  const saving = setInterval(() => void save(), SAVE_MS);
   process.on('message', (message: FromSupervisor) => {
     if (message.kind === 'leave') leave();
     else void stop();
@@ -157,6 +157,10 @@ async function run(): Promise<void> {
     for (const beat of beats) beat.now();
   }
 
+  async function save(): Promise<void> {
+    await cache.flush().catch((error: unknown) => log.error({ err: error }, 'recency cannot be saved'));
+  }
+
   async function stop(): Promise<void> {
     clearInterval(saving);
     standing.leaving = 'stopped';
@@ -165,7 +169,7 @@ async function run(): Promise<void> {
     await Promise.all(beats.map((beat) => beat.stop()));
     await admin.close();
     await link.close();
-    await cache.flush();
+    await save();
     await Promise.all(volumes.map((volume) => volume.close()));
     await db.close();
     process.exit(EXIT.done);

@@ -1,18 +1,30 @@
 // Each of these broke once; the name says what. One case per defect, at the lowest level that shows it.
 
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { createConnection, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, expect, test } from 'vitest';
+import { Readable } from 'node:stream';
+import { Level } from 'level';
+import { afterEach, expect, test, vi } from 'vitest';
 import type { CatalogAsset, Title } from '../../protocol/catalog.ts';
 import { Fault } from '../../protocol/faults.ts';
 import { systemClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
+import { BLOCK_BYTES, diskBytesOf } from '../block-file.ts';
+import { Cache, INDEX_BYTES_RESERVED } from '../cache.ts';
 import { Catalog } from '../catalog.ts';
+import { DiskVolume } from '../disk-volume.ts';
+import { IndexWriter } from '../index-writer.ts';
+import { Inflight } from '../inflight.ts';
+import type { Origin } from '../origin.ts';
 import { openState, type StateDb } from '../state.ts';
+import type { Entry, Volume } from '../store.ts';
+import { blockFiles } from '../volume-directory.ts';
+import { MemoryVolume } from './memory-volume.ts';
 import { noise, raw, RunningAppliance, ScriptedOrigin } from './rig.ts';
 
 const MB = 2 ** 20;
@@ -24,6 +36,7 @@ afterEach(async () => {
   await origin?.stop();
   appliance = null;
   origin = null;
+  vi.restoreAllMocks();
   fill?.closeAllConnections();
   fill?.close();
   fill = null;
@@ -181,8 +194,169 @@ test('a full disk below the state directory ended the storekeeper', async () => 
   const double = new FillDouble();
   double.put('film', '/film/', { a: '1' });
   const catalog = await catalogOf(db, await double.listen(), async () => undefined);
-  const full = Object.assign(new Error('IO error: No space left on device'), { code: 'LEVEL_IO_ERROR' });
-  Object.assign(db, { batch: () => Promise.reject(full) });
+  Object.assign(db, { batch: () => Promise.reject(noRoom()) });
   expect(await catalog.sync()).toBe(false);
   await db.close();
 });
+
+const openDisk = (at: string): Promise<DiskVolume> => DiskVolume.open({ number: 0, directory: at, log: silentLog });
+
+/** The store as a crash at this moment leaves it. */
+function crashOf(at: string): string {
+  cpSync(at, `${at}-crashed`, { recursive: true });
+  return `${at}-crashed`;
+}
+
+const noRoom = (): Error => Object.assign(new Error('IO error: No space left on device'), { code: 'LEVEL_IO_ERROR' });
+
+const metaOf = (key: string, bytes: number, holding: string | null = null) => ({
+  ...{ key, bytes, holding, version: `"${key}"`, headers: {} },
+});
+
+test('one index write that failed ended the storekeeper and poisoned every later one', async () => {
+  const at = join(temporary(), 'store');
+  const volume = await openDisk(at);
+  const entry = volume.create(metaOf('/a', BLOCK_BYTES), 1);
+  await volume.intend(entry, [0]);
+  await volume.write(entry, 0, noise(BLOCK_BYTES));
+  vi.spyOn(Level.prototype, 'batch').mockRejectedValueOnce(noRoom());
+  await expect(volume.flush()).rejects.toMatchObject({ code: 'disk_full' });
+  await volume.flush();
+  const crashed = crashOf(at);
+  await volume.close();
+  const again = await openDisk(crashed);
+  expect([...again.entries()].map((found) => found.blocks.has(0))).toEqual([true]);
+  await again.close();
+});
+
+test('a fetch that failed and was tried again at once could leave a file that no index knew', async () => {
+  const at = join(temporary(), 'store');
+  const volume = await openDisk(at);
+  const entry = volume.create(metaOf('/a', BLOCK_BYTES), 1);
+  await volume.intend(entry, [0]);
+  const second = volume.intend(entry, [0]);
+  volume.abandon(entry, [0]);
+  await second;
+  await volume.flush();
+  const unflushed = vi.spyOn(Level.prototype, 'batch').mockRejectedValue(noRoom());
+  await volume.write(entry, 0, noise(BLOCK_BYTES));
+  const crashed = crashOf(at);
+  unflushed.mockRestore();
+  const again = await openDisk(crashed);
+  const known = [...again.entries()].reduce((sum, found) => sum + found.blocks.count, 0);
+  expect([...blockFiles(again.directory)]).toHaveLength(known);
+  expect(known).toBe(1);
+  await again.close();
+  await volume.close();
+});
+
+test('writes to an index overtook each other: what was removed came back', async () => {
+  const written: string[][] = [];
+  let underWay = 0;
+  const index = {
+    batch: async (batch: readonly { readonly key: string }[]) => {
+      underWay += 1;
+      expect(underWay).toBe(1);
+      await new Promise((resolve) => setImmediate(resolve));
+      written.push(batch.map(({ key }) => key));
+      underWay -= 1;
+    },
+  };
+  const writer = new IndexWriter(index as unknown as Level, 'index');
+  const keys = Array.from({ length: 20 }, (_, at) => `k${at}`);
+  await Promise.all(keys.map((key) => writer.write([{ type: 'del', key }], { sync: key === 'k7' })));
+  expect(written.flat()).toEqual(keys);
+});
+
+/** A cache with so much room on volumes in memory, and flights from an origin that sends `body`. */
+function flightsOver(spec: {
+  readonly blocks: number;
+  readonly body: Buffer;
+  readonly digests?: readonly string[];
+  readonly volumes?: readonly Volume[];
+}): { readonly cache: Cache; readonly inflight: Inflight } {
+  const volumes = spec.volumes ?? [new MemoryVolume()];
+  const cache = new Cache({
+    volumes,
+    storeBytes: volumes.length * (INDEX_BYTES_RESERVED + spec.blocks * diskBytesOf(BLOCK_BYTES)),
+    ...{ pinned: new Set<string>(), broadcast: async () => undefined },
+    ...{ clock: systemClock, tally: { add: () => undefined }, log: silentLog },
+  });
+  const origin = {
+    countBytes: () => undefined,
+    fetch: async (_pool: string, { first, last }: { readonly first: number; readonly last: number }) => ({
+      ...{ kind: 'bytes', first, last, total: spec.body.length },
+      body: Readable.from([spec.body.subarray(first, last + 1)]),
+    }),
+  };
+  const inflight = new Inflight({
+    ...{ cache, origin: origin as unknown as Origin },
+    termsOf: async () => ({ digests: spec.digests ?? null, originTag: null }),
+    ...{ tally: { add: () => undefined }, log: silentLog },
+  });
+  return { cache, inflight };
+}
+
+async function land(inflight: Inflight, entry: Entry): Promise<void> {
+  await inflight.start(entry, { number: 0, lastWanted: 0, pool: 'fill' }).done;
+  await vi.waitUntil(() => entry.flights === 0);
+}
+
+test('a viewer got the last bytes of a block although its digest was already known to be wrong', async () => {
+  const body = noise(50_000);
+  const digests = [createHash('sha256').update('something else').digest('hex')];
+  const { cache, inflight } = flightsOver({ blocks: 4, body, digests });
+  const entry = await cache.admit(metaOf('/a', body.length));
+  const landing = inflight.start(entry, { number: 0, lastWanted: 0, pool: 'miss' });
+  await expect(landing.follow(0, body.length).next()).rejects.toMatchObject({ code: 'digest_mismatch' });
+});
+
+test('assets of which nothing could be stored stayed in the index for ever', async () => {
+  const body = noise(50_000);
+  const { cache, inflight } = flightsOver({ blocks: 0, body });
+  for (const key of ['/a', '/b', '/c']) await land(inflight, await cache.admit(metaOf(key, body.length)));
+  await vi.waitUntil(() => cache.assets === 0);
+});
+
+test('a block that a viewer and a fill both fetched counted twice: a rendition with a hole was reported as held', async () => {
+  const body = noise(2 * BLOCK_BYTES);
+  const { cache, inflight } = flightsOver({ blocks: 4, body });
+  const entry = await cache.admit(metaOf('/a', body.length, 'film:video'));
+  await land(inflight, entry);
+  await land(inflight, entry);
+  expect(cache.heldBytes('film:video')).toBe(BLOCK_BYTES);
+  expect(cache.use()[0]).toMatchObject({ demandBytes: diskBytesOf(BLOCK_BYTES), reservedBytes: 0 });
+});
+
+test(
+  'an origin that ignores ranges made the storekeeper hold a whole film in memory',
+  { timeout: 120_000 },
+  async () => {
+    const running = await start(['--store-bytes', '64MiB']);
+    const bytes = 320 * MB;
+    const piece = noise(MB);
+    let sent = 0;
+    running.origin.intercept = (_request, response) => {
+      response.writeHead(200, { etag: '"film"', 'content-length': bytes });
+      const more = (): void => {
+        while (sent < bytes) {
+          sent += MB;
+          if (!response.write(piece)) return void response.once('drain', more);
+        }
+        response.end();
+      };
+      more();
+      return true;
+    };
+    const { storekeeper } = await running.appliance.pids();
+    const before = residentBytes(storekeeper);
+    const answer = await fetch(`${running.appliance.url}/film`, { headers: { range: 'bytes=0-9' } });
+    expect(Buffer.from(await answer.arrayBuffer()).equals(piece.subarray(0, 10))).toBe(true);
+    let most = 0;
+    await running.appliance.until(() => {
+      most = Math.max(most, residentBytes(storekeeper) - before);
+      return sent >= bytes;
+    }, 90_000);
+    expect(most).toBeLessThan(160 * MB);
+  },
+);
