@@ -30,10 +30,18 @@ export interface LinkServerDeps {
   readonly log: Log;
 }
 
+/** A worker that has not closed what it was told to forget by then hangs: it is let go, and learns anew when it wakes. */
+const FORGET_MS_MAX = 10_000;
+/** Of one message, so that a line stays far below its limit. */
+const FORGET_BLOCKS_MAX = 10_000;
+/** Written to a reader at once; who takes less than this in the time below has stalled. */
+const SLICE_BYTES = 128 * 1024;
+/** A stalled reader's stream is let go, and the block in memory with it: it asks again from where it is. */
+const STALLED_MS = 10_000;
+
 interface Peer {
   readonly socket: Socket;
   worker: number;
-  forgottenSeq: number;
   waiting: { readonly seq: number; readonly resolve: () => void }[];
 }
 
@@ -72,16 +80,25 @@ export class LinkServer {
   }
 
   /** Resolves when every worker has closed what it is told to forget, or is gone. */
-  async broadcast(forgotten: Forgotten): Promise<void> {
-    this.#seq += 1;
-    const message: DownMessage = { kind: 'forget', seq: this.#seq, keys: forgotten.keys, blocks: forgotten.blocks };
-    const line = `${JSON.stringify(message)}\n`;
-    await Promise.all(
-      [...this.#peers].map((peer) => {
-        peer.socket.write(line);
-        return new Promise<void>((resolve) => peer.waiting.push({ seq: message.seq, resolve }));
-      }),
-    );
+  async broadcast({ keys, blocks }: Forgotten): Promise<void> {
+    const messages = Math.max(1, Math.ceil(blocks.length / FORGET_BLOCKS_MAX));
+    for (let at = 0; at < messages; at += 1) {
+      this.#seq += 1;
+      const some = blocks.slice(at * FORGET_BLOCKS_MAX, (at + 1) * FORGET_BLOCKS_MAX);
+      const message: DownMessage = { kind: 'forget', seq: this.#seq, keys: at === 0 ? keys : [], blocks: some };
+      const line = `${JSON.stringify(message)}\n`;
+      await Promise.all([...this.#peers].map((peer) => this.#tell(peer, message.seq, line)));
+    }
+  }
+
+  async #tell(peer: Peer, seq: number, line: string): Promise<void> {
+    peer.socket.write(line);
+    const hung = setTimeout(() => {
+      this.#log.error({ worker: peer.worker, afterMs: FORGET_MS_MAX }, 'worker does not answer, its link is cut');
+      peer.socket.destroy();
+    }, FORGET_MS_MAX);
+    await new Promise<void>((resolve) => peer.waiting.push({ seq, resolve }));
+    clearTimeout(hung);
   }
 
   close(): Promise<void> {
@@ -89,7 +106,7 @@ export class LinkServer {
   }
 
   #welcome(socket: Socket, deps: LinkServerDeps): void {
-    const peer: Peer = { socket, worker: -1, forgottenSeq: this.#seq, waiting: [] };
+    const peer: Peer = { socket, worker: -1, waiting: [] };
     this.#peers.add(peer);
     const split = lineSplitter((line) => this.#hear(peer, JSON.parse(line) as UpMessage, deps));
     socket.setEncoding('utf8');
@@ -106,7 +123,6 @@ export class LinkServer {
     if (message.kind === 'hello') peer.worker = message.worker;
     else if (message.kind === 'report') deps.onReport(peer.worker, message);
     else {
-      peer.forgottenSeq = message.seq;
       for (const { seq, resolve } of peer.waiting) if (seq <= message.seq) resolve();
       peer.waiting = peer.waiting.filter(({ seq }) => seq > message.seq);
     }
@@ -158,9 +174,19 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
 /** Follows the writer at the reader's pace; a reader that left ends the following, not the flight. */
 async function pump(body: AsyncGenerator<Buffer>, response: ServerResponse): Promise<void> {
   for await (const chunk of body) {
-    response.write(chunk);
-    if (!(await room(response))) return;
+    for (let at = 0; at < chunk.length; at += SLICE_BYTES) {
+      response.write(chunk.subarray(at, at + SLICE_BYTES));
+      const free = room(response);
+      if (free === false || (free !== true && !(await inTime(free, response)))) return;
+    }
   }
+}
+
+async function inTime(free: Promise<boolean>, response: ServerResponse): Promise<boolean> {
+  const stalled = setTimeout(() => response.destroy(), STALLED_MS);
+  const alive = await free;
+  clearTimeout(stalled);
+  return alive;
 }
 
 function send(response: ServerResponse, head: Head): void {

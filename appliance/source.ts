@@ -85,9 +85,10 @@ export class Source {
     try {
       step = await this.#stream!.next();
     } catch {
-      // The storekeeper died or its fetch failed: asked again from here it goes on, or says why it cannot.
+      // The storekeeper died, its fetch failed, or the reader stalled: it goes on from disk, or asked again from here, or
+      // is told why it cannot.
       this.#stream = null;
-      return this.#ask(null);
+      return this.next();
     }
     if (step.done === true) {
       this.#stream = null;

@@ -41,7 +41,7 @@ export async function supervise(config: ApplianceConfig, log: Log): Promise<neve
   const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => family.hand(socket));
   server.maxConnections = config.connectionsMax;
   // Bound first, so that a taken port is reported before anything is forked; connections wait until somebody can answer.
-  const at = await listen(server, config.listen);
+  const at = await listen(server, config.listen, log);
   await family.start();
   log.info({ listen: formatHostPort(at), workers: config.workers }, 'serving');
 
@@ -102,7 +102,10 @@ class Family {
     }
     this.#turn += 1;
     this.#sequence += 1;
-    const worker = up[this.#turn % up.length]!;
+    // In turn, but one that does not take what it was handed gets no more: it may hang.
+    const worker = up
+      .map((_, at) => up[(this.#turn + at) % up.length]!)
+      .reduce((best, each) => (each.pending.size < best.pending.size ? each : best));
     worker.pending.set(this.#sequence, socket);
     socket.on('error', () => undefined);
     send(worker, { kind: 'socket', number: this.#sequence }, socket);
@@ -119,13 +122,28 @@ class Family {
 
   #fork(target: Child): void {
     target.startedAt = performance.now();
-    target.process = fork(siblingModule(import.meta.dirname, target.module), [], {
-      cwd: this.#config.state,
-      env: { ...process.env, ...target.env },
-      execArgv: process.execArgv,
-    });
-    target.process.on('message', (message: ToSupervisor) => this.#hear(target, message));
-    target.process.on('exit', (code, signal) => this.#restart(target, code, signal));
+    try {
+      const forked = fork(siblingModule(import.meta.dirname, target.module), [], {
+        cwd: this.#config.state,
+        env: { ...process.env, ...target.env },
+        execArgv: process.execArgv,
+      });
+      target.process = forked;
+      forked.on('message', (message: ToSupervisor) => this.#hear(target, message));
+      forked.on('exit', (code, signal) => this.#restart(target, code, signal));
+      // Without a process id there was no child, and there will be no exit.
+      forked.on('error', (error) => {
+        if (forked.pid === undefined) this.#cannotFork(target, error);
+      });
+    } catch (error) {
+      this.#cannotFork(target, error);
+    }
+  }
+
+  #cannotFork(target: Child, error: unknown): void {
+    this.#log.error({ err: error, child: target.name }, 'child cannot be started');
+    target.process = null;
+    this.#restart(target, null, null);
   }
 
   #hear(target: Child, message: ToSupervisor): void {
@@ -159,13 +177,14 @@ class Family {
   }
 }
 
-async function listen(server: Server, at: HostPort): Promise<HostPort> {
+async function listen(server: Server, at: HostPort, log: Log): Promise<HostPort> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
       reject(new Fault('config_invalid', `cannot listen at ${formatHostPort(at)}: ${error.message}`, { cause: error })),
     );
     server.listen({ host: at.host, port: at.port, backlog: BACKLOG }, resolve);
   });
+  server.on('error', (error) => log.error({ err: error }, 'a connection cannot be accepted'));
   const bound = server.address();
   return { host: at.host, port: bound !== null && typeof bound === 'object' ? bound.port : at.port };
 }

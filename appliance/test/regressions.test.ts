@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { createHash } from 'node:crypto';
-import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { createConnection, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -20,6 +20,9 @@ import { Catalog } from '../catalog.ts';
 import { DiskVolume } from '../disk-volume.ts';
 import { IndexWriter } from '../index-writer.ts';
 import { Inflight } from '../inflight.ts';
+import { ReadClient } from '../link-client.ts';
+import { LinkServer } from '../link-server.ts';
+import type { Miss } from '../miss.ts';
 import type { Origin } from '../origin.ts';
 import { openState, type StateDb } from '../state.ts';
 import type { Entry, Volume } from '../store.ts';
@@ -360,3 +363,80 @@ test(
     expect(most).toBeLessThan(160 * MB);
   },
 );
+
+test('a reader that stalled kept its stream and a block in memory for ever', { timeout: 60_000 }, async () => {
+  const before = process.cwd();
+  process.chdir(temporary());
+  const server = new LinkServer(silentLog);
+  let open = true;
+  async function* endless(): AsyncGenerator<Buffer> {
+    try {
+      for (;;) yield noise(MB);
+    } finally {
+      open = false;
+    }
+  }
+  const entry = new MemoryVolume().create(metaOf('/a', 100 * MB), 0);
+  const miss = { open: async () => ({ kind: 'asset', entry, fresh: true, body: endless() }) };
+  const deps = { miss: miss as unknown as Miss, onReport: () => undefined, onGone: () => undefined, log: silentLog };
+  await server.listen(deps);
+  const answer = await new ReadClient().read({ key: '/a', id: null, volume: null, from: 0, to: null });
+  answer.body.on('error', () => undefined);
+  await vi.waitUntil(() => !open, { timeout: 30_000, interval: 100 });
+  await server.close();
+  process.chdir(before);
+});
+
+test(
+  'a worker that hangs held up purges, new versions and misses of all others for ever',
+  { timeout: 90_000 },
+  async () => {
+    const running = await start();
+    const film = running.origin.put('/film', noise(MB));
+    await (await fetch(`${running.appliance.url}/film`)).arrayBuffer();
+    const [hung] = (await running.appliance.pids()).workers;
+    process.kill(hung!, 'SIGSTOP');
+    try {
+      const purge = await fetch(`${running.appliance.admin}/v1/purge`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${running.appliance.token}` },
+        body: JSON.stringify({ key: '/film' }),
+        signal: AbortSignal.timeout(40_000),
+      });
+      expect(purge.status).toBe(200);
+      // Of the connections that come now at most one waits for the worker that hangs.
+      let answered = 0;
+      for (let at = 0; at < 8; at += 1) {
+        const answer = await raw(
+          running.appliance.port,
+          'GET /film HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
+          3_000,
+        );
+        if (answer.subarray(-film.length).equals(film)) answered += 1;
+      }
+      expect(answered).toBeGreaterThanOrEqual(7);
+    } finally {
+      process.kill(hung!, 'SIGCONT');
+    }
+    await running.appliance.until(async () => /larder_workers 2/.test(await metricsOf(running.appliance)));
+  },
+);
+
+async function metricsOf(running: RunningAppliance): Promise<string> {
+  const answer = await fetch(`${running.admin}/metrics`, { headers: { authorization: `Bearer ${running.token}` } });
+  return answer.text();
+}
+
+test('a child that could not be forked ended the supervisor', { timeout: 60_000 }, async () => {
+  const running = await start();
+  running.origin.put('/film', noise(MB));
+  const { supervisor, workers } = await running.appliance.pids();
+  const state = join(running.appliance.directory, 'state');
+  renameSync(state, `${state}-away`);
+  process.kill(workers[0]!, 'SIGKILL');
+  await running.appliance.until(() => /cannot be started/.test(running.appliance.log));
+  expect((await fetch(`${running.appliance.url}/film`)).status).toBe(200);
+  renameSync(`${state}-away`, state);
+  await running.appliance.until(async () => (await running.appliance.pids()).workers.length === 2);
+  expect((await running.appliance.pids()).supervisor).toBe(supervisor);
+});
