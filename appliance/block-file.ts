@@ -32,6 +32,10 @@ export type BlockHead = z.infer<typeof headSchema>;
 /** What a block file takes on disk: whole 4 KiB pages. */
 export const diskBytesOf = (payloadBytes: number): number => HEAD_BYTES + Math.ceil(payloadBytes / 4096) * 4096;
 
+/** What a whole asset takes on disk. */
+export const assetDiskBytes = (assetBytes: number): number =>
+  diskBytesOf(assetBytes) + Math.max(0, blockCount(assetBytes) - 1) * HEAD_BYTES;
+
 export const blockCount = (assetBytes: number): number => Math.ceil(assetBytes / BLOCK_BYTES);
 
 /** Payload bytes of block `number`. */

@@ -5,7 +5,7 @@ import { isFault } from '../protocol/faults.ts';
 import type { HoldingId } from '../protocol/ids.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import { blockBytes, diskBytesOf } from './block-file.ts';
+import { assetDiskBytes, blockBytes, diskBytesOf } from './block-file.ts';
 import { Lru, RUN_BLOCKS, runAsset, runFirstBlock, runKey, type RunKey } from './lru.ts';
 import type { Tally } from './metrics.ts';
 import type { AssetMeta, Entry, Volume } from './store.ts';
@@ -14,6 +14,8 @@ import type { AssetMeta, Entry, Volume } from './store.ts';
 export const INDEX_BYTES_RESERVED = 12 * 2 ** 20;
 /** How long a reservation waits for workers to close what was evicted. */
 const CLOSE_WAIT_MS = 1_000;
+/** Evictions under way on one volume. */
+const LEAVING_MAX = 256;
 
 /** What workers must forget; resolves when none of them has it open any more. */
 export interface Forgotten {
@@ -27,6 +29,8 @@ interface Book {
   readonly lru: Lru;
   readonly byId: Map<number, Entry>;
   readonly limitBytes: number;
+  /** What its catalogued assets take once they are whole. */
+  promisedBytes: number;
   pinnedBytes: number;
   reservedBytes: number;
   /** Unlinked, but perhaps still open in a worker. */
@@ -77,6 +81,7 @@ export class Cache {
       lru: new Lru(),
       byId: new Map(),
       limitBytes,
+      promisedBytes: 0,
       pinnedBytes: 0,
       reservedBytes: 0,
       leavingBytes: 0,
@@ -84,6 +89,8 @@ export class Cache {
       queue: Promise.resolve(),
     }));
     for (const book of this.#books) this.#adopt(book);
+    // The limit may be lower than it was.
+    for (const book of this.#books) void this.#inTurn(book, () => this.#makeRoom(book, 0));
   }
 
   find(key: string): Entry | null {
@@ -130,9 +137,8 @@ export class Cache {
     }
     const book = this.#roomiest();
     const entry = book.volume.create(meta, this.#deps.clock.now());
-    book.byId.set(entry.id, entry);
     this.#byKey.set(meta.key, entry);
-    this.#join(entry);
+    this.#join(book, entry);
     return entry;
   }
 
@@ -142,10 +148,7 @@ export class Cache {
    */
   reserve(entry: Entry, payloadBytes: number): Promise<boolean> {
     const book = this.#bookOf(entry);
-    const bytes = diskBytesOf(payloadBytes);
-    const turn = book.queue.then(() => this.#makeRoom(book, bytes));
-    book.queue = turn.catch(() => undefined);
-    return turn;
+    return this.#inTurn(book, () => this.#makeRoom(book, diskBytesOf(payloadBytes)));
   }
 
   release(entry: Entry, payloadBytes: number): void {
@@ -189,8 +192,7 @@ export class Cache {
     let bytes = 0;
     for (const number of numbers) bytes += this.#count(book, entry, number, -1);
     if (this.#byKey.get(entry.key) === entry) this.#byKey.delete(entry.key);
-    book.byId.delete(entry.id);
-    if (entry.holding !== null) this.#holdings.get(entry.holding)?.delete(entry);
+    this.#part(book, entry);
     await this.#leave(book, bytes, entry.volume.drop(entry), {
       keys: [entry.key],
       blocks: numbers.map((number) => ({ volume: book.volume.number, id: entry.id, number })),
@@ -221,31 +223,41 @@ export class Cache {
     await Promise.all(this.#books.map((book) => book.volume.flush()));
   }
 
-  #join(entry: Entry): void {
+  #join(book: Book, entry: Entry): void {
+    book.byId.set(entry.id, entry);
     if (entry.holding === null) return;
+    book.promisedBytes += assetDiskBytes(entry.bytes);
     const members = this.#holdings.get(entry.holding);
     if (members === undefined) this.#holdings.set(entry.holding, new Set([entry]));
     else members.add(entry);
+  }
+
+  #part(book: Book, entry: Entry): void {
+    book.byId.delete(entry.id);
+    if (entry.holding === null) return;
+    book.promisedBytes -= assetDiskBytes(entry.bytes);
+    const members = this.#holdings.get(entry.holding);
+    members?.delete(entry);
+    if (members?.size === 0) this.#holdings.delete(entry.holding);
   }
 
   #bookOf(entry: Entry): Book {
     return this.#books[entry.volume.number]!;
   }
 
+  /** Counting what is still to come of catalogued assets: a fill admits many before the first of them is whole. */
   #roomiest(): Book {
-    return this.#books.reduce((best, book) =>
-      book.pinnedBytes + book.lru.bytes < best.pinnedBytes + best.lru.bytes ? book : best,
-    );
+    const taken = (book: Book): number => Math.max(book.promisedBytes, book.pinnedBytes + book.lru.bytes);
+    return this.#books.reduce((best, book) => (taken(book) < taken(best) ? book : best));
   }
 
-  /** Takes over what a volume found at start, oldest first; of two versions of a key the later id wins. */
+  /** Takes over what a volume found at start, oldest first; of two versions of a key the one used last wins. */
   #adopt(book: Book): void {
     for (const entry of [...book.volume.entries()].sort((a, b) => a.touchedMs - b.touchedMs)) {
       const other = this.#byKey.get(entry.key);
       const keep = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
-      book.byId.set(entry.id, entry);
       this.#byKey.set(entry.key, keep);
-      this.#join(entry);
+      this.#join(book, entry);
       for (const number of entry.blocks) this.#count(book, entry, number, 1);
       const loser = keep === entry ? other : entry;
       if (loser !== undefined)
@@ -255,12 +267,20 @@ export class Cache {
     }
   }
 
+  /** Reservations of a volume take turns: each sees what the one before it left. */
+  #inTurn<T>(book: Book, work: () => Promise<T>): Promise<T> {
+    const turn = book.queue.then(work);
+    book.queue = turn.catch(() => undefined);
+    return turn;
+  }
+
   async #makeRoom(book: Book, bytes: number): Promise<boolean> {
     while (this.#freeBytes(book) + book.leavingBytes < bytes) {
       const victim = book.lru.evict();
       if (victim === null) return false;
       const leaving = this.#evict(book, victim).finally(() => book.leaving.delete(leaving));
       book.leaving.add(leaving);
+      if (book.leaving.size >= LEAVING_MAX) await Promise.race(book.leaving);
     }
     if (this.#freeBytes(book) < bytes) {
       const timeout = new Promise((resolve) => setTimeout(resolve, CLOSE_WAIT_MS).unref());

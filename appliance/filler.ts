@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { call } from '../runtime/client.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import { blockBytes, blockCount, BLOCK_BYTES, diskBytesOf } from './block-file.ts';
+import { assetDiskBytes, blockBytes, blockCount, BLOCK_BYTES } from './block-file.ts';
 import type { Cache } from './cache.ts';
 import { headersOf, type Catalog } from './catalog.ts';
 import { FillTracker } from './fill-tracker.ts';
@@ -195,7 +195,7 @@ export class Filler {
     if (assets.length === 0) return new Fault('not_found', `the catalog knows no asset of ${item.holding}`);
     if (this.#pinned.value.includes(item.holding)) return null;
     const pinnedBytes = this.#deps.cache.use().reduce((sum, use) => sum + use.pinnedBytes, 0);
-    const neededBytes = assets.reduce((sum, asset) => sum + diskBytesOfAsset(asset.bytes), 0);
+    const neededBytes = assets.reduce((sum, asset) => sum + assetDiskBytes(asset.bytes), 0);
     if (pinnedBytes + neededBytes <= this.#deps.planBytes) return null;
     return new Fault(
       'plan_impossible',
@@ -278,9 +278,6 @@ interface Work {
   readonly tracker: FillTracker;
   readonly limit: RateLimit;
 }
-
-const diskBytesOfAsset = (bytes: number): number =>
-  diskBytesOf(bytes) + Math.max(0, blockCount(bytes) - 1) * diskBytesOf(0);
 
 export function metaOf(asset: CatalogAsset, holding: HoldingId): AssetMeta {
   return { key: asset.path, version: asset.etag, bytes: asset.bytes, headers: headersOf(asset), holding };

@@ -113,7 +113,7 @@ export class HeartbeatLoop {
       }
       if (!this.#unacknowledged.includes(order.id)) this.#unacknowledged.push(order.id);
     }
-    if (this.#done.size > ORDERS_REMEMBERED_MAX) this.#done.delete(this.#done.values().next().value!);
+    while (this.#done.size > ORDERS_REMEMBERED_MAX) this.#done.delete(this.#done.values().next().value!);
     return answer.beatMs;
   }
 }

@@ -55,17 +55,23 @@ interface Asked {
 export class Server {
   readonly #deps: ServerDeps;
   readonly #located = new LRUCache<string, AssetView>({ max: LOCATED_MAX });
+  /** The last ask about each key that is being located: one that is forgotten meanwhile must not be learnt. */
+  readonly #asking = new Map<string, symbol>();
 
   constructor(deps: ServerDeps) {
     this.#deps = deps;
   }
 
   forget(keys: readonly string[]): void {
-    for (const key of keys) this.#located.delete(key);
+    for (const key of keys) {
+      this.#located.delete(key);
+      this.#asking.delete(key);
+    }
   }
 
   forgetAll(): void {
     this.#located.clear();
+    this.#asking.clear();
   }
 
   async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -143,7 +149,10 @@ export class Server {
     if (known !== undefined) return { kind: 'asset', asset: known, fresh: false, opening: null };
     const hint = firstByteHint(asked.range);
     const to = asked.method === 'HEAD' ? 1 : lastByteHint(asked.range);
+    const ask = Symbol(asked.key);
+    this.#asking.set(asked.key, ask);
     let answer: Answer;
+    let current = false;
     try {
       answer = await this.#deps.keeper.read({
         key: asked.key,
@@ -156,6 +165,9 @@ export class Server {
       if (!isFault(error) || error.code !== 'unreachable') throw error;
       this.#deps.tally.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
       return { kind: 'pass', detail: '; detail=storekeeper-down' };
+    } finally {
+      current = this.#asking.get(asked.key) === ask;
+      if (current) this.#asking.delete(asked.key);
     }
     const { head } = answer;
     if (head.kind === 'relay') return { kind: 'relay', head, answer };
@@ -163,7 +175,7 @@ export class Server {
       await answer.body.dump();
       return { kind: 'pass', detail: head.kind === 'pass' ? `; detail="${head.reason}"` : '' };
     }
-    this.#located.set(asked.key, head.asset);
+    if (current) this.#located.set(asked.key, head.asset);
     const { asset, fresh } = head;
     if (head.body) return { kind: 'asset', asset, fresh, opening: { answer, from: hint === 'suffix' ? 0 : hint } };
     await answer.body.dump();

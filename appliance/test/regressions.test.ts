@@ -3,7 +3,7 @@
 import { once } from 'node:events';
 import { createHash } from 'node:crypto';
 import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer, type Server as HttpServer } from 'node:http';
 import { createConnection, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,7 +25,11 @@ import { LinkServer } from '../link-server.ts';
 import type { Miss } from '../miss.ts';
 import type { Origin } from '../origin.ts';
 import { openState, type StateDb } from '../state.ts';
+import type { Pass } from '../pass.ts';
+import type { BlockReader } from '../reader.ts';
+import { Server } from '../server.ts';
 import type { Entry, Volume } from '../store.ts';
+import { WorkerTally } from '../tally.ts';
 import { blockFiles } from '../volume-directory.ts';
 import { MemoryVolume } from './memory-volume.ts';
 import { noise, raw, RunningAppliance, ScriptedOrigin } from './rig.ts';
@@ -54,7 +58,7 @@ async function start(flags: readonly string[] = []): Promise<{ appliance: Runnin
 }
 
 let directory: string | null = null;
-let fill: Server | null = null;
+let fill: HttpServer | null = null;
 
 function temporary(): string {
   directory = mkdtempSync(join(tmpdir(), 'larder-regression-'));
@@ -439,4 +443,48 @@ test('a child that could not be forked ended the supervisor', { timeout: 60_000 
   renameSync(`${state}-away`, state);
   await running.appliance.until(async () => (await running.appliance.pids()).workers.length === 2);
   expect((await running.appliance.pids()).supervisor).toBe(supervisor);
+});
+
+test('assets admitted together all went to one volume, and did not fit there', async () => {
+  const volumes = [new MemoryVolume(0), new MemoryVolume(1)];
+  const { cache } = flightsOver({ blocks: 100, body: Buffer.alloc(0), volumes });
+  const entries = await Promise.all(
+    ['/a', '/b', '/c', '/d'].map((key) => cache.admit(metaOf(key, 40 * BLOCK_BYTES, 'film:video'))),
+  );
+  expect(entries.map((entry) => entry.volume.number).toSorted((a, b) => a - b)).toEqual([0, 0, 1, 1]);
+});
+
+test('a store whose limit was lowered stayed above it until the next miss', async () => {
+  const volumes = [new MemoryVolume()];
+  const before = flightsOver({ blocks: 8, body: noise(BLOCK_BYTES), volumes });
+  for (const key of ['/a', '/b', '/c', '/d'])
+    await land(before.inflight, await before.cache.admit(metaOf(key, BLOCK_BYTES)));
+  const { cache } = flightsOver({ blocks: 2, body: Buffer.alloc(0), volumes });
+  await vi.waitUntil(() => cache.use()[0]!.demandBytes + cache.use()[0]!.leavingBytes <= 2 * diskBytesOf(BLOCK_BYTES));
+  expect(cache.assets).toBe(2);
+});
+
+test('a worker learnt a version that it had just been told to forget', async () => {
+  const asked: string[] = [];
+  const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
+  const keeper = {
+    read: async ({ key }: { readonly key: string }) => {
+      asked.push(key);
+      // Sent before the answer below was read from the other socket.
+      if (asked.length === 1) server.forget([key]);
+      return { head: { kind: 'asset', asset, body: false, fresh: false }, body: { dump: async () => undefined } };
+    },
+  };
+  const server = new Server({
+    ...{ mode: 'alone', draining: () => false, clock: systemClock, log: silentLog, tally: new WorkerTally() },
+    keeper: keeper as unknown as ReadClient,
+    reader: { has: async () => true } as unknown as BlockReader,
+    ...{ origin: {} as unknown as Origin, pass: {} as unknown as Pass },
+  });
+  fill = createServer((request, response) => void server.serve(request, response));
+  fill.listen(0, '127.0.0.1');
+  await once(fill, 'listening');
+  const url = `http://127.0.0.1:${(fill.address() as AddressInfo).port}/a`;
+  for (let at = 0; at < 3; at += 1) expect((await fetch(url, { method: 'HEAD' })).status).toBe(200);
+  expect(asked).toHaveLength(2);
 });
