@@ -81,10 +81,13 @@ export class Standing {
 
   health(): Health {
     const linked = this.#deps.workersLinked();
-    const { workers } = this.#deps.config;
+    const { workers, store } = this.#deps.config;
     if (linked === 0) return { level: 'red', causes: ['no serving worker is linked'] };
-    if (linked < workers) return { level: 'yellow', causes: [`${workers - linked} of ${workers} workers are down`] };
-    return { level: 'green', causes: [] };
+    const causes: string[] = [];
+    if (linked < workers) causes.push(`${workers - linked} of ${workers} workers are down`);
+    const volumes = this.#deps.cache.use().length;
+    if (volumes < store.length) causes.push(`${store.length - volumes} of ${store.length} volumes are out of use`);
+    return { level: causes.length === 0 ? 'green' : 'yellow', causes };
   }
 
   beatBody(): BeatBody {

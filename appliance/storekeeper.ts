@@ -51,13 +51,12 @@ async function run(): Promise<void> {
   const fleetKey = inFleet(config) ? readFleetKey(config.fleetKey) : ensureFleetKey(config.fleetKey);
   const token = config.token ?? (fleetKey === null ? null : issueToken(fleetKey, { role: 'appliance', id: config.id }));
   const db = await openState(config.state);
-  const volumes = await Promise.all(
-    config.store.map((directory, number) => DiskVolume.open({ number, directory, log })),
-  );
+  const volumes = await openVolumes();
   const link = new LinkServer(log);
   const cache = new Cache({
     volumes,
-    storeBytes: config.storeBytes,
+    // What a disk that is out of use cannot take, the others must not.
+    storeBytes: (config.storeBytes / config.store.length) * volumes.length,
     pinned: await Filler.pinnedIn(db),
     broadcast: (forgotten) => link.broadcast(forgotten),
     clock,
@@ -174,6 +173,23 @@ async function run(): Promise<void> {
     await db.close();
     process.exit(EXIT.done);
   }
+}
+
+/** A disk that fails costs its blocks, not the appliance. Throws where none is left. */
+async function openVolumes(): Promise<DiskVolume[]> {
+  const volumes: DiskVolume[] = [];
+  let failure: unknown = null;
+  for (const directory of config.store) {
+    try {
+      volumes.push(await DiskVolume.open({ number: volumes.length, directory, log }));
+    } catch (error) {
+      if (!isFault(error) || (error.code !== 'disk_failed' && error.code !== 'disk_full')) throw error;
+      log.error({ err: error, volume: directory }, 'volume is out of use until the next start');
+      failure = error;
+    }
+  }
+  if (volumes.length === 0) throw failure;
+  return volumes;
 }
 
 /** Null stand-alone: then the origin alone says what exists. */

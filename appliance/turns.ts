@@ -5,7 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
 /** Requests of one connection that wait; a client that sends more is cut off. */
-export const PIPELINED_MAX = 128;
+const PIPELINED_MAX = 128;
 
 interface Turn {
   last: ServerResponse;

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { createHash } from 'node:crypto';
-import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server as HttpServer } from 'node:http';
 import { createConnection, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -487,4 +487,27 @@ test('a worker learnt a version that it had just been told to forget', async () 
   const url = `http://127.0.0.1:${(fill.address() as AddressInfo).port}/a`;
   for (let at = 0; at < 3; at += 1) expect((await fetch(url, { method: 'HEAD' })).status).toBe(200);
   expect(asked).toHaveLength(2);
+});
+
+test('one volume that could not be opened kept the whole appliance from serving', { timeout: 60_000 }, async () => {
+  origin = await ScriptedOrigin.start();
+  appliance = await RunningAppliance.start({ origin: origin.url, stores: 2, flags: ['--store-bytes', '128MiB'] });
+  const running = appliance;
+  const films = [1, 2, 3, 4].map((seed) => origin!.put(`/film-${seed}`, noise(MB, seed)));
+  const fetchAll = async (): Promise<Buffer[]> =>
+    Promise.all(
+      films.map(async (_, at) => Buffer.from(await (await fetch(`${running.url}/film-${at + 1}`)).arrayBuffer())),
+    );
+  expect((await fetchAll()).map((body, at) => body.equals(films[at]!))).toEqual([true, true, true, true]);
+  await running.killAll();
+  const [dead] = running.stores();
+  rmSync(join(dead!, 'index'), { recursive: true });
+  writeFileSync(join(dead!, 'index'), 'no directory');
+  await running.start();
+  expect((await fetchAll()).map((body, at) => body.equals(films[at]!))).toEqual([true, true, true, true]);
+  const state = await fetch(`${running.admin}/v1/state`, { headers: { authorization: `Bearer ${running.token}` } });
+  expect(await state.json()).toMatchObject({
+    health: { level: 'yellow', causes: ['1 of 2 volumes are out of use'] },
+    volumes: [{ limitBytes: 64 * MB }],
+  });
 });
