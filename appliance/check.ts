@@ -8,9 +8,8 @@ import { request } from 'undici';
 import { z } from 'zod';
 import { isFault } from '../protocol/faults.ts';
 import { formatBytes, formatRate } from '../protocol/units.ts';
-import { issueToken, readFleetKey } from '../runtime/auth.ts';
 import { call, reasonOf } from '../runtime/client.ts';
-import { inFleet, type ApplianceConfig } from './config.ts';
+import { inFleet, ownToken, type ApplianceConfig } from './config.ts';
 
 export const CLOCK_SKEW_MS_MAX = 2_000;
 export const OPEN_FILES_MIN = 4_096;
@@ -198,8 +197,7 @@ async function checkSteering(config: ApplianceConfig): Promise<Outcome> {
 /** With the appliance's own token, so that a wrong one is found before the first night. */
 async function checkFill(config: ApplianceConfig): Promise<Outcome> {
   if (config.fill === null) return skipped('stand-alone');
-  const key = readFleetKey(config.fleetKey);
-  const token = config.token ?? (key === null ? null : issueToken(key, { role: 'appliance', id: config.id }));
+  const token = ownToken(config);
   if (token === null)
     return failed('no token', `Give --token; the operator prints one with: larder keys issue --appliance ${config.id}`);
   try {

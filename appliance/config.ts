@@ -2,7 +2,7 @@
 
 import { cpus } from 'node:os';
 import { fillWindow, position, type FillWindow, type Position } from '../protocol/heartbeat.ts';
-import { defaultFleetKeyFile } from '../runtime/auth.ts';
+import { defaultFleetKeyFile, issueToken, readFleetKey } from '../runtime/auth.ts';
 import { option, type Values } from '../runtime/config.ts';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
@@ -82,8 +82,19 @@ export function validateConfig(config: ApplianceConfig): void {
     problems.push('--advertise is required with --steering: the URL at which players reach this appliance');
   if (config.steering.length > 0 && config.fill === null)
     problems.push('--fill is required with --steering: the catalog says what this appliance may serve');
+  if (config.steering.length > 0 && ownToken(config) === null)
+    problems.push(
+      `--token is required with --steering, for ${config.fleetKey} holds no fleet key; the operator prints one with: larder keys issue --appliance ${config.id}`,
+    );
   if (problems.length > 0)
     throw new Fault('config_invalid', `the settings do not fit together:\n  ${problems.join('\n  ')}`);
+}
+
+/** As given, or made from the fleet key where this machine has it; null where there is neither. */
+export function ownToken(config: ApplianceConfig): string | null {
+  if (config.token !== null) return config.token;
+  const key = readFleetKey(config.fleetKey);
+  return key === null ? null : issueToken(key, { role: 'appliance', id: config.id });
 }
 
 export const inFleet = (config: ApplianceConfig): boolean => config.steering.length > 0;

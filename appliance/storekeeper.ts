@@ -3,7 +3,7 @@
 import { isFault } from '../protocol/faults.ts';
 import type { Order } from '../protocol/heartbeat.ts';
 import { holdingOf } from '../protocol/ids.ts';
-import { ensureFleetKey, issueToken, readFleetKey } from '../runtime/auth.ts';
+import { ensureFleetKey, readFleetKey } from '../runtime/auth.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
@@ -11,7 +11,7 @@ import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent 
 import { createAdmin } from './admin.ts';
 import { Cache } from './cache.ts';
 import { Catalog } from './catalog.ts';
-import { inFleet } from './config.ts';
+import { inFleet, ownToken } from './config.ts';
 import { DiskVolume } from './disk-volume.ts';
 import type { FromSupervisor, KeeperSpec, ToSupervisor } from './family.ts';
 import { Filler, metaOf } from './filler.ts';
@@ -49,7 +49,7 @@ try {
 
 async function run(): Promise<void> {
   const fleetKey = inFleet(config) ? readFleetKey(config.fleetKey) : ensureFleetKey(config.fleetKey);
-  const token = config.token ?? (fleetKey === null ? null : issueToken(fleetKey, { role: 'appliance', id: config.id }));
+  const token = ownToken(config);
   const db = await openState(config.state);
   const volumes = await openVolumes();
   const link = new LinkServer(log);

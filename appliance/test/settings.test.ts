@@ -1,0 +1,79 @@
+// Settings that do not fit together end the start with 2 and say what to do, before anything is forked.
+
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { packageRoot } from '../../runtime/paths.ts';
+
+const run = promisify(execFile);
+let directory: string;
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'larder-settings-'));
+});
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+const refused = (...flags: readonly string[]): Promise<{ readonly code: number; readonly stderr: string }> =>
+  run(
+    process.execPath,
+    [
+      join(packageRoot, 'dist/larder.js'),
+      'appliance',
+      'run',
+      '--state',
+      join(directory, 'state'),
+      '--store',
+      join(directory, 'store'),
+      '--fleet-key',
+      join(directory, 'fleet.key'),
+      ...flags,
+    ],
+    { timeout: 20_000 },
+  ).then(
+    () => ({ code: 0, stderr: '' }),
+    (error: { code: number; stderr: string }) => error,
+  );
+
+const FLEET = ['--origin', 'http://127.0.0.1:1', '--steering', 'http://127.0.0.1:1'];
+
+test('a fleet member says at once what it lacks: advertised URL, fill and token', async () => {
+  const { code, stderr } = await refused(...FLEET, '--id', 'box-1');
+  expect(code).toBe(2);
+  expect(stderr).toMatch(/--advertise is required/);
+  expect(stderr).toMatch(/--fill is required/);
+  expect(stderr).toMatch(/larder keys issue --appliance box-1/);
+});
+
+test.each([
+  ['no origin', [], /--origin is required/],
+  ['a store that is too small', ['--origin', 'http://127.0.0.1:1', '--store-bytes', '1MB'], /at least/],
+  [
+    'a size without a unit that is none',
+    ['--origin', 'http://127.0.0.1:1', '--store-bytes', 'big'],
+    /--store-bytes is "big"/,
+  ],
+  ['a time zone that does not exist', ['--origin', 'http://127.0.0.1:1', '--time-zone', 'Mars/Base'], /IANA time zone/],
+  ['a window that is none', ['--origin', 'http://127.0.0.1:1', '--fill-window', '25:00-26:00'], /02:00-14:00/],
+  ['a flag that does not exist', ['--origin', 'http://127.0.0.1:1', '--stroe', 'x'], /unknown option '--stroe'/],
+] as const)('%s ends with 2 and names the remedy', async (_, flags, message) => {
+  const { code, stderr } = await refused(...flags);
+  expect(code).toBe(2);
+  expect(stderr).toMatch(message);
+});
+
+test('a port that is taken ends with 2 and names the address', async () => {
+  const server = createServer();
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const { port } = server.address() as AddressInfo;
+  const { code, stderr } = await refused('--origin', 'http://127.0.0.1:1', '--listen', `127.0.0.1:${port}`);
+  server.close();
+  expect(code).toBe(2);
+  expect(stderr).toMatch(new RegExp(`cannot listen at 127\\.0\\.0\\.1:${port}: .*EADDRINUSE`));
+});
