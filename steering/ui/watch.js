@@ -44,6 +44,7 @@ export class Watch {
     this.#bases = answer.pathways.map(({ id, base }) => ({ id, base }));
     const policy = { default: PATIENCE };
     this.#hls = new window.Hls({
+      contentSteeringController: fairSteering((url) => this.#pathwayOf(url)),
       enableWorker: false,
       maxBufferLength: bufferS,
       maxMaxBufferLength: bufferS,
@@ -162,6 +163,21 @@ export class Watch {
   #pathwayOf(url) {
     return this.#bases.find(({ base }) => url.startsWith(new URL(base).origin + '/'))?.id ?? new URL(url).host;
   }
+}
+
+/**
+ * hls.js 1.7.4 blames the pathway of the moment for every failed segment. Sound and picture of a box that hangs fail one
+ * after the other, so the second would send the pathway that has just taken over away for five minutes. Here a failure that
+ * is not of the pathway of the moment has been answered already.
+ */
+function fairSteering(pathwayOf) {
+  return class extends window.Hls.DefaultConfig.contentSteeringController {
+    onError(event, data) {
+      const url = data.frag?.url;
+      if (url !== undefined && data.errorAction && pathwayOf(url) !== this.pathwayId) data.errorAction.resolved = true;
+      else super.onError(event, data);
+    }
+  };
 }
 
 function reasonOf(data) {
