@@ -64,6 +64,7 @@ const ROWS: readonly Row[] = [
   { words: ['fill', 'status'], summary: 'runs and how far they are', load: () => import('./ops/fill-status.ts') },
   { words: ['fill', 'pin'], summary: 'keep a title on every site', load: () => import('./ops/fill-pin.ts') },
   { words: ['fill', 'unpin'], summary: 'let popularity decide again', load: () => import('./ops/fill-unpin.ts') },
+  { words: ['bench'], summary: 'measure Larder beside its peers', load: () => import('./bench/bench-verb.ts') },
   {
     words: ['keys', 'issue'],
     summary: 'print a token for an appliance or an operator',

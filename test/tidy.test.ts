@@ -52,7 +52,7 @@ describe('the import matrix', () => {
     ...Object.fromEntries(COMPONENTS.map((name) => [name, ['protocol', 'runtime', name]])),
     bench: ['protocol', 'runtime', 'bench', ...COMPONENTS],
     test: ['protocol', 'runtime', 'bench', 'test', ...COMPONENTS],
-    '.': ['protocol', 'runtime', ...COMPONENTS],
+    '.': ['protocol', 'runtime', 'bench', ...COMPONENTS],
   };
   /** Folder of the tree, or `.` for a file at its root. */
   const roomOf = (path: string): string => (path.includes('/') ? path.split('/')[0]! : '.');

@@ -1,0 +1,92 @@
+// `larder bench NAME`: one question, answered with figures of this machine, Larder beside its peers in the same run.
+
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, mkdirSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { Argument, type Command } from 'commander';
+import { addFlags, readFlags, type Verb } from '../runtime/command.ts';
+import { option } from '../runtime/config.ts';
+import { packageRoot, packageVersion } from '../runtime/paths.ts';
+import { EXIT } from '../runtime/process.ts';
+import { meetsBar, type Bench, type Finding, type Outcome } from './bench.ts';
+import { serve } from './serve.ts';
+
+const BENCHES: readonly Bench[] = [serve];
+
+const TABLE = {
+  small: option.flag({ doc: 'A short run that only shows that the bench works' }),
+  assert: option.flag({ doc: 'Exit 1 where a bar is missed' }),
+  keep: option.flag({ doc: 'Append the result to bench/results' }),
+  json: option.flag({ doc: 'Print JSON alone on stdout' }),
+} as const;
+
+export const verb: Verb = {
+  build(command: Command): void {
+    const list = BENCHES.map((bench) => `  ${bench.name.padEnd(8)}${bench.question}`).join('\n');
+    addFlags(command, TABLE, 'no file').addHelpText(
+      'after',
+      `\nBenches:\n${list}\n\nNeeds: apt-get install nginx-light wrk`,
+    );
+    command.addArgument(new Argument('<name>', 'which').choices(BENCHES.map((bench) => bench.name)));
+    command.action(async (name: string) => {
+      const flags = readFlags(command, TABLE);
+      const bench = BENCHES.find((each) => each.name === name)!;
+      const parameters = flags.small ? bench.small : bench.large;
+      const outcome = await bench.run(parameters, (progress) => process.stderr.write(`${progress}\n`));
+      const result = { bench: name, version: packageVersion, ...machine(), parameters, ...outcome };
+      if (flags.keep) keep(name, result);
+      process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : render(bench, outcome));
+      process.exitCode = flags.assert && !outcome.findings.every(meetsBar) ? EXIT.failed : EXIT.done;
+    });
+  },
+};
+
+function machine(): {
+  readonly cpu: string;
+  readonly cores: number;
+  readonly node: string;
+  readonly commit: string;
+  readonly at: string;
+} {
+  const git = (...args: string[]): string => execFileSync('git', args, { cwd: packageRoot, encoding: 'utf8' }).trim();
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: cpus().length,
+    node: process.version,
+    commit: git('rev-parse', '--short', 'HEAD'),
+    at: new Date().toISOString(),
+  };
+}
+
+function keep(name: string, result: object): void {
+  const directory = join(packageRoot, 'bench', 'results');
+  mkdirSync(directory, { recursive: true });
+  appendFileSync(join(directory, `${name}.jsonl`), `${JSON.stringify(result)}\n`);
+}
+
+function render(bench: Bench, outcome: Outcome): string {
+  const rows = outcome.findings.map((finding) => [
+    finding.what,
+    figure(finding, finding.larder),
+    figure(finding, finding.peer),
+    finding.reference === null ? '' : figure(finding, finding.reference),
+    finding.ratio.toFixed(2),
+    barOf(finding),
+  ]);
+  const heads = ['', 'larder', outcome.peers[0]?.name ?? 'peer', outcome.peers[1]?.name ?? '', 'ratio', 'bar'];
+  const widths = heads.map((head, at) => Math.max(head.length, ...rows.map((row) => row[at]!.length)));
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, at) => (at === 0 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!)))
+      .join('  ')
+      .trimEnd();
+  return `${bench.question}\n\n${[line(heads), ...rows.map(line)].join('\n')}\n`;
+}
+
+const figure = (finding: Finding, value: number): string => `${Math.round(value).toLocaleString('en')} ${finding.unit}`;
+
+const barOf = (finding: Finding): string =>
+  finding.bar === null
+    ? ''
+    : `${finding.bar.at === 'least' ? '≥' : '≤'} ${finding.bar.ratio} ${meetsBar(finding) ? '✓' : '✗'}`;
