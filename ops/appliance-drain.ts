@@ -12,7 +12,7 @@ const TABLE = {
   for: option.optional(option.duration({ doc: 'Resume by itself after this long' })),
   at: option.optional(
     option.custom<number>({
-      doc: 'Begin then: 02:00, or 2026-03-01T02:00+01:00',
+      doc: "Begin then: 02:00 by this machine's clock, or 2026-03-01T02:00+01:00",
       placeholder: 'TIME',
       parse: instantFlag,
     }),

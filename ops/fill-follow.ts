@@ -35,13 +35,12 @@ export async function followRun(
 }
 
 function rowsOf(now: Run, bytesPerSecond: number | null): ProgressRow[] {
-  const waiting = now.appliances.length > 0 && now.appliances.every((part) => part.state === 'waiting');
   const total: ProgressRow = {
     name: 'fill',
     done: now.bytesDone,
     total: now.bytesTotal,
     bytesPerSecond,
-    ...(now.state !== 'running' ? { note: now.state } : waiting ? { note: 'waiting' } : {}),
+    ...noteOf(now),
   };
   const parts = now.appliances.map((part) => ({
     name: part.appliance,
@@ -51,6 +50,13 @@ function rowsOf(now: Run, bytesPerSecond: number | null): ProgressRow[] {
     ...(part.state === 'filling' ? {} : { note: part.state }),
   }));
   return [total, ...parts];
+}
+
+/** None where rate and time left say more. */
+function noteOf(now: Run): { note?: string } {
+  if (now.state !== 'running') return { note: now.state };
+  if (now.appliances.length > 0 && now.appliances.every((part) => part.state === 'waiting')) return { note: 'waiting' };
+  return now.bytesTotal === 0 ? { note: 'nothing to fetch' } : {};
 }
 
 export function runSummary(ended: Run): string {

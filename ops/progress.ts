@@ -44,7 +44,8 @@ function bars(stream: NodeJS.WriteStream, look: Look): Progress {
       const visible = rows.slice(0, ROWS_MAX);
       const nameWidth = Math.min(24, Math.max(...visible.map((row) => row.name.length)));
       for (const [at, row] of visible.entries()) {
-        const payload = { ...row, nameWidth };
+        // The bar merges payloads: a note that is over must be taken back by name.
+        const payload = { ...row, note: row.note, nameWidth };
         const bar = (shown[at] ??= multi.create(Math.max(1, row.total), 0, payload));
         bar.setTotal(Math.max(1, row.total));
         // Nothing to do is done, too: an empty row ends full.

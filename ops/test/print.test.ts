@@ -83,6 +83,20 @@ test('a bar says name, share, bytes, rate and time left in 80 columns', () => {
   expect(formatBar(wide, 0.5, PIPE, 24).length).toBeLessThanOrEqual(90);
 });
 
+test('a bar tells rate and time left as soon as the wait is over', () => {
+  const screen = Object.assign(new PassThrough(), { isTTY: true, columns: 80 });
+  const progress = createProgress(screen as unknown as NodeJS.WriteStream);
+  progress.show([{ ...ROW, done: 0, note: 'waiting' }]);
+  progress.show([ROW]);
+  progress.stop();
+  let printed = '';
+  for (let piece = screen.read() as Buffer | null; piece !== null; piece = screen.read() as Buffer | null)
+    printed += piece.toString();
+  const last = plain(printed).slice(plain(printed).lastIndexOf('north-1'));
+  expect(last).toContain('38.1 Mb/s  1 s left');
+  expect(last).not.toContain('waiting');
+});
+
 test('a pipe gets plain lines, and the last state however soon it came', () => {
   expect(formatLine(ROW)).toBe('north-1: 5.40 of 12.0 MB, 45 %, 38.1 Mb/s, 1 s left');
   const pipe = new PassThrough();

@@ -210,6 +210,20 @@ test('a run is followed in plain lines on stderr, with bytes and rate, until it 
   expect(stderr).toMatch(/^fill: .* of 4\.00 GB, 100 %, done$/m);
 });
 
+test('a run with nothing to do says so, and never prints a line with nothing in it', async () => {
+  const parts = (state: 'waiting' | 'filling'): Run['appliances'] =>
+    RUN.appliances.map((part) => ({ ...part, state, bytesTotal: 0, bytesDone: 0 }));
+  const empty = { ...RUN, bytesTotal: 0, bytesDone: 0 };
+  const begun = { ...empty, state: 'running' as const, endedAt: null };
+  stub.state.runs = [
+    { ...begun, appliances: parts('waiting') },
+    ...Array.from({ length: 5 }, () => ({ ...begun, appliances: parts('filling') })),
+    { ...empty, appliances: RUN.appliances.map((part) => ({ ...part, bytesTotal: 0, bytesDone: 0 })) },
+  ];
+  const { stderr } = await larder('fill run --now');
+  expect(stderr.trim().split('\n')).toEqual(['fill: waiting', 'fill: nothing to fetch', 'fill: done']);
+});
+
 test('a run that fails ends with 1 and its faults', async () => {
   const faults = [{ asset: '/film/a.m4s', code: 'origin_timeout', message: 'no answer in 10 s' }];
   stub.state.runs = [
