@@ -13,6 +13,8 @@ export interface XmlElement {
 }
 
 export const DEPTH_MAX = 32;
+/** The validator's list of elements that no tag closes, outermost first, which it places at the start. */
+const NEVER_CLOSED = /^Invalid '\[.*"([^"]+)"\]' found\.$/;
 
 /** The root element. Throws `manifest_invalid` with line and column. */
 export function readXml(document: string, path: string): XmlElement {
@@ -23,6 +25,8 @@ export function readXml(document: string, path: string): XmlElement {
   const valid = XMLValidator.validate(text);
   if (valid !== true) {
     const { line, col, msg } = valid.err;
+    const open = NEVER_CLOSED.exec(msg);
+    if (open !== null) throw complain(placeAt(text, path)(text.length), `the document ends before </${open[1]}>`);
     throw complain({ path, line, column: col ?? 1 }, msg);
   }
   const parser = new XMLParser({

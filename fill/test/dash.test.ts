@@ -307,6 +307,10 @@ describe('an MPD is refused with line, column and reason', () => {
     expect(complaint(text)).toContain(expected);
   });
 
+  test('a document cut short, at its end', () => {
+    expect(complaint('<MPD>\n<Period>')).toBe('line 2 column 9: the document ends before </Period>');
+  });
+
   test('elements within elements without end', () => {
     expect(complaint(`<MPD>${'<a>'.repeat(10_000)}${'</a>'.repeat(10_000)}</MPD>`)).toMatch(/nest/i);
   });
