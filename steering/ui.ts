@@ -26,7 +26,7 @@ const TYPES: Readonly<Record<string, string>> = {
 
 /**
  * Scripts and styles from here alone. hls.js runs its worker and its media from blob: URLs; segments and playlists come
- * from appliances and origin, which are other hosts, so fetching may go to any.
+ * from appliances and origin, which are other hosts, so fetching may go to any. Its subtitle tracks begin as empty data: URLs.
  */
 export const UI_CSP = [
   "default-src 'none'",
@@ -35,7 +35,7 @@ export const UI_CSP = [
   "style-src 'self'",
   "img-src 'self' data: http: https:",
   "font-src 'self'",
-  'media-src blob: http: https:',
+  'media-src blob: data: http: https:',
   'connect-src http: https:',
   "base-uri 'none'",
   "form-action 'none'",
