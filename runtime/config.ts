@@ -169,18 +169,19 @@ function readYaml(path: string | null, table: Table, problems: string[]): Record
     problems.push(`${path}: ${(error as Error).message.split('\n')[0]}`);
     return {};
   }
-  if (typeof document !== 'object' || Array.isArray(document)) {
+  if (typeof document !== 'object' || document === null || Array.isArray(document)) {
     problems.push(`${path} must be a YAML mapping of settings`);
     return {};
   }
   const names = new Map(Object.entries(table).map(([key, spec]) => [kebab(key), spec]));
-  const settings = document as Record<string, unknown>;
-  for (const [name, value] of Object.entries(settings)) {
+  const settings: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(document)) {
     const spec = names.get(name);
     if (spec === undefined)
       problems.push(`${path}: "${name}" is not a setting; known are ${[...names.keys()].join(', ')}`);
     else if (Array.isArray(value) ? !spec.list || value.some(isObject) : isObject(value))
       problems.push(`${path}: ${name} must be ${spec.list ? 'a list' : 'one value'}`);
+    else settings[name] = value;
   }
   return settings;
 }

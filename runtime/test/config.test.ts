@@ -83,6 +83,7 @@ test.each([
   ['not YAML', 'a: [1', /role\.yaml/],
   ['a list', '- a\n', /must be a YAML mapping/],
   ['a mapping as a value', 'origin: {a: 1}\n', /origin must be one value/],
+  ['a mapping that breaks text', 'store-bytes: {toString: false}\n', /store-bytes must be one value/],
 ])('a file that is %s is refused by name', (_, text, expected) => {
   expect(problemsOf({ file: yaml(text), flags: { origin: 'http://o.example' } })).toMatch(expected);
 });
