@@ -311,14 +311,8 @@ function parse(request: IncomingMessage, mode: KeyMode): Asked {
   // The parser lets HTTP/0.9 and 2.0 by; neither frames an answer as 1.x does.
   if (request.httpVersionMajor !== 1)
     throw new Fault('request_malformed', `HTTP/${request.httpVersion} is not spoken here; use HTTP/1.1`);
-  // RFC 9112 3.2: a request that names two hosts must be refused.
-  if (countOf(request, 'host') > 1) throw new Fault('request_malformed', 'the request has more than one host field');
+  checkFields(request.rawHeaders);
   if (method !== 'GET' && method !== 'HEAD') throw new Fault('method_not_allowed', `${method} is not one of ${ALLOW}`);
-  for (const name of ['range', 'if-range', 'if-match', 'if-none-match'] as const) {
-    // Two Range fields are two requests in one; lists may be split over fields, a single value may not.
-    if (name.endsWith('range') && countOf(request, name) > 1)
-      throw new Fault('request_malformed', `the request has more than one ${name} field`);
-  }
   const { key } = parseTarget(request.url ?? '', mode);
   return {
     method,
@@ -335,11 +329,20 @@ function parse(request: IncomingMessage, mode: KeyMode): Asked {
   };
 }
 
-function countOf(request: IncomingMessage, name: string): number {
-  let count = 0;
-  for (let at = 0; at < request.rawHeaders.length; at += 2)
-    if (request.rawHeaders[at]!.toLowerCase() === name) count += 1;
-  return count;
+/** RFC 9112 3.2 and 9110 13.1.5, 14.2: two of one of these are two requests in one. Lists may be split over fields. */
+const SINGLE = new Set(['host', 'range', 'if-range']);
+
+/** The fields as they came: Node joins or drops what came twice, and its older parsers let broken names by. */
+function checkFields(rawHeaders: readonly string[]): void {
+  const seen = new Set<string>();
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at]!.toLowerCase();
+    // RFC 9112 5.1: space before the colon must be refused.
+    if (name === '' || /\s/.test(name)) throw new Fault('request_malformed', `"${name.slice(0, 40)}" is no field name`);
+    if (!SINGLE.has(name)) continue;
+    if (seen.has(name)) throw new Fault('request_malformed', `the request has more than one ${name} field`);
+    seen.add(name);
+  }
 }
 
 function select(asked: Asked, asset: AssetView, validators: Validators): Selection {
