@@ -30,6 +30,7 @@ interface Segment {
 /** The record that the page keeps, as far as it is looked at here. */
 interface Recorded {
   readonly segments: readonly Segment[];
+  readonly failovers: readonly { readonly from: string; readonly reason: string }[];
   readonly stallsMs: number;
   readonly positionS: number;
   readonly bufferS: number;
@@ -85,10 +86,10 @@ describe.skipIf(browserPath === null)('a title played in Chromium', () => {
 
   const look = (page: Page): Promise<Recorded> =>
     page.evaluate(() => {
-      const { segments, stallsMs, positionS, bufferS, pathway, fatal } = (
+      const { segments, failovers, stallsMs, positionS, bufferS, pathway, fatal } = (
         globalThis as unknown as { larderPage: Recorded }
       ).larderPage;
-      return { segments: [...segments], stallsMs, positionS, bufferS, pathway, fatal };
+      return { segments: [...segments], failovers: [...failovers], stallsMs, positionS, bufferS, pathway, fatal };
     });
 
   async function until(page: Page, what: string, condition: (recorded: Recorded) => boolean): Promise<Recorded> {
@@ -111,6 +112,8 @@ describe.skipIf(browserPath === null)('a title played in Chromium', () => {
     readonly after: readonly Segment[];
     /** Who served picture, sound and subtitles from then on, the lost one's last segments apart. */
     readonly heirs: readonly string[];
+    /** What the page says of it. */
+    readonly reason: string | undefined;
     readonly stallsMs: number;
     readonly bufferMostS: number;
   }> {
@@ -137,7 +140,8 @@ describe.skipIf(browserPath === null)('a title played in Chromium', () => {
       const after = done.segments.filter((segment) => segment.track === 'video').slice(fetched + 1);
       const later = done.segments.slice(before.segments.length).map((segment) => segment.pathway);
       const heirs = [...new Set(later)].filter((pathway) => pathway !== lost);
-      return { lost, after, heirs, stallsMs: done.stallsMs - before.stallsMs, bufferMostS };
+      const reason = done.failovers.find(({ from }) => from === lost)?.reason;
+      return { lost, after, heirs, reason, stallsMs: done.stallsMs - before.stallsMs, bufferMostS };
     } finally {
       await page.close();
     }
@@ -152,6 +156,7 @@ describe.skipIf(browserPath === null)('a title played in Chromium', () => {
       expect(played.after.length).toBeGreaterThanOrEqual(SEGMENTS_AFTER);
       expect(played.after.map((segment) => segment.pathway)).not.toContain(played.lost);
       expect(played.heirs).toEqual([expect.stringMatching(/^(north|south)-/)]);
+      expect(played.reason).toBe('connection refused or broken');
       expect(played.stallsMs).toBeLessThanOrEqual(KILL_STALL_MS);
       expect(played.bufferMostS).toBeLessThan(BUFFER_S + 4);
       await fleet.process(played.lost).start();
@@ -167,6 +172,7 @@ describe.skipIf(browserPath === null)('a title played in Chromium', () => {
       process.stdout.write(`froze ${played.lost}: stalled ${played.stallsMs} ms, then ${played.heirs.join(', ')}\n`);
       expect(played.after.map((segment) => segment.pathway)).not.toContain(played.lost);
       expect(played.heirs).toEqual([expect.stringMatching(/^(north|south)-/)]);
+      expect(played.reason).toBe('no answer in time');
       expect(played.stallsMs).toBeLessThanOrEqual(FREEZE_POLICY_MS);
       fleet.process(played.lost).thaw();
     },

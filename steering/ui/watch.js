@@ -115,6 +115,8 @@ export class Watch {
   }
 
   #failed(data) {
+    // What another track still asked of a pathway when it was demoted: no failure of its own.
+    if (data.details === window.Hls.ErrorDetails.INTERNAL_ABORTED && !data.fatal) return;
     const url = data.frag?.url ?? data.url ?? data.context?.url ?? null;
     const pathway = url === null ? null : this.#pathwayOf(url);
     if (data.type === window.Hls.ErrorTypes.NETWORK_ERROR && pathway !== null) {
