@@ -68,7 +68,8 @@ export function relayFields(
   return { ...kept, ...CORS, 'cache-status': `${CACHE_STATUS[outcome]}${detail}` };
 }
 
-export function preflightFields(requestHeaders: string | undefined): Fields {
+/** Names the appliance: steering's probe and the turn-up check ask by OPTIONS who is there. */
+export function preflightFields(requestHeaders: string | undefined, appliance: string): Fields {
   const asked =
     requestHeaders !== undefined &&
     requestHeaders.length <= 1_000 &&
@@ -77,6 +78,7 @@ export function preflightFields(requestHeaders: string | undefined): Fields {
       : 'Range';
   return {
     ...CORS,
+    'larder-appliance': appliance,
     allow: ALLOW,
     'access-control-allow-methods': ALLOW,
     'access-control-allow-headers': asked,

@@ -1,7 +1,7 @@
 // Turn-up checks: what must be true of a box before it may serve. Each measures something real and says what mends it.
 
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, statfsSync } from 'node:fs';
+import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { request } from 'undici';
@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { isFault } from '../protocol/faults.ts';
 import { formatBytes, formatRate } from '../protocol/units.ts';
 import { call, reasonOf } from '../runtime/client.ts';
+import { makeDirectory } from './directories.ts';
 import { inFleet, ownToken, type ApplianceConfig } from './config.ts';
 
 export const CLOCK_SKEW_MS_MAX = 2_000;
@@ -99,7 +100,7 @@ function checkOpenFiles(): Outcome {
 function checkDiskSpace(config: ApplianceConfig): Outcome {
   const share = config.storeBytes / config.store.length;
   for (const directory of config.store) {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeDirectory(directory);
     const { bavail, blocks, bsize } = statfsSync(directory);
     const [freeBytes, diskBytes] = [bavail * bsize, blocks * bsize];
     // A store in use has taken some of its share already; a new one needs all of it free.
@@ -194,16 +195,18 @@ async function checkSteering(config: ApplianceConfig): Promise<Outcome> {
   return passed(`${config.steering.join(', ')} answers`);
 }
 
-/** With the appliance's own token, so that a wrong one is found before the first night. */
+/** With the appliance's own token for its own plan, so that a wrong one is found before the first night. */
 async function checkFill(config: ApplianceConfig): Promise<Outcome> {
   if (config.fill === null) return skipped('stand-alone');
   const token = ownToken(config);
   if (token === null)
     return failed('no token', `Give --token; the operator prints one with: larder keys issue --appliance ${config.id}`);
   try {
-    await call({ url: `${config.fill}/v1/catalog?since=0`, token, answer: z.unknown(), timeoutMs: REACH_MS });
+    await call({ url: `${config.fill}/v1/plans/${config.id}`, token, answer: z.unknown(), timeoutMs: REACH_MS });
     return passed(`${config.fill} accepts the token`);
   } catch (error) {
+    // Known, and nothing planned for it yet.
+    if (isFault(error) && error.code === 'not_found') return passed(`${config.fill} accepts the token`);
     if (isFault(error) && (error.code === 'token_forged' || error.code === 'token_missing')) {
       return failed(
         `${config.fill}: ${error.message}`,
@@ -223,9 +226,10 @@ async function checkAdvertised(config: ApplianceConfig): Promise<Outcome> {
   for (const url of config.advertise) {
     try {
       const answer = await reach(`${url}/`, 'OPTIONS');
-      if (answer.statusCode !== 204 || answer.headers['timing-allow-origin'] === undefined)
+      const found = answer.headers['larder-appliance'];
+      if (found !== config.id)
         return failed(
-          `${url} is answered by something else (${answer.statusCode})`,
+          `${url} is answered by ${found === undefined ? 'something else' : `appliance ${String(found)}`}`,
           'Check that --advertise leads to --listen of this appliance.',
         );
     } catch (error) {

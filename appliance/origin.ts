@@ -99,7 +99,7 @@ export class Origin {
     const body = await readBounded(response.body);
     if (response.statusCode === 412 && ask.ifMatch !== null)
       throw new Fault('version_gone', `${ask.key} changed at the origin`);
-    return { kind: 'relay', status: response.statusCode, headers: endToEnd(headers), body };
+    return { kind: 'relay', status: response.statusCode, headers: this.localised(endToEnd(headers)), body };
   }
 
   /** The answer as it comes, for requests that no cache may keep. */
@@ -123,6 +123,16 @@ export class Origin {
     } catch (error) {
       throw originFault(error, key);
     }
+  }
+
+  /** A redirect within the origin stays with us: its clients must neither leave the cache nor learn the origin's address. */
+  localised(headers: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+    const { location } = headers;
+    if (location === undefined || !URL.canParse(location)) return headers;
+    const target = new URL(location);
+    const own = new URL(this.#deps.url);
+    if (target.origin !== own.origin || !target.pathname.startsWith(`${this.#base}/`)) return headers;
+    return { ...headers, location: target.pathname.slice(this.#base.length) + target.search + target.hash };
   }
 
   countBytes(pool: PoolName, bytes: number): void {

@@ -60,7 +60,7 @@ export class Pass {
         signal: hungUp.signal,
       });
       response.writeHead(answer.statusCode, {
-        ...relayFields(endToEnd(singleHeaders(answer.headers)), 'pass', spec.detail),
+        ...relayFields(this.#deps.origin.localised(endToEnd(singleHeaders(answer.headers))), 'pass', spec.detail),
         ...cookiesOf(answer.headers['set-cookie']),
       });
       await this.#copy(request, response, answer.statusCode, answer.body as AsyncIterable<Buffer>);

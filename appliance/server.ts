@@ -34,6 +34,7 @@ const LOCATED_MAX = 50_000;
 const HIT_BLOCKS_MAX = 16;
 
 export interface ServerDeps {
+  readonly appliance: string;
   readonly mode: KeyMode;
   readonly reader: BlockReader;
   readonly keeper: ReadClient;
@@ -79,7 +80,12 @@ export class Server {
     if (this.#deps.draining() || hasBody(request)) response.setHeader('connection', 'close');
     try {
       if (request.method === 'OPTIONS')
-        return this.#end(request, response, 204, preflightFields(request.headers['access-control-request-headers']));
+        return this.#end(
+          request,
+          response,
+          204,
+          preflightFields(request.headers['access-control-request-headers'], this.#deps.appliance),
+        );
       const asked = parse(request, this.#deps.mode);
       // In a fleet assets are public and catalogued: credentials must not be a way around the catalog to the origin.
       if (request.headers.authorization !== undefined && this.#deps.mode === 'alone')

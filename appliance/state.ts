@@ -1,9 +1,9 @@
 // What an appliance must still know after a restart, beside its blocks: pins, the catalog copy, orders carried out,
 // reports not yet taken. One level database in --state, written before it is acted on.
 
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Level } from 'level';
+import { makeDirectory } from './directories.ts';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { diskFault } from './volume-directory.ts';
 
@@ -14,7 +14,7 @@ export type StateDb = Level<string, unknown>;
 
 /** Throws `store_locked` where another appliance has the directory for longer than a restart takes. */
 export async function openState(directory: string): Promise<StateDb> {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectory(directory);
   const path = join(directory, 'state.level');
   for (let attempt = 1; ; attempt += 1) {
     const db = new Level<string, unknown>(path, { valueEncoding: 'json' });

@@ -29,8 +29,9 @@ import type { Entry } from './store.ts';
 
 const SAVE_MS = 30_000;
 const CATALOG_MS = 10_000;
-/** The first heartbeat waits this long for the catalog, so that it need not say `starting`. */
+/** The first heartbeat waits this long for the catalog and a worker, so that it need not say `starting` or `red`. */
 const FIRST_SYNC_MS = 3_000;
+const LOOK_MS = 50;
 
 const { config } = JSON.parse(process.env['LARDER_STOREKEEPER']!) as KeeperSpec;
 const log = createLog('storekeeper', { appliance: config.id });
@@ -42,8 +43,9 @@ try {
   await run();
 } catch (error) {
   process.stderr.write(`${describeError(error)}\n`);
-  // Settings and a foreign store do not mend themselves: the supervisor must not try again.
-  const settled = exitCodeOf(error) === EXIT.usage || (isFault(error) && error.code === 'store_mismatch');
+  // Settings, a foreign store and one in use do not mend themselves: the supervisor must not try again.
+  const settled =
+    exitCodeOf(error) === EXIT.usage || (isFault(error) && ['store_mismatch', 'store_locked'].includes(error.code));
   process.exit(settled ? EXIT.usage : EXIT.failed);
 }
 
@@ -146,6 +148,8 @@ async function run(): Promise<void> {
     setInterval(() => void catalog.sync(), CATALOG_MS).unref();
   }
   standing.synced = true;
+  for (let waited = 0; link.workers === 0 && waited < FIRST_SYNC_MS; waited += LOOK_MS)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   fleet?.plays.start();
   fleet?.filler.start();
   for (const beat of beats) beat.start();

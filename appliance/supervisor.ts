@@ -4,7 +4,6 @@
 // says that it has it, or when the worker dies. (node:cluster's round robin leaks both when workers are killed.)
 
 import { fork, type ChildProcess } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { Fault } from '../protocol/faults.ts';
 import { formatHostPort, type HostPort } from '../runtime/config.ts';
@@ -12,6 +11,7 @@ import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
 import { inFleet, type ApplianceConfig } from './config.ts';
+import { validateDirectories } from './directories.ts';
 import type { FromSupervisor, KeeperSpec, ToSupervisor, WorkerSpec } from './family.ts';
 
 const RESTART_MS = 50;
@@ -36,7 +36,7 @@ interface Child {
 
 /** Runs until told to stop, then ends the process. Throws `config_invalid` where it cannot listen. */
 export async function supervise(config: ApplianceConfig, log: Log): Promise<never> {
-  mkdirSync(config.state, { recursive: true, mode: 0o700 });
+  validateDirectories(config);
   const family = new Family(config, log);
   const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => family.hand(socket));
   server.maxConnections = config.connectionsMax;
@@ -82,11 +82,17 @@ class Family {
     });
   }
 
+  /** However this process ends, a child that hangs must not outlive it. */
+  #killAll(): void {
+    for (const { process: running } of [this.#keeper, ...this.#workers]) running?.kill('SIGKILL');
+  }
+
   /** Resolves when the storekeeper and a worker are ready: before that nobody could tell a hit from a miss. */
   async start(): Promise<void> {
     const ready = new Promise<void>((resolve) => {
       this.#announce = resolve;
     });
+    process.on('exit', () => this.#killAll());
     for (const each of [this.#keeper, ...this.#workers]) this.#fork(each);
     await ready;
     this.#open = true;

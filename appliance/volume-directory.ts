@@ -4,12 +4,13 @@
 //   index/              level database, see disk-volume.ts
 //   blocks/<xx>/<id>.<n>  block files; xx is the id modulo 256 in hexadecimal, id in base 36
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
 import { BLOCK_BYTES } from './block-file.ts';
+import { makeDirectory } from './directories.ts';
 
 /** Versioned: another layout or block size is refused, never guessed at. */
 const LAYOUT = { layout: 1, blockBytes: BLOCK_BYTES };
@@ -24,7 +25,7 @@ export const blockPath = (directory: string, id: number, number: number): string
 
 export function prepareDirectory(directory: string): void {
   try {
-    mkdirSync(join(directory, 'blocks'), { recursive: true, mode: 0o700 });
+    makeDirectory(join(directory, 'blocks'));
     const file = join(directory, 'larder-store.json');
     if (existsSync(file)) {
       const found = JSON.parse(readFileSync(file, 'utf8')) as typeof LAYOUT;
@@ -38,8 +39,7 @@ export function prepareDirectory(directory: string): void {
     }
     if (!blockFiles(directory).next().done)
       throw new Fault('store_mismatch', `${directory} has blocks but no larder-store.json`);
-    for (let at = 0; at < FANOUT; at += 1)
-      mkdirSync(join(directory, 'blocks', at.toString(16).padStart(2, '0')), { recursive: true, mode: 0o700 });
+    for (let at = 0; at < FANOUT; at += 1) makeDirectory(join(directory, 'blocks', at.toString(16).padStart(2, '0')));
     writeFileSync(`${file}.tmp`, `${JSON.stringify(LAYOUT)}\n`, { flush: true });
     renameSync(`${file}.tmp`, file);
   } catch (error) {
@@ -69,7 +69,11 @@ export async function openIndex(directory: string, log: Log): Promise<Level> {
         attempt = LOCK_RETRIES;
       } else if (attempt >= LOCK_RETRIES)
         throw new Fault('store_locked', `${directory} is in use by another process`, { cause: error });
-      else await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+      else {
+        if (attempt === 0)
+          log.warn({ store: directory }, 'the store is in use by another process, waiting for its end');
+        await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+      }
     }
   }
 }

@@ -31,6 +31,7 @@ const reader = new BlockReader();
 const origin = new Origin({ url: spec.origin, tally });
 let draining = false;
 const server = new Server({
+  appliance: spec.appliance,
   mode: spec.mode,
   reader,
   keeper: new ReadClient(),

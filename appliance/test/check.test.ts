@@ -66,7 +66,7 @@ async function settings(changes: Record<string, string | readonly string[]> = {}
         );
       }
     }),
-    advertise: [await serve((_, response) => response.writeHead(204, { 'timing-allow-origin': '*' }).end())],
+    advertise: [await serve((_, response) => response.writeHead(204, { 'larder-appliance': 'box-1' }).end())],
     store: [join(directory, 'store')],
     storeBytes: '100MB',
     fleetKey,
@@ -88,9 +88,10 @@ test('a sound box passes every check', async () => {
 
 test('the advertised URL of a running appliance passes', async () => {
   const appliance = await RunningAppliance.start({ origin: await healthy() });
-  expect(await outcomeOf('advertised URL', await settings({ advertise: [appliance.url] }))).toMatchObject({
-    outcome: 'passed',
-  });
+  const own = await settings({ advertise: [appliance.url], id: 'appliance' });
+  expect(await outcomeOf('advertised URL', own)).toMatchObject({ outcome: 'passed' });
+  const other = await outcomeOf('advertised URL', await settings({ advertise: [appliance.url] }));
+  expect(other).toMatchObject({ outcome: 'failed', detail: expect.stringMatching(/answered by appliance appliance/) });
   await appliance.stop();
 });
 

@@ -450,6 +450,17 @@ describe('an origin that', () => {
     for (const path of [first, second]) await mended(path);
   });
 
+  test.each([
+    ['its own address, which becomes a path here', (): string => `${origin.url}/elsewhere?x=1#y`, '/elsewhere?x=1#y'],
+    ['another address, which stays', (): string => 'http://other.example/elsewhere', 'http://other.example/elsewhere'],
+  ] as const)('redirects to %s', async (_, location, expected) => {
+    const path = scripted((_request, response) => {
+      response.writeHead(302, { location: location(), 'content-length': '0' }).end();
+    });
+    const got = await ask(appliance.port, { path });
+    expect([got.status, field(got, 'location')]).toEqual([302, expected]);
+  });
+
   test.each([301, 302, 304, 307, 400, 401, 403, 404, 405, 410, 412, 416, 418, 429, 451, 500, 502, 503, 504])(
     'answers %i gives no bytes of an asset, and is believed no longer than it lasts',
     async (status) => {

@@ -476,7 +476,14 @@ test('a worker learnt a version that it had just been told to forget', async () 
     },
   };
   const server = new Server({
-    ...{ mode: 'alone', draining: () => false, clock: systemClock, log: silentLog, tally: new WorkerTally() },
+    ...{
+      appliance: 'box-1',
+      mode: 'alone',
+      draining: () => false,
+      clock: systemClock,
+      log: silentLog,
+      tally: new WorkerTally(),
+    },
     keeper: keeper as unknown as ReadClient,
     reader: { has: async () => true } as unknown as BlockReader,
     ...{ origin: {} as unknown as Origin, pass: {} as unknown as Pass },

@@ -1,7 +1,7 @@
 // Settings that do not fit together end the start with 2 and say what to do, before anything is forked.
 
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { packageRoot } from '../../runtime/paths.ts';
+import { RunningAppliance } from './rig.ts';
 
 const run = promisify(execFile);
 let directory: string;
@@ -27,13 +28,11 @@ const refused = (...flags: readonly string[]): Promise<{ readonly code: number; 
       'run',
       '--state',
       join(directory, 'state'),
-      '--store',
-      join(directory, 'store'),
       '--fleet-key',
       join(directory, 'fleet.key'),
       ...flags,
     ],
-    { timeout: 20_000 },
+    { timeout: 20_000, cwd: directory },
   ).then(
     () => ({ code: 0, stderr: '' }),
     (error: { code: number; stderr: string }) => error,
@@ -64,6 +63,48 @@ test.each([
   const { code, stderr } = await refused(...flags);
   expect(code).toBe(2);
   expect(stderr).toMatch(message);
+});
+
+test.each([
+  ['is a file', (path: string) => writeFileSync(path, '')],
+  ['lies below a file', (path: string) => writeFileSync(join(path, '..'), '')],
+] as const)('a only store that %s ends with 2', async (_, spoil) => {
+  const place = join(directory, 'spoilt', 'store');
+  if (_ === 'is a file') mkdirSync(join(directory, 'spoilt'));
+  spoil(place);
+  const { code, stderr } = await refused('--origin', 'http://127.0.0.1:1', '--store', place);
+  expect(code).toBe(2);
+  expect(stderr).toMatch(/nothing can be written where the settings say:\n\s+--store: /);
+});
+
+test('a store that another appliance has open ends with 2 and says so at once', async () => {
+  const first = await RunningAppliance.start({ origin: 'http://127.0.0.1:1' });
+  const { code, stderr } = await refused(
+    '--origin',
+    'http://127.0.0.1:1',
+    '--listen',
+    '127.0.0.1:0',
+    '--admin',
+    '127.0.0.1:0',
+    '--store',
+    first.stores()[0]!,
+  );
+  await first.stop();
+  expect(code).toBe(2);
+  expect(stderr).toMatch(/in use by another process, waiting/);
+  expect(stderr).toMatch(/in use by another process\n/);
+});
+
+test('a storekeeper that hangs does not outlive its supervisor', async () => {
+  const appliance = await RunningAppliance.start({ origin: 'http://127.0.0.1:1', flags: ['--drain-timeout', '1s'] });
+  const { storekeeper, supervisor } = await appliance.pids();
+  process.kill(storekeeper, 'SIGSTOP');
+  process.kill(supervisor, 'SIGTERM');
+  await appliance
+    .until(() => appliance.process.exitCode !== null || !existsSync(`/proc/${supervisor}`))
+    .catch(() => undefined);
+  await expect.poll(() => existsSync(`/proc/${storekeeper}`), { timeout: 10_000 }).toBe(false);
+  await appliance.stop();
 });
 
 test('a port that is taken ends with 2 and names the address', async () => {
