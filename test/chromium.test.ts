@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { chromium, type BrowserContext, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { poll } from '../ops/ask.ts';
-import { DemoFleet } from '../ops/demo-fleet.ts';
+import type { DemoFleet } from '../ops/demo-fleet.ts';
 import type { ApplianceId } from '../ops/demo-layout.ts';
-import { fillNow, importTitles } from '../ops/demo-story.ts';
 import { playAnswer } from '../protocol/decision.ts';
+import { startFilledFleet } from './filled-fleet.ts';
 import { needsTool } from './tools.ts';
 
 const BUFFER_S = 10;
@@ -46,11 +46,7 @@ describe.skipIf(browserPath === null)('a title played in Chromium', () => {
   let profile: string;
 
   beforeAll(async () => {
-    fleet = await DemoFleet.prepare({ port: null, fillRate: null, ports: 'any', keep: false });
-    await fleet.start();
-    const silent = { show: () => undefined, stop: () => undefined };
-    await importTitles(fleet, silent);
-    await fillNow(fleet, silent);
+    fleet = await startFilledFleet();
     profile = mkdtempSync(join(tmpdir(), 'larder-chromium-'));
     context = await chromium.launchPersistentContext(profile, {
       executablePath: browserPath!,

@@ -5,8 +5,8 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { DemoFleet } from '../ops/demo-fleet.ts';
-import { fillNow, importTitles } from '../ops/demo-story.ts';
+import type { DemoFleet } from '../ops/demo-fleet.ts';
+import { startFilledFleet } from './filled-fleet.ts';
 import { needsTool } from './tools.ts';
 
 const DECODE_MS = 120_000;
@@ -26,11 +26,7 @@ describe.skipIf(ffmpeg === null)('ffmpeg through steering', () => {
   let fleet: DemoFleet;
 
   beforeAll(async () => {
-    fleet = await DemoFleet.prepare({ port: null, fillRate: null, ports: 'any', keep: false });
-    await fleet.start();
-    const silent = { show: () => undefined, stop: () => undefined };
-    await importTitles(fleet, silent);
-    await fillNow(fleet, silent);
+    fleet = await startFilledFleet();
   }, DECODE_MS);
 
   afterAll(() => fleet?.close());

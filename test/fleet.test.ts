@@ -12,6 +12,7 @@ import { playAnswer } from '../protocol/decision.ts';
 import { run as runSchema, type Run } from '../protocol/plan.ts';
 import { popularity } from '../protocol/plays.ts';
 import { issueToken } from '../runtime/auth.ts';
+import { SILENT } from './filled-fleet.ts';
 
 const SEGMENT = '/harbor/video/360p/seg-00007.m4s';
 const WAIT_MS = 60_000;
@@ -24,7 +25,7 @@ beforeAll(async () => {
   // Slow enough that a fill can be killed in the middle of it: 10 MB take ten seconds.
   fleet = await DemoFleet.prepare({ port: null, fillRate: '8Mb/s', ports: 'any', keep: false });
   await fleet.start();
-  await importTitles(fleet, { show: () => undefined, stop: () => undefined });
+  await importTitles(fleet, SILENT);
 }, 120_000);
 
 afterAll(async () => {
