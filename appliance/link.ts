@@ -15,9 +15,8 @@ export const LINE_CHARS_MAX = 8 * 2 ** 20;
 /** Sent as JSON in `x-larder` of `GET /read`. */
 export interface Ask {
   readonly key: string;
-  /** The asset version that the worker is in the middle of; null on first contact. */
-  readonly id: number | null;
-  readonly volume: number | null;
+  /** The asset version that the worker is in the middle of, and the entry that it knows it by; null on first contact. */
+  readonly known: { readonly version: string; readonly id: number; readonly volume: number } | null;
   readonly from: number | 'suffix';
   /** Exclusive; null is the end of the asset. */
   readonly to: number | null;

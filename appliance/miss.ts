@@ -58,11 +58,12 @@ export class Miss {
       const located = await this.#locate(ask);
       if (located.kind !== 'entry') return located;
       const { entry, fresh } = located;
-      const resuming = ask.id !== null;
       // Another version, or a first contact that needs the length: the worker decides with the asset in hand.
-      if ((resuming && ask.id !== entry.id) || ask.from === 'suffix' || ask.from >= entry.bytes)
+      const other = ask.known !== null && ask.known.version !== entry.version;
+      if (other || ask.from === 'suffix' || ask.from >= entry.bytes)
         return { kind: 'asset', entry, fresh, body: null };
-      if (!resuming && entry.blocks.has(Math.floor(ask.from / BLOCK_BYTES)))
+      // A worker that has not looked for the block in this entry finds it on disk.
+      if (!isEntry(ask.known, entry) && entry.blocks.has(Math.floor(ask.from / BLOCK_BYTES)))
         return { kind: 'asset', entry, fresh, body: null };
       const stream = this.#stream(entry, ask.from, Math.min(ask.to ?? entry.bytes, entry.bytes));
       try {
@@ -72,7 +73,7 @@ export class Miss {
         if (
           !isFault(error) ||
           error.code !== 'version_gone' ||
-          resuming ||
+          ask.known !== null ||
           this.#deps.catalogued !== null ||
           attempt > 1
         )
@@ -235,6 +236,9 @@ export class Miss {
     return null;
   }
 }
+
+const isEntry = (known: Ask['known'], entry: Entry): boolean =>
+  known !== null && known.id === entry.id && known.volume === entry.volume.number;
 
 function discard(answer: Bytes): void {
   answer.body.on('error', () => undefined).destroy();

@@ -162,8 +162,7 @@ export class Server {
     try {
       answer = await this.#deps.keeper.read({
         key: asked.key,
-        id: null,
-        volume: null,
+        known: null,
         from: asked.method === 'HEAD' ? 0 : hint,
         to,
       });

@@ -108,12 +108,12 @@ export class Source {
       throw new Fault('disk_failed', `${this.#asset.key}: byte ${this.#at} is neither on disk nor fetched`, {
         cause: failure,
       });
+    const { key, version, id, volume } = this.#asset;
     let answer: Answer;
     try {
       answer = await this.#deps.keeper.read({
-        key: this.#asset.key,
-        id: this.#asset.id,
-        volume: this.#asset.volume,
+        key,
+        known: { version, id, volume },
         from: this.#at,
         to: this.#end,
       });

@@ -24,8 +24,12 @@ afterEach(async () => {
   origin = null;
 });
 
-const get = async (path: string): Promise<Buffer> =>
-  Buffer.from(await (await fetch(appliance!.url + path)).arrayBuffer());
+const get = async (path: string): Promise<Buffer> => {
+  const response = await fetch(appliance!.url + path);
+  const body = Buffer.from(await response.arrayBuffer());
+  if (response.status !== 200) throw new Error(`${path}: ${String(response.status)} ${body.toString('utf8', 0, 500)}`);
+  return body;
+};
 
 /** A response whose body nobody has read yet. */
 function openSlowly(url: string): Promise<IncomingMessage> {

@@ -22,7 +22,7 @@ import { IndexWriter } from '../index-writer.ts';
 import { Inflight } from '../inflight.ts';
 import { ReadClient } from '../link-client.ts';
 import { LinkServer } from '../link-server.ts';
-import type { Miss } from '../miss.ts';
+import { Miss } from '../miss.ts';
 import type { Origin } from '../origin.ts';
 import { openState, type StateDb } from '../state.ts';
 import type { Pass } from '../pass.ts';
@@ -325,6 +325,25 @@ test('assets of which nothing could be stored stayed in the index for ever', asy
   await vi.waitUntil(() => cache.assets === 0);
 });
 
+test('a version that nothing can be stored of and that left meanwhile was a 503 to its reader', async () => {
+  const body = noise(2 * BLOCK_BYTES);
+  const { cache, inflight } = flightsOver({ blocks: 0, body });
+  const meta = metaOf('/a', body.length);
+  const tally = { add: () => undefined };
+  const miss = new Miss({ cache, inflight, tally, origin: {} as unknown as Origin, catalogued: async () => meta });
+  const gone = await cache.admit(meta);
+  await land(inflight, gone);
+  expect(gone.dropped).toBe(true);
+  const known = { version: gone.version, id: gone.id, volume: gone.volume.number };
+  const opened = await miss.open({ key: '/a', known, from: 5, to: body.length });
+  if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
+  const chunks: Buffer[] = [];
+  for await (const chunk of opened.body) chunks.push(chunk);
+  expect(Buffer.concat(chunks).equals(body.subarray(5))).toBe(true);
+  const other = await miss.open({ key: '/a', known: { ...known, version: '"other"' }, from: 5, to: body.length });
+  expect(other).toMatchObject({ kind: 'asset', body: null });
+});
+
 test('a block that a viewer and a fill both fetched counted twice: a rendition with a hole was reported as held', async () => {
   const body = noise(2 * BLOCK_BYTES);
   const { cache, inflight } = flightsOver({ blocks: 4, body });
@@ -384,7 +403,7 @@ test('a reader that stalled kept its stream and a block in memory for ever', { t
   const miss = { open: async () => ({ kind: 'asset', entry, fresh: true, body: endless() }) };
   const deps = { miss: miss as unknown as Miss, onReport: () => undefined, onGone: () => undefined, log: silentLog };
   await server.listen(deps);
-  const answer = await new ReadClient().read({ key: '/a', id: null, volume: null, from: 0, to: null });
+  const answer = await new ReadClient().read({ key: '/a', known: null, from: 0, to: null });
   answer.body.on('error', () => undefined);
   await vi.waitUntil(() => !open, { timeout: 30_000, interval: 100 });
   await server.close();
