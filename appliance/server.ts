@@ -75,6 +75,11 @@ export class Server {
     this.#asking.clear();
   }
 
+  /** What is known of a key without asking anybody; null where an answer may take more than the asset's bytes. */
+  hot(key: string): AssetView | null {
+    return this.#located.get(key) ?? null;
+  }
+
   async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => undefined);
     if (this.#deps.draining() || hasBody(request)) response.setHeader('connection', 'close');
