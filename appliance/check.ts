@@ -1,7 +1,7 @@
 // Turn-up checks: what must be true of a box before it may serve. Each measures something real and says what mends it.
 
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { request } from 'undici';
@@ -9,14 +9,13 @@ import { z } from 'zod';
 import { isFault } from '../protocol/faults.ts';
 import { formatBytes, formatRate } from '../protocol/units.ts';
 import { call, reasonOf } from '../runtime/client.ts';
-import { makeDirectory } from './directories.ts';
+import { makeDirectory, SPACE_REMEDY, spaceProblem } from './directories.ts';
 import { inFleet, ownToken, type ApplianceConfig } from './config.ts';
 
 export const CLOCK_SKEW_MS_MAX = 2_000;
 export const OPEN_FILES_MIN = 4_096;
 /** Slower than one 4K stream to 20 players: no disk that should serve. */
 export const DISK_BYTES_PER_S_MIN = 50e6;
-const FREE_SHARE_MIN = 0.05;
 const DISK_SAMPLE_BYTES = 32 * 2 ** 20;
 const REACH_MS = 5_000;
 
@@ -98,20 +97,12 @@ function checkOpenFiles(): Outcome {
 }
 
 function checkDiskSpace(config: ApplianceConfig): Outcome {
-  const share = config.storeBytes / config.store.length;
   for (const directory of config.store) {
     makeDirectory(directory);
-    const { bavail, blocks, bsize } = statfsSync(directory);
-    const [freeBytes, diskBytes] = [bavail * bsize, blocks * bsize];
-    // A store in use has taken some of its share already; a new one needs all of it free.
-    const neededBytes = existsSync(join(directory, 'larder-store.json')) ? share * FREE_SHARE_MIN : share;
-    if (diskBytes < share || freeBytes < neededBytes)
-      return failed(
-        `${directory} has ${formatBytes(freeBytes)} free on a disk of ${formatBytes(diskBytes)}; its share of --store-bytes is ${formatBytes(share)}`,
-        'Lower --store-bytes, free space, or add a --store on another disk.',
-      );
+    const problem = spaceProblem(config, directory);
+    if (problem !== null) return failed(problem, SPACE_REMEDY);
   }
-  return passed(`${config.store.length} volume(s) of ${formatBytes(share)}`);
+  return passed(`${config.store.length} volume(s) of ${formatBytes(config.storeBytes / config.store.length)}`);
 }
 
 async function checkDiskRate(config: ApplianceConfig, probes: Probes): Promise<Outcome> {

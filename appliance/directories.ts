@@ -1,9 +1,14 @@
 // The directories that an appliance writes to, made and tried before anything is forked.
 
-import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Fault } from '../protocol/faults.ts';
+import { formatBytes } from '../protocol/units.ts';
+import type { Log } from '../runtime/log.ts';
 import type { ApplianceConfig } from './config.ts';
+
+const FREE_SHARE_MIN = 0.05;
+export const SPACE_REMEDY = 'Lower --store-bytes, free space, or add a --store on another disk.';
 
 /** Level by level: below some kernel file systems Node's recursive form never ends. */
 export function makeDirectory(path: string): void {
@@ -29,6 +34,29 @@ export function validateDirectories(config: ApplianceConfig): void {
   ];
   if (problems.length > 0)
     throw new Fault('config_invalid', `nothing can be written where the settings say:\n  ${problems.join('\n  ')}`);
+}
+
+/** Why a volume's share of the store has no room on its disk, with both figures; null where it has. */
+export function spaceProblem(config: ApplianceConfig, directory: string): string | null {
+  const share = config.storeBytes / config.store.length;
+  const { bavail, blocks, bsize } = statfsSync(directory);
+  const [freeBytes, diskBytes] = [bavail * bsize, blocks * bsize];
+  // A store in use has taken some of its share already; a new one needs all of it free.
+  const neededBytes = existsSync(join(directory, 'larder-store.json')) ? share * FREE_SHARE_MIN : share;
+  if (diskBytes >= share && freeBytes >= neededBytes) return null;
+  return `${directory} has ${formatBytes(freeBytes)} free on a disk of ${formatBytes(diskBytes)}; its share of --store-bytes is ${formatBytes(share)}`;
+}
+
+/** No reason not to start: the disk may grow, and a full one costs no reader a byte. */
+export function warnOfSpace(config: ApplianceConfig, log: Log): void {
+  for (const directory of config.store) {
+    try {
+      const problem = spaceProblem(config, directory);
+      if (problem !== null) log.warn({ volume: directory }, `${problem}. ${SPACE_REMEDY}`);
+    } catch {
+      // A volume out of use: the storekeeper says so.
+    }
+  }
 }
 
 function problemOf(directory: string): string | null {

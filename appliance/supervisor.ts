@@ -11,7 +11,7 @@ import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
 import { inFleet, type ApplianceConfig } from './config.ts';
-import { validateDirectories } from './directories.ts';
+import { validateDirectories, warnOfSpace } from './directories.ts';
 import type { FromSupervisor, KeeperSpec, ToSupervisor, WorkerSpec } from './family.ts';
 
 const RESTART_MS = 50;
@@ -37,6 +37,7 @@ interface Child {
 /** Runs until told to stop, then ends the process. Throws `config_invalid` where it cannot listen. */
 export async function supervise(config: ApplianceConfig, log: Log): Promise<never> {
   validateDirectories(config);
+  warnOfSpace(config, log);
   const family = new Family(config, log);
   const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => family.hand(socket));
   server.maxConnections = config.connectionsMax;

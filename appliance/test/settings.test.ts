@@ -95,6 +95,12 @@ test('a store that another appliance has open ends with 2 and says so at once', 
   expect(stderr).toMatch(/in use by another process\n/);
 });
 
+test('a store larger than its disk starts, and the log names both figures and the flag', async () => {
+  const appliance = await RunningAppliance.start({ origin: 'http://127.0.0.1:1', flags: ['--store-bytes', '900TB'] });
+  await appliance.stop();
+  expect(appliance.log).toMatch(/"level":"warn".* free on a disk of .*--store-bytes is 900 TB\. Lower --store-bytes/);
+});
+
 test('a storekeeper that hangs does not outlive its supervisor', async () => {
   const appliance = await RunningAppliance.start({ origin: 'http://127.0.0.1:1', flags: ['--drain-timeout', '1s'] });
   const { storekeeper, supervisor } = await appliance.pids();
