@@ -9,7 +9,8 @@ import { addFlags, readFlags, type Verb } from '../runtime/command.ts';
 import { option } from '../runtime/config.ts';
 import { packageRoot, packageVersion } from '../runtime/paths.ts';
 import { EXIT } from '../runtime/process.ts';
-import { meetsBar, type Bench, type Finding, type Outcome } from './bench.ts';
+import { meetsBar, type Bench } from './bench.ts';
+import { render } from './render.ts';
 import { serve } from './serve.ts';
 
 const BENCHES: readonly Bench[] = [serve];
@@ -23,10 +24,11 @@ const TABLE = {
 
 export const verb: Verb = {
   build(command: Command): void {
-    const list = BENCHES.map((bench) => `  ${bench.name.padEnd(8)}${bench.question}`).join('\n');
+    const list = BENCHES.map((bench) => `  ${bench.name.padEnd(10)}${bench.question}`).join('\n');
+    const packages = [...new Set(BENCHES.flatMap((bench) => bench.packages))].sort().join(' ');
     addFlags(command, TABLE, 'no file').addHelpText(
       'after',
-      `\nBenches:\n${list}\n\nNeeds: apt-get install nginx-light wrk`,
+      `\nBenches:\n${list}\n\nNeeds: apt-get install ${packages}`,
     );
     command.addArgument(new Argument('<name>', 'which').choices(BENCHES.map((bench) => bench.name)));
     command.action(async (name: string) => {
@@ -64,29 +66,3 @@ function keep(name: string, result: object): void {
   mkdirSync(directory, { recursive: true });
   appendFileSync(join(directory, `${name}.jsonl`), `${JSON.stringify(result)}\n`);
 }
-
-function render(bench: Bench, outcome: Outcome): string {
-  const rows = outcome.findings.map((finding) => [
-    finding.what,
-    figure(finding, finding.larder),
-    figure(finding, finding.peer),
-    finding.reference === null ? '' : figure(finding, finding.reference),
-    finding.ratio.toFixed(2),
-    barOf(finding),
-  ]);
-  const heads = ['', 'larder', outcome.peers[0]?.name ?? 'peer', outcome.peers[1]?.name ?? '', 'ratio', 'bar'];
-  const widths = heads.map((head, at) => Math.max(head.length, ...rows.map((row) => row[at]!.length)));
-  const line = (cells: readonly string[]): string =>
-    cells
-      .map((cell, at) => (at === 0 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!)))
-      .join('  ')
-      .trimEnd();
-  return `${bench.question}\n\n${[line(heads), ...rows.map(line)].join('\n')}\n`;
-}
-
-const figure = (finding: Finding, value: number): string => `${Math.round(value).toLocaleString('en')} ${finding.unit}`;
-
-const barOf = (finding: Finding): string =>
-  finding.bar === null
-    ? ''
-    : `${finding.bar.at === 'least' ? '≥' : '≤'} ${finding.bar.ratio} ${meetsBar(finding) ? '✓' : '✗'}`;

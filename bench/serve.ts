@@ -1,12 +1,13 @@
-// Question: how fast does one core serve byte ranges of a hot set, against nginx's slice cache on one core?
+// Question: how fast does one core serve byte ranges of a hot set, against the best cache there is on one core?
 // Decision it informs: whether node:http may stay on the hot path, and the size of a read.
 
 import { randomFillSync } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { request } from 'undici';
-import { Ring, type Contestant } from './peers.ts';
-import { median, type Bench, type Finding } from './bench.ts';
+import { atLeast, compare, interleave, type Bench, type Finding } from './bench.ts';
+import { peersOf, startLarder, startNginxCache, startNginxStatic, startVarnish, type Contestant } from './peers.ts';
+import { CLIENT_CORE, withRing } from './ring.ts';
 import { wrk } from './wrk.ts';
 
 const SIZES = [
@@ -14,68 +15,67 @@ const SIZES = [
   { label: '1 MiB', bytes: 1_048_576, bar: 1.15 },
   { label: '4 MiB', bytes: 4_194_304, bar: 1.05 },
 ] as const;
-const SERVER_CORE = 0;
-const CLIENT_CORE = 1;
 
 export const serve: Bench = {
   name: 'serve',
   question: 'hot ranges per second, one core against one core',
+  packages: ['nginx', 'varnish', 'wrk'],
   small: { pairs: 1, seconds: 1, assets: 4, assetMiB: 8, connections: 16 },
   large: { pairs: 10, seconds: 3, assets: 16, assetMiB: 16, connections: 32 },
-  async run(parameters, say) {
-    const ring = new Ring();
-    try {
+  run: (parameters, say) =>
+    withRing(async (ring) => {
       const assetBytes = parameters['assetMiB']! * 2 ** 20;
-      const root = join(ring.directory, 'root');
-      mkdirSync(root);
-      for (let at = 0; at < parameters['assets']!; at += 1)
+      const assets = parameters['assets']!;
+      const root = ring.room('root');
+      for (let at = 0; at < assets; at += 1)
         writeFileSync(join(root, `asset-${at}`), randomFillSync(Buffer.alloc(assetBytes)));
-      const origin = await ring.startNginxStatic(root, SERVER_CORE);
-      const peer = await ring.startNginxCache(origin.url, SERVER_CORE);
-      const larder = await ring.startLarder(origin.url, SERVER_CORE);
-      for (const contestant of [peer, larder, origin])
-        for (let at = 0; at < parameters['assets']!; at += 1) await warm(contestant, at);
+      const origin = await startNginxStatic(ring, { root });
+      const contestants = [
+        await startLarder(ring, { origin: origin.url }),
+        await startNginxCache(ring, { origin: origin.url }),
+        await startVarnish(ring, { origin: origin.url }),
+        origin,
+      ];
+      for (const contestant of contestants) await warm(contestant, assets);
 
       const findings: Finding[] = [];
       for (const size of SIZES) {
-        const load = {
-          directory: ring.directory,
-          core: CLIENT_CORE,
-          seconds: parameters['seconds']!,
-          connections: parameters['connections']!,
-          rangeBytes: size.bytes,
-          assets: parameters['assets']!,
-          assetBytes,
-        };
-        const rates: Record<string, number[]> = {};
-        for (let pair = 0; pair < parameters['pairs']!; pair += 1) {
-          for (const contestant of [peer, larder, origin]) {
-            const result = await wrk({ ...load, url: contestant.url });
+        const samples = await interleave(
+          { rounds: parameters['pairs']!, contestants, say: (progress) => say(`${size.label}: ${progress}`) },
+          async (contestant) => {
+            const result = await wrk({
+              url: contestant.url,
+              directory: ring.directory,
+              core: CLIENT_CORE,
+              seconds: parameters['seconds']!,
+              connections: parameters['connections']!,
+              rangeBytes: size.bytes,
+              assets,
+              assetBytes,
+            });
             if (result.errors > 0)
               throw new Error(`${contestant.name}: ${result.errors} failed requests at ${size.label}`);
-            (rates[contestant.name] ??= []).push(result.requestsPerSecond);
-          }
-          say(`${size.label}: pair ${pair + 1} of ${parameters['pairs']}`);
-        }
-        const ratio = median(rates[larder.name]!.map((rate, at) => rate / rates[peer.name]![at]!));
-        findings.push({
-          what: `${size.label} ranges`,
-          unit: 'req/s',
-          larder: median(rates[larder.name]!),
-          peer: median(rates[peer.name]!),
-          reference: median(rates[origin.name]!),
-          ratio,
-          bar: { at: 'least', ratio: size.bar },
-        });
+            return result.requestsPerSecond;
+          },
+        );
+        findings.push(
+          compare({
+            what: size.label,
+            unit: 'req/s',
+            better: 'more',
+            samples,
+            peers: peersOf(contestants),
+            bar: atLeast(size.bar),
+          }),
+        );
       }
-      return { peers: [peer, origin].map(({ name, configuration }) => ({ name, configuration })), findings };
-    } finally {
-      await ring.close();
-    }
-  },
+      return { peers: peersOf(contestants), findings };
+    }),
 };
 
-async function warm(contestant: Contestant, at: number): Promise<void> {
+/** Everything read twice: what is admitted at the second request is there too. */
+export async function warm(contestant: Contestant, assets: number): Promise<void> {
   for (let turn = 0; turn < 2; turn += 1)
-    await (await request(`${contestant.url}/asset-${at}`)).body.dump({ limit: Number.MAX_SAFE_INTEGER });
+    for (let at = 0; at < assets; at += 1)
+      await (await request(`${contestant.url}/asset-${at}`)).body.dump({ limit: Number.MAX_SAFE_INTEGER });
 }
