@@ -14,7 +14,8 @@ export const verb: Verb = {
     addFlags(command, CHECK_TABLE, 'file').addHelpText(
       'after',
       `
-Takes the settings of "appliance run" and checks, in this order: ${CHECKS.map((check) => check.name).join(', ')}.
+Takes the settings of "appliance run" and checks, in this order:
+  ${CHECKS.map((check) => check.name).join(', ')}
 
 Examples:
   $ larder appliance check -c /etc/larder/appliance.yaml

@@ -11,12 +11,15 @@ import { supervise } from './supervisor.ts';
 const EXAMPLES = `
 Examples:
   Stand-alone, before any HTTP origin:
-    $ larder appliance run --listen :8080 --origin http://origin.example --store /srv/larder --store-bytes 500GB
+    $ larder appliance run --listen :8080 --origin http://origin.example \\
+        --store /srv/larder --store-bytes 500GB
 
   In a fleet:
-    $ larder appliance run --id fra-1 --site fra --listen :8080 --advertise http://fra-1.cdn.example:8080 \\
-        --origin http://origin.example --store /disk1 --store /disk2 --store-bytes 20TB --state /var/lib/larder \\
-        --steering http://steering.example:8400 --fill http://fill.example:8500 --token larder_appliance_fra-1_…`;
+    $ larder appliance run --id fra-1 --site fra --listen :8080 \\
+        --advertise http://fra-1.cdn.example:8080 --origin http://origin.example \\
+        --store /disk1 --store /disk2 --store-bytes 20TB --state /var/lib/larder \\
+        --steering http://steering.example:8400 --fill http://fill.example:8500 \\
+        --token larder_appliance_fra-1_…`;
 
 export const verb: Verb = {
   build(command: Command): void {

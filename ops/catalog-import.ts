@@ -21,7 +21,9 @@ const TABLE = {
 const EXAMPLES = `
 Examples:
   larder catalog import http://127.0.0.1:8600/harbor/master.m3u8
-  larder catalog import http://127.0.0.1:8600/harbor/manifest.mpd --title harbor   (a second manifest of the same files)`;
+  larder catalog import http://127.0.0.1:8600/harbor/manifest.mpd --title harbor
+
+The second is another manifest of the same files: it joins the title.`;
 
 export const verb: Verb = {
   build(command: Command): void {

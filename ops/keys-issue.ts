@@ -16,7 +16,8 @@ const TABLE = {
 const EXAMPLES = `
 Examples:
   larder keys issue --appliance north-1 > north-1.token
-  LARDER_TOKEN=$(larder keys issue --operator) larder appliance ls --steering https://steering.example`;
+  export LARDER_TOKEN=$(larder keys issue --operator)
+  larder appliance ls --steering https://steering.example`;
 
 export const verb: Verb = {
   build(command: Command): void {
