@@ -2,9 +2,10 @@
 // The one entry: a verb, its component, its exit code. Only the module of the verb that was typed is loaded.
 
 import { Command, CommanderError } from 'commander';
+import { Fault } from './protocol/faults.ts';
 import type { Verb } from './runtime/command.ts';
 import { packageVersion } from './runtime/paths.ts';
-import { describeError, EXIT, exitCodeOf } from './runtime/process.ts';
+import { describeError, errorBody, EXIT, exitCodeOf } from './runtime/process.ts';
 
 interface Row {
   readonly words: readonly [string] | readonly [string, string];
@@ -89,10 +90,27 @@ async function main(args: readonly string[]): Promise<number> {
     await program.parseAsync([...args], { from: 'user' });
     return Number(process.exitCode ?? EXIT.done);
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return EXIT.done;
+      // Commander has told people already.
+      tellProgram(args, usageFault(error));
+      return EXIT.usage;
+    }
     process.stderr.write(`${describeError(error)}\n`);
+    tellProgram(args, error);
     return exitCodeOf(error);
   }
+}
+
+/** What went wrong, as JSON on stdout where JSON was asked for; a verb that fails has printed nothing there. */
+function tellProgram(args: readonly string[], error: unknown): void {
+  // Read here once more: a command line that cannot be parsed has no values.
+  if (args.includes('--json') || process.env['LARDER_JSON'] === 'true')
+    process.stdout.write(`${JSON.stringify(errorBody(error), null, 2)}\n`);
+}
+
+function usageFault({ code, message }: CommanderError): Fault {
+  return new Fault('config_invalid', code === 'commander.help' ? 'no verb is given' : message.replace(/^error: /, ''));
 }
 
 /** The whole tree of names for help, with flags and action only for the verb that was typed. */

@@ -84,6 +84,7 @@ export class Imports {
       throw new Fault(
         'not_found',
         `no import "${id}" is known; the last is ${this.#lastNumber === 0 ? 'none' : `i${this.#lastNumber}`}`,
+        { help: '`larder catalog ls` shows what was imported; importing again is safe.' },
       );
     const counts = job === this.#current?.job ? this.#current.tally.counts() : job.counts;
     const { url, title, state, revision, fault } = job;
@@ -157,7 +158,7 @@ function pathUnder(origin: string, url: string): string {
   const base = new URL(`${origin}/`);
   const asked = new URL(url);
   if (asked.origin !== base.origin || !asked.pathname.startsWith(base.pathname))
-    throw new Fault('body_invalid', `body.url is ${url}: a title must lie below the origin, ${origin}/ (--origin)`, {
+    throw new Fault('body_invalid', `body.url is ${url}: a title must lie below the origin of fill, ${origin}/`, {
       detail: { field: 'body.url' },
     });
   const path = asked.pathname.slice(base.pathname.length - 1);
@@ -186,7 +187,7 @@ function titleOf(path: string): string {
 
 function faultOf(error: unknown): NonNullable<ImportProgress['fault']> {
   const fault = isFault(error) ? error : new Fault('internal', 'the import failed inside Larder', { cause: error });
-  return { code: fault.code, message: fault.message, help: fault.spec.help };
+  return { code: fault.code, message: fault.message, help: fault.help };
 }
 
 const idOf = (job: Job): string => `i${job.number}`;

@@ -35,7 +35,7 @@ export class Pins {
 
   async put(title: string, until: string | null): Promise<Pin> {
     if (until !== null && Date.parse(until) <= this.#now())
-      throw new Fault('body_invalid', `body.until is ${until}: the instant has passed`, {
+      throw new Fault('body_invalid', `body.until is ${until}: the instant has passed; give a later one, or none`, {
         detail: { field: 'body.until' },
       });
     if (!this.#pins.has(title) && this.#pins.size >= PINS_MAX)
@@ -49,7 +49,9 @@ export class Pins {
   async remove(title: string): Promise<void> {
     if (!this.#pins.has(title)) {
       const known = [...this.#pins.keys()].sort().join(', ');
-      throw new Fault('not_found', `title "${title}" is not pinned; pinned are ${known || 'none'}`);
+      throw new Fault('not_found', `title "${title}" is not pinned; pinned are ${known || 'none'}`, {
+        help: 'There is nothing to undo; `larder fill pin TITLE` would pin it.',
+      });
     }
     await commit(this.#state, [{ type: 'del', key: `pin!${title}` }]);
     this.#pins.delete(title);

@@ -42,7 +42,9 @@ export function assertScope(scope: Scope, fleet: Fleet, catalog: Catalog): void 
   if (scope.site === null) return;
   const sites = [...new Set([...fleet.sites.map((s) => s.id), ...fleet.appliances.map((a) => a.site)])].sort();
   if (!sites.includes(scope.site))
-    throw new Fault('not_found', `no site "${scope.site}" is known; there are ${sites.join(', ') || 'none'}`);
+    throw new Fault('not_found', `no site "${scope.site}" is known; there are ${sites.join(', ') || 'none'}`, {
+      help: 'A site is known by its zone in the prefix map or by an appliance; `larder appliance ls` shows those.',
+    });
 }
 
 /** Appliances that can be filled: with a lease and not about to stop. A draining one is filled, and so are unhealthy ones. */

@@ -156,7 +156,10 @@ function planRoutes({ catalog, dispatcher, pins, runs }: RoutesDeps): Route[] {
       run: ({ params, caller }) => {
         assertSpeaksFor(caller, params.id);
         const plan = runs.planOf(params.id);
-        if (plan === null) throw new Fault('not_found', `no plan was made for appliance "${params.id}" yet`);
+        if (plan === null)
+          throw new Fault('not_found', `no plan was made for appliance "${params.id}" yet`, {
+            help: 'A run makes it: `larder fill run --now`. Appliances are listed by `larder appliance ls`.',
+          });
         return plan;
       },
     }),

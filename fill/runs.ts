@@ -95,7 +95,7 @@ export class Runs {
     const record = this.#records.get(id);
     if (record !== undefined) return record;
     const last = this.#lastNumber === 0 ? 'there has been none' : `the last is r${this.#lastNumber}`;
-    throw new Fault('not_found', `no run "${id}" is known; ${last}`);
+    throw new Fault('not_found', `no run "${id}" is known; ${last}`, { help: '`larder fill status` lists the runs.' });
   }
 
   planOf(appliance: string): FillPlan | null {

@@ -5,7 +5,7 @@ import type { z } from 'zod';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { call, type Call } from '../runtime/client.ts';
 import { operatorToken, type CLIENT_TABLE } from '../runtime/command.ts';
-import type { Values } from '../runtime/config.ts';
+import { flagName, type Values } from '../runtime/config.ts';
 import { lookOf, type Look } from './terminal.ts';
 
 export type ClientValues = Values<typeof CLIENT_TABLE>;
@@ -41,7 +41,10 @@ function asker(name: 'steering' | 'fill', values: ClientValues, token: string | 
   };
 }
 
-/** Adds what this command line can do about it: the command that starts the service, or where the token comes from. */
+/**
+ * Adds what this command line can do about it: the command that starts the service, where the token comes from, or which
+ * of its own words the service refused.
+ */
 function withRemedy(error: unknown, name: 'steering' | 'fill', values: ClientValues): unknown {
   if (!isFault(error)) return error;
   if (error.code === 'unreachable') {
@@ -59,7 +62,20 @@ function withRemedy(error: unknown, name: 'steering' | 'fill', values: ClientVal
       { cause: error },
     );
   }
-  return error;
+  return inWordsTyped(error, values);
+}
+
+/** Arguments by the field of the request that carries them; every other field is a flag of its name. */
+const ARGUMENTS: Readonly<Record<string, string>> = { url: 'URL', title: 'TITLE', id: 'ID' };
+
+/** A field that was refused is a flag or an argument to whoever typed it, and a usage error. */
+function inWordsTyped(fault: Fault, values: ClientValues): Fault {
+  const { field } = fault.detail;
+  if (typeof field !== 'string' || !['body_invalid', 'request_malformed'].includes(fault.code)) return fault;
+  const key = field.split('.')[1]?.replace(/Ms$/, '') ?? '';
+  const word = Object.hasOwn(values, key) ? flagName(key) : ARGUMENTS[key];
+  if (word === undefined) return fault;
+  return new Fault('config_invalid', fault.message.replace(field, word), { cause: fault, detail: { field: word } });
 }
 
 /** What the command has found out, once: JSON alone on stdout, or text made for this terminal. */

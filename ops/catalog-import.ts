@@ -85,6 +85,7 @@ function importFault(ended: ImportProgress): Fault {
   return new Fault(
     code in FAULTS ? (code as FaultCode) : 'internal',
     `${ended.url} was not imported: ${ended.fault?.message ?? 'fill gave no reason'}`,
+    ended.fault === null ? {} : { help: ended.fault.help },
   );
 }
 

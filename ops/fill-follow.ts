@@ -4,7 +4,8 @@
 import { Fault } from '../protocol/faults.ts';
 import { run, type Run } from '../protocol/plan.ts';
 import { formatBytes, formatDuration } from '../protocol/units.ts';
-import { poll, type Services } from './ask.ts';
+import { describeError, exitCodeOf } from '../runtime/process.ts';
+import { poll, remark, say, type Services } from './ask.ts';
 import { formatInstant } from './instant.ts';
 import { RateMeter, type Progress, type ProgressRow } from './progress.ts';
 import { formatTable } from './table.ts';
@@ -88,13 +89,29 @@ export function formatRun(shown: Run, look: Look): string {
   return [head, '', table, ...(faults.length === 0 ? [] : ['', ...faults])].join('\n');
 }
 
-/** Throws for a run that did not do what it was asked. A closed window is no failure: the next one resumes. */
+/** The run is the answer, also where it failed: one document on stdout; the fault is for people and the exit status. */
+export function sayRun(values: { readonly json: boolean }, ended: Run): void {
+  say(values, ended, (look) => formatRun(ended, look));
+  const fault = faultOf(ended);
+  if (fault === null) return;
+  remark(describeError(fault));
+  process.exitCode = exitCodeOf(fault);
+}
+
+/** Throws for a run that did not do what it was asked. */
 export function assertRunWell(ended: Run): void {
-  if (ended.state !== 'failed') return;
+  const fault = faultOf(ended);
+  if (fault !== null) throw fault;
+}
+
+/** A closed window is no failure: the next one resumes. */
+function faultOf(ended: Run): Fault | null {
+  if (ended.state !== 'failed') return null;
   const faults = faultLines(ended);
-  throw new Fault(
+  return new Fault(
     'state_conflict',
-    `run ${ended.id} failed${faults.length === 0 ? '' : `:\n  ${faults.join('\n  ')}`}\n  What is verified is kept; try again with: larder fill run --now`,
+    `run ${ended.id} failed${faults.length === 0 ? '' : `:\n  ${faults.join('\n  ')}`}`,
+    { help: 'What is verified is kept; try again with: larder fill run --now' },
   );
 }
 

@@ -6,7 +6,7 @@ import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command
 import { option } from '../runtime/config.ts';
 import { EXIT } from '../runtime/process.ts';
 import { remark, say, servicesOf, usage } from './ask.ts';
-import { assertRunWell, followRun, formatRun } from './fill-follow.ts';
+import { followRun, sayRun } from './fill-follow.ts';
 import { interruptible } from './interrupt.ts';
 import { createProgress } from './progress.ts';
 
@@ -49,6 +49,5 @@ async function start(_flags: unknown, command: Command): Promise<void> {
     process.exitCode = EXIT.interrupted;
     return;
   }
-  say(values, ended, (look) => formatRun(ended, look));
-  assertRunWell(ended);
+  sayRun(values, ended);
 }

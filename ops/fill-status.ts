@@ -8,7 +8,7 @@ import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command
 import { option } from '../runtime/config.ts';
 import { EXIT } from '../runtime/process.ts';
 import { remark, say, servicesOf, usage } from './ask.ts';
-import { assertRunWell, followRun, formatRun, toneOf } from './fill-follow.ts';
+import { followRun, formatRun, sayRun, toneOf } from './fill-follow.ts';
 import { formatInstant } from './instant.ts';
 import { interruptible } from './interrupt.ts';
 import { createProgress } from './progress.ts';
@@ -52,8 +52,7 @@ async function show(id: string | undefined, _flags: unknown, command: Command): 
     process.exitCode = EXIT.interrupted;
     return;
   }
-  say(values, ended, (look) => formatRun(ended, look));
-  assertRunWell(ended);
+  sayRun(values, ended);
 }
 
 function formatRuns(runs: readonly Run[], look: Look): string {

@@ -193,16 +193,19 @@ export class Fault extends Error {
   readonly code: FaultCode;
   /** For a message that needs fields: `{ field: 'range', value: 'bytes=x' }`. Shown to people, never secrets. */
   readonly detail: Readonly<Record<string, string | number>>;
+  /** What to do next: the table's words, or closer ones where the place of the failure knows them. */
+  readonly help: string;
 
   constructor(
     code: FaultCode,
     message: string,
-    options: { cause?: unknown; detail?: Record<string, string | number> } = {},
+    options: { cause?: unknown; detail?: Record<string, string | number>; help?: string } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'Fault';
     this.code = code;
     this.detail = options.detail ?? {};
+    this.help = options.help ?? FAULTS[code].help;
   }
 
   get spec(): FaultSpec {
@@ -215,7 +218,7 @@ export function isFault(error: unknown): error is Fault {
   return error instanceof Error && error.name === 'Fault' && 'code' in error && String(error.code) in FAULTS;
 }
 
-/** What a control service answers with a 4xx or 5xx. */
+/** What a control service answers with a 4xx or 5xx, and a verb prints with `--json` where it fails. */
 export interface FaultBody {
   readonly error: {
     readonly code: FaultCode;
@@ -226,5 +229,5 @@ export interface FaultBody {
 }
 
 export function faultBody(fault: Fault): FaultBody {
-  return { error: { code: fault.code, message: fault.message, help: fault.spec.help, detail: fault.detail } };
+  return { error: { code: fault.code, message: fault.message, help: fault.help, detail: fault.detail } };
 }

@@ -78,8 +78,10 @@ function parseJson(text: string): unknown {
 function faultFrom(status: number, json: unknown, url: string): Fault {
   const body = json as FaultBody | null;
   const code = body?.error?.code;
-  if (code !== undefined && code in FAULTS)
-    return new Fault(code, body!.error.message, { detail: { ...body!.error.detail } });
+  if (code !== undefined && code in FAULTS) {
+    const { message, help, detail } = body!.error;
+    return new Fault(code, message, { help, detail: { ...detail } });
+  }
   return new Fault('peer_invalid', `${url} answered ${status}`);
 }
 

@@ -1,6 +1,6 @@
 // What every process does the same way: exit codes, signals, last words.
 
-import { isFault } from '../protocol/faults.ts';
+import { Fault, faultBody, isFault, type FaultBody } from '../protocol/faults.ts';
 import type { Log } from './log.ts';
 
 /** 0 done, 1 failed, 2 usage or configuration, 3 a service could not be reached, 130 Ctrl-C. */
@@ -14,8 +14,14 @@ export function exitCodeOf(error: unknown): number {
 
 /** What a person reads on stderr: what happened, to what, what to do next. The stack only for a defect. */
 export function describeError(error: unknown): string {
-  if (isFault(error)) return `larder: ${error.message}\n  ${error.spec.help}`;
+  if (isFault(error)) return `larder: ${error.message}\n  ${error.help}`;
   return `larder: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+}
+
+/** The same for a program, shaped as the services answer it. */
+export function errorBody(error: unknown): FaultBody {
+  if (isFault(error)) return faultBody(error);
+  return faultBody(new Fault('internal', error instanceof Error ? error.message : String(error)));
 }
 
 /** Ends the process on a broken invariant: logged, then out; whoever supervises starts a clean one. */

@@ -106,7 +106,9 @@ export function createService(deps: ServiceDeps): Service {
   app.setErrorHandler((error, request, reply) => answerFault(toFault(error), request, reply, deps.log));
   app.setNotFoundHandler((request, reply) =>
     answerFault(
-      new Fault('not_found', `${request.method} ${request.url.slice(0, 200)} is not a route of ${deps.name}`),
+      new Fault('not_found', `${request.method} ${request.url.slice(0, 200)} is not a route of ${deps.name}`, {
+        help: 'GET /openapi.json lists the routes.',
+      }),
       request,
       reply,
       deps.log,

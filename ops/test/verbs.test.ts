@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { FaultBody } from '../../protocol/faults.ts';
 import type { Run } from '../../protocol/plan.ts';
 import { ensureFleetKey, issueToken, verifyToken } from '../../runtime/auth.ts';
 import { packageRoot } from '../../runtime/paths.ts';
@@ -113,6 +114,29 @@ test.each([...new Set(VERBS.map((args) => args.split(' ').slice(0, 2).join(' '))
   },
 );
 
+/** Every command there is, found as a person finds it: by reading. */
+async function helpOf(words: string): Promise<[words: string, help: string][]> {
+  const help = (await larder(`${words} --help`.trim())).stdout;
+  const names = [...(help.split('\nCommands:\n')[1] ?? '').matchAll(/^ {2}([a-z]+) /gm)].map((match) => match[1]!);
+  const below: [string, string][] = [];
+  for (const name of names.filter((each) => each !== 'help')) below.push(...(await helpOf(`${words} ${name}`.trim())));
+  return [[words, help], ...below];
+}
+
+test('no line of any help is longer than 100 columns', async () => {
+  const all = await helpOf('');
+  expect(all.map(([words]) => words)).toEqual(
+    expect.arrayContaining(['', 'bench', 'fill', 'fill pin', 'appliance run']),
+  );
+  const long = all.flatMap(([words, help]) =>
+    help
+      .split('\n')
+      .filter((line) => line.length > 100)
+      .map((line) => `${words}: ${line}`),
+  );
+  expect(long).toEqual([]);
+});
+
 test.each(VERBS.filter((args) => !args.startsWith('keys')))(
   'larder %s ends with 3 and names the remedy when nobody listens',
   async (args) => {
@@ -139,13 +163,36 @@ test.each([
   'keys issue --operator --appliance north-1',
   'keys issue --appliance NORTH',
   'appliance ls --nonsense',
-  'demo --json',
   'demo --port 99999',
 ])('larder %s is a usage error: 2, with the reason', async (args) => {
   const { status, stdout, stderr } = await larder(args);
   expect([status, stdout]).toEqual([2, '']);
   expect(stderr.trim()).not.toBe('');
   expect(stub.asked).toEqual([]);
+});
+
+test.each([
+  ['appliance show north-9', 1, 'not_found', 'north-9'],
+  ['appliance ls --steering http://127.0.0.1:1', 3, 'unreachable', 'larder steering run --listen 127.0.0.1:1'],
+  ['appliance drain north-1 --for soon', 2, 'config_invalid', '--for is "soon"'],
+  ['fill run', 2, 'config_invalid', '--now'],
+  ['fill pin', 2, 'config_invalid', "missing required argument 'title'"],
+  ['appliance ls --nonsense', 2, 'config_invalid', "unknown option '--nonsense'"],
+  ['fill nonsense', 2, 'config_invalid', "unknown command 'nonsense'"],
+] as const)('larder %s --json ends with %i and says %s as JSON too', async (args, status, code, message) => {
+  const plain = await larder(args);
+  for (const ended of [await larder(`${args} --json`), await larder(args, { LARDER_JSON: 'true' })]) {
+    expect([ended.status, ended.stderr]).toEqual([status, plain.stderr]);
+    const { error } = JSON.parse(ended.stdout) as FaultBody;
+    expect(error).toMatchObject({ code, message: expect.stringContaining(message) });
+    expect(error.help).not.toBe('');
+  }
+});
+
+test('the demo itself is for people: --json without --check is a usage error', async () => {
+  const { status, stdout } = await larder('demo --json');
+  expect(status).toBe(2);
+  expect((JSON.parse(stdout) as FaultBody).error.message).toContain('--check');
 });
 
 test('an unknown appliance or title ends with 1 and says what there is', async () => {
@@ -234,9 +281,10 @@ test('a run that fails ends with 1 and its faults', async () => {
       appliances: RUN.appliances.map((part) => ({ ...part, state: 'failed' as const, faults })),
     },
   ];
-  const { status, stderr } = await larder('fill run --now');
+  const { status, stdout, stderr } = await larder('fill run --now --json');
   expect(status).toBe(1);
   expect(stderr).toContain('north-1: /film/a.m4s: no answer in 10 s');
+  expect((JSON.parse(stdout) as Run).state).toBe('failed');
 });
 
 test('Ctrl-C leaves the run going, says how to watch it, and ends with 130', async () => {
