@@ -6,7 +6,18 @@ import type { HoldingId } from '../protocol/ids.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { assetDiskBytes, blockBytes, diskBytesOf } from './block-file.ts';
-import { Lru, RUN_BLOCKS, runAsset, runFirstBlock, runKey, type RunKey } from './lru.ts';
+import {
+  DISK_RUNS,
+  RUN_BLOCKS,
+  runAsset,
+  runFirstBlock,
+  runKey,
+  type EvictionOrder,
+  type NameOf,
+  type RunKey,
+} from './eviction.ts';
+import { nameOf, partOf } from './filter.ts';
+import { Lru } from './lru.ts';
 import type { Tally } from './metrics.ts';
 import type { AssetMeta, Entry, Volume } from './store.ts';
 
@@ -26,7 +37,7 @@ export type Broadcast = (forgotten: Forgotten) => Promise<void>;
 
 interface Book {
   readonly volume: Volume;
-  readonly lru: Lru;
+  readonly order: EvictionOrder;
   readonly byId: Map<number, Entry>;
   readonly limitBytes: number;
   /** What its catalogued assets take once they are whole. */
@@ -55,6 +66,8 @@ export interface CacheDeps {
   readonly volumes: readonly Volume[];
   readonly storeBytes: number;
   readonly pinned: ReadonlySet<HoldingId>;
+  /** The order in which what is not pinned leaves a volume; least recently used if absent. */
+  readonly newOrder?: (nameOf: NameOf) => EvictionOrder;
   readonly broadcast: Broadcast;
   readonly clock: Clock;
   readonly tally: Tally;
@@ -78,8 +91,7 @@ export class Cache {
     const limitBytes = Math.floor(deps.storeBytes / deps.volumes.length);
     this.#books = deps.volumes.map((volume) => ({
       volume,
-      lru: new Lru(),
-      byId: new Map(),
+      ...ordered(deps.newOrder ?? (() => new Lru(DISK_RUNS))),
       limitBytes,
       promisedBytes: 0,
       pinnedBytes: 0,
@@ -120,7 +132,7 @@ export class Cache {
       directory: book.volume.directory,
       limitBytes: book.limitBytes,
       pinnedBytes: book.pinnedBytes,
-      demandBytes: book.lru.bytes,
+      demandBytes: book.order.bytes,
       reservedBytes: book.reservedBytes,
       leavingBytes: book.leavingBytes,
       indexBytes: book.volume.indexBytes(),
@@ -174,7 +186,7 @@ export class Cache {
     if (book === undefined || entry === undefined) return;
     entry.touchedMs = this.#deps.clock.now();
     this.#touched.add(entry);
-    book.lru.touch(run);
+    book.order.touch(run);
   }
 
   /** Removes a block that is not what the index says. */
@@ -247,7 +259,7 @@ export class Cache {
 
   /** Counting what is still to come of catalogued assets: a fill admits many before the first of them is whole. */
   #roomiest(): Book {
-    const taken = (book: Book): number => Math.max(book.promisedBytes, book.pinnedBytes + book.lru.bytes);
+    const taken = (book: Book): number => Math.max(book.promisedBytes, book.pinnedBytes + book.order.bytes);
     return this.#books.reduce((best, book) => (taken(book) < taken(best) ? book : best));
   }
 
@@ -276,7 +288,7 @@ export class Cache {
 
   async #makeRoom(book: Book, bytes: number): Promise<boolean> {
     while (this.#freeBytes(book) + book.leavingBytes < bytes) {
-      const victim = book.lru.evict();
+      const victim = book.order.evict();
       if (victim === null) return false;
       const leaving = this.#evict(book, victim).finally(() => book.leaving.delete(leaving));
       book.leaving.add(leaving);
@@ -293,7 +305,7 @@ export class Cache {
 
   #freeBytes(book: Book): number {
     const index = Math.max(INDEX_BYTES_RESERVED, book.volume.indexBytes());
-    return book.limitBytes - index - book.pinnedBytes - book.lru.bytes - book.reservedBytes - book.leavingBytes;
+    return book.limitBytes - index - book.pinnedBytes - book.order.bytes - book.reservedBytes - book.leavingBytes;
   }
 
   async #evict(book: Book, run: RunKey): Promise<void> {
@@ -304,8 +316,6 @@ export class Cache {
     for (let number = first; number < first + RUN_BLOCKS; number += 1)
       if (entry.blocks.has(number)) numbers.push(number);
     this.#deps.tally.add('larder_blocks_evicted_total', numbers.length);
-    // The run has left the order already: put its bytes back for #take to subtract them with the rest.
-    for (const number of numbers) book.lru.add(run, diskBytesOf(blockBytes(entry.bytes, number)));
     if (numbers.length === entry.blocks.count && entry.flights === 0) await this.drop(entry);
     else await this.#take(book, entry, numbers);
   }
@@ -348,10 +358,20 @@ export class Cache {
     const bytes = diskBytesOf(blockBytes(entry.bytes, number));
     const key = runKey(entry.id, number);
     if (this.isPinned(entry)) book.pinnedBytes += sign * bytes;
-    else if (sign === 1) book.lru.add(key, bytes);
-    else book.lru.subtract(key, bytes);
+    else if (sign === 1) book.order.add(key, bytes);
+    else book.order.subtract(key, bytes);
     return bytes;
   }
+}
+
+/** An order and the entries that its runs belong to. */
+function ordered(newOrder: (nameOf: NameOf) => EvictionOrder): Pick<Book, 'order' | 'byId'> {
+  const byId = new Map<number, Entry>();
+  const order = newOrder((run) => {
+    const entry = byId.get(runAsset(run));
+    return entry === undefined ? null : partOf(nameOf(entry.key), runFirstBlock(run));
+  });
+  return { order, byId };
 }
 
 const differing = (a: ReadonlySet<HoldingId>, b: ReadonlySet<HoldingId>): HoldingId[] => [

@@ -6,6 +6,7 @@ import { defaultFleetKeyFile, issueToken, readFleetKey } from '../runtime/auth.t
 import { option, type Values } from '../runtime/config.ts';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
+import { POLICIES, type Policy } from './admission.ts';
 
 export const STORE_BYTES_MIN = 32 * 2 ** 20;
 export const WORKERS_MAX = 64;
@@ -64,6 +65,14 @@ export const APPLIANCE_TABLE = {
     max: 100,
     placeholder: 'PERCENT',
   }),
+  admission: option.optional(
+    option.custom<Policy>({
+      doc: 'What the demand share keeps: all, by `lru`; what is asked for again, by `second-hit`; all for a trial, by `s3-fifo`',
+      placeholder: POLICIES.join('|'),
+      shown: 'second-hit in a fleet, else lru',
+      parse: parsePolicy,
+    }),
+  ),
   connectionsMax: option.integer({ doc: 'Client connections at once', fallback: '10000', min: 1, max: 1_000_000 }),
   drainTimeout: option.duration({ doc: 'Bound of a drain: what still runs then is cut off', fallback: '30s' }),
 } as const;
@@ -98,6 +107,15 @@ export function ownToken(config: ApplianceConfig): string | null {
 }
 
 export const inFleet = (config: ApplianceConfig): boolean => config.steering.length > 0;
+
+export const policyOf = (config: ApplianceConfig): Policy =>
+  config.admission ?? (inFleet(config) ? 'second-hit' : 'lru');
+
+function parsePolicy(text: string): Policy {
+  const policy = POLICIES.find((known) => known === text);
+  if (policy === undefined) throw new Error(`one of ${POLICIES.join(', ')}`);
+  return policy;
+}
 
 function parsePosition(text: string): Position {
   const [lat, lon, ...rest] = text.split(',').map(Number);

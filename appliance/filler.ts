@@ -55,6 +55,7 @@ export class Filler {
   #stopped = false;
   #timer: NodeJS.Timeout | null = null;
   #progress: FillProgress | null = null;
+  #planned: ReadonlySet<HoldingId> = new Set();
 
   private constructor(
     deps: FillerDeps,
@@ -77,6 +78,11 @@ export class Filler {
   /** What the last plans pinned; the cache must know before anything is evicted. */
   static async pinnedIn(db: StateDb): Promise<ReadonlySet<HoldingId>> {
     return new Set((await Kept.load<HoldingId[]>(db, 'pinned', [])).value);
+  }
+
+  /** Whether the last plan that came wants it here. */
+  plans(holding: HoldingId): boolean {
+    return this.#planned.has(holding);
   }
 
   get filling(): boolean {
@@ -159,6 +165,7 @@ export class Filler {
     const limit = new RateLimit(lowest(plan.rateBitsPerSecond, this.#deps.rateBitsPerSecond), this.#deps.clock);
     // What is taken out makes room for what comes in; beyond keep, and add as it comes, nothing stays pinned.
     const wanted = new Set([...plan.keep, ...plan.add].map((item) => item.holding));
+    this.#planned = wanted;
     const stays = this.#pinned.value.filter((holding) => wanted.has(holding));
     await this.#setPinned(new Set([...stays, ...plan.keep.map((item) => item.holding)]));
     for (const item of plan.add) {

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { DIGEST_CHUNK_BYTES } from '../protocol/catalog.ts';
 import { Fault, isFault } from '../protocol/faults.ts';
+import type { HoldingId } from '../protocol/ids.ts';
 import type { Log } from '../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes } from './block-file.ts';
 import type { Cache } from './cache.ts';
@@ -31,6 +32,8 @@ export interface InflightDeps {
   readonly cache: Cache;
   readonly origin: Origin;
   readonly termsOf: (entry: Entry) => Promise<Terms>;
+  /** Whether a plan brings the holding anyway: what viewers fetch of it is stored unasked. */
+  readonly planned?: (holding: HoldingId) => boolean;
   readonly tally: Tally;
   readonly log: Log;
 }
@@ -109,15 +112,34 @@ interface Flight {
   readonly landings: Map<number, Landing>;
   /** Blocks in doubt on the volume of which nothing has been written yet. */
   readonly intended: Set<number>;
+  /** Settled once they are on disk or refused; null while admission keeps the asset out. */
+  intents: Promise<void> | null;
   readonly stores: Promise<void>[];
 }
 
 export class Inflight {
   readonly #deps: InflightDeps;
   readonly #landings = new Map<Entry, Map<number, Landing>>();
+  readonly #admitted = new WeakSet<Entry>();
 
   constructor(deps: InflightDeps) {
     this.#deps = deps;
+  }
+
+  /** From now on what viewers fetch of the entry is stored, and what has begun to be fetched as far as it has not landed. */
+  admit(entry: Entry): void {
+    this.#admitted.add(entry);
+  }
+
+  /** Whether what viewers fetch of the entry is stored. An asset of which there are blocks was admitted once. */
+  isStored(entry: Entry): boolean {
+    return this.#admitted.has(entry) || entry.blocks.count > 0 || this.#isPlanned(entry);
+  }
+
+  #isPlanned(entry: Entry): boolean {
+    return (
+      this.#deps.cache.isPinned(entry) || (entry.holding !== null && (this.#deps.planned?.(entry.holding) ?? false))
+    );
   }
 
   has(entry: Entry, number: number): boolean {
@@ -155,6 +177,7 @@ export class Inflight {
       end: landings.at(-1)!.number * BLOCK_BYTES + landings.at(-1)!.bytes,
       landings: new Map(landings.map((landing) => [landing.number, landing])),
       intended: new Set(),
+      intents: null,
       stores: [],
     };
     void this.#fly(flight, spec.answer ?? null);
@@ -164,7 +187,8 @@ export class Inflight {
   async #fly(flight: Flight, answer: Bytes | null): Promise<void> {
     const { entry, landings, stores } = flight;
     try {
-      const [{ digests, originTag }] = await Promise.all([this.#deps.termsOf(entry), this.#intend(flight)]);
+      if (flight.pool === 'fill' || this.isStored(entry)) flight.intents = this.#intend(flight);
+      const [{ digests, originTag }] = await Promise.all([this.#deps.termsOf(entry), flight.intents]);
       await this.#land(flight, {
         answer,
         originTag,
@@ -295,6 +319,11 @@ export class Inflight {
     const { cache } = this.#deps;
     const { number } = landing;
     try {
+      // Somebody else may have asked for it while it was on its way.
+      if (this.isStored(entry)) flight.intents ??= this.#intend(flight);
+      await flight.intents;
+      if (flight.pool !== 'fill' && !this.#isPlanned(entry))
+        this.#deps.tally.add('larder_admission_blocks_total', 1, { outcome: flight.intents ? 'admitted' : 'refused' });
       if (!flight.intended.has(number) || entry.dropped) return;
       if (!(await cache.reserve(entry, landing.bytes))) throw new Fault('disk_full', 'no room can be made');
       if (entry.dropped || entry.blocks.has(number)) cache.release(entry, landing.bytes);

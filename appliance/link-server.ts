@@ -165,7 +165,8 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
     send(response, { kind: 'relay', status: opened.status, headers: opened.headers });
     response.end(opened.body);
   } else {
-    send(response, { kind: 'asset', asset: viewOf(opened.entry), body: opened.body !== null, fresh: opened.fresh });
+    const { entry, fresh, stored, body } = opened;
+    send(response, { kind: 'asset', asset: viewOf(entry), body: body !== null, fresh, stored });
     if (opened.body !== null) await pump(opened.body, response);
     response.end();
   }

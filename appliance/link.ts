@@ -5,7 +5,7 @@
 // in the state directory and use these relative names: a Unix socket's path may not exceed 107 characters.
 
 import type { HoldingId } from '../protocol/ids.ts';
-import type { RunKey } from './lru.ts';
+import type { RunKey } from './eviction.ts';
 
 export const READ_SOCKET = 'read.sock';
 export const LINK_SOCKET = 'link.sock';
@@ -20,6 +20,8 @@ export interface Ask {
   readonly from: number | 'suffix';
   /** Exclusive; null is the end of the asset. */
   readonly to: number | null;
+  /** The answer to one player goes on: the asset is not asked for anew. */
+  readonly again?: boolean;
 }
 
 /** An asset version as workers know it. */
@@ -43,6 +45,8 @@ export type Head =
       readonly body: boolean;
       /** Whether this ask made the asset known, so that the origin was asked whatever the body says. */
       readonly fresh: boolean;
+      /** Whether what is fetched of the asset goes to disk, as far as admission is concerned. */
+      readonly stored: boolean;
     }
   /** The origin's own answer. */
   | { readonly kind: 'relay'; readonly status: number; readonly headers: Readonly<Record<string, string>> }

@@ -20,6 +20,11 @@ export const METRICS = {
   larder_store_bytes: { type: 'gauge', help: 'Bytes on disk.', labels: ['volume', 'kind'] },
   larder_store_limit_bytes: { type: 'gauge', help: 'Bytes that the volumes may take.' },
   larder_assets: { type: 'gauge', help: 'Asset versions in the index.' },
+  larder_admission_blocks_total: {
+    type: 'counter',
+    help: 'Blocks fetched for players of what no plan pins, by whether they may be stored: admitted, refused.',
+    labels: ['outcome'],
+  },
   larder_blocks_stored_total: { type: 'counter', help: 'Blocks written.' },
   larder_blocks_evicted_total: { type: 'counter', help: 'Blocks removed for space.' },
   larder_blocks_discarded_total: { type: 'counter', help: 'Blocks removed because they were damaged.' },

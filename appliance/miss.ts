@@ -4,9 +4,11 @@
 import { randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../protocol/faults.ts';
+import type { Admission } from './admission.ts';
 import { KEY_CHARS_MAX } from './asset-key.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { Cache } from './cache.ts';
+import { nameOf } from './filter.ts';
 import { FLIGHT_BLOCKS_MAX, isSealed, type Inflight } from './inflight.ts';
 import type { Ask } from './link.ts';
 import type { Tally } from './metrics.ts';
@@ -24,6 +26,8 @@ export type Opened =
       readonly kind: 'asset';
       readonly entry: Entry;
       readonly fresh: boolean;
+      /** Whether what is fetched of the asset is stored: admission may refuse it. */
+      readonly stored: boolean;
       readonly body: AsyncGenerator<Buffer> | null;
     }
   | Relay
@@ -40,6 +44,7 @@ export interface MissDeps {
   readonly origin: Origin;
   /** In a fleet: the catalog's word on a key, null where it is not catalogued. Absent stand-alone. */
   readonly catalogued: ((key: string) => Promise<AssetMeta | null>) | null;
+  readonly admission: Admission;
   readonly tally: Tally;
 }
 
@@ -54,20 +59,24 @@ export class Miss {
 
   /** Throws the fault to answer with. */
   async open(ask: Ask): Promise<Opened> {
+    // A suffix comes back as a range of the asset, and a stalled reader from where it was: one request counts once.
+    const admitted = ask.again !== true && ask.from !== 'suffix' && this.#deps.admission.ask(nameOf(ask.key));
     for (let attempt = 1; ; attempt += 1) {
-      const located = await this.#locate(ask);
+      const located = await this.#locate(ask, admitted);
       if (located.kind !== 'entry') return located;
       const { entry, fresh } = located;
+      if (admitted) this.#deps.inflight.admit(entry);
+      const stored = this.#deps.inflight.isStored(entry);
       // Another version, or a first contact that needs the length: the worker decides with the asset in hand.
       const other = ask.known !== null && ask.known.version !== entry.version;
       if (other || ask.from === 'suffix' || ask.from >= entry.bytes)
-        return { kind: 'asset', entry, fresh, body: null };
+        return { kind: 'asset', entry, fresh, stored, body: null };
       // A worker that has not looked for the block in this entry finds it on disk.
       if (!isEntry(ask.known, entry) && entry.blocks.has(Math.floor(ask.from / BLOCK_BYTES)))
-        return { kind: 'asset', entry, fresh, body: null };
+        return { kind: 'asset', entry, fresh, stored, body: null };
       const stream = this.#stream(entry, ask.from, Math.min(ask.to ?? entry.bytes, entry.bytes));
       try {
-        return { kind: 'asset', entry, fresh, body: await primed(stream) };
+        return { kind: 'asset', entry, fresh, stored, body: await primed(stream) };
       } catch (error) {
         // Nothing has been sent yet, so a version that went away may be replaced by its successor.
         if (
@@ -82,14 +91,14 @@ export class Miss {
     }
   }
 
-  async #locate(ask: Ask): Promise<Located> {
+  async #locate(ask: Ask, admitted: boolean): Promise<Located> {
     const known = this.#deps.cache.find(ask.key);
     if (known !== null && !(await this.#isBroken(known, ask.from)))
       return { kind: 'entry', entry: known, fresh: false };
     const under = this.#locating.get(ask.key);
     if (under !== undefined) return under;
     const locating = (
-      this.#deps.catalogued === null ? this.#locateAtOrigin(ask) : this.#locateInCatalog(ask.key)
+      this.#deps.catalogued === null ? this.#locateAtOrigin(ask, admitted) : this.#locateInCatalog(ask.key)
     ).finally(() => this.#locating.delete(ask.key));
     this.#locating.set(ask.key, locating);
     return locating;
@@ -110,7 +119,7 @@ export class Miss {
     return { kind: 'entry', entry: await this.#deps.cache.admit(meta), fresh: false };
   }
 
-  async #locateAtOrigin(ask: Ask): Promise<Located> {
+  async #locateAtOrigin(ask: Ask, admitted: boolean): Promise<Located> {
     const reason = ask.key.length > KEY_CHARS_MAX ? 'key too long' : this.#passing.get(ask.key);
     if (reason !== undefined) return { kind: 'pass', reason };
     const firstBlock = ask.from === 'suffix' ? 0 : Math.floor(ask.from / BLOCK_BYTES);
@@ -119,11 +128,11 @@ export class Miss {
       ask.to === null ? Number.POSITIVE_INFINITY : Math.max(firstBlock, Math.floor((ask.to - 1) / BLOCK_BYTES)),
     );
     const answer = await this.#fetch(ask.key, firstBlock, ask.from === 'suffix' ? firstBlock : lastBlock);
-    if (answer.kind === 'bytes') return this.#seal(ask.key, answer);
+    if (answer.kind === 'bytes') return this.#seal(ask.key, answer, admitted);
     if (answer.status !== 416) return answer;
     // Beyond the end: block 0 says how long the asset is. An empty asset has no satisfiable range at all.
     const start = firstBlock === 0 ? answer : await this.#fetch(ask.key, 0, 0);
-    if (start.kind === 'bytes') return this.#seal(ask.key, start);
+    if (start.kind === 'bytes') return this.#seal(ask.key, start, admitted);
     return start.status === 416 ? { kind: 'pass', reason: 'empty' } : start;
   }
 
@@ -138,13 +147,13 @@ export class Miss {
   }
 
   /** Turns a first answer into an entry with a flight that goes on reading it, or lets the request pass. */
-  async #seal(key: string, answer: Bytes): Promise<Located> {
+  async #seal(key: string, answer: Bytes, admitted: boolean): Promise<Located> {
     const { total, etag } = answer;
     if (answer.unstorable !== null) return this.#pass(key, answer, answer.unstorable);
     if (total === null || answer.last === null) return this.#pass(key, answer, 'length unknown');
     if (total === 0) return this.#pass(key, answer, 'empty');
     const meta = { key, bytes: total, headers: answer.headers, holding: null };
-    if (etag !== null) return this.#begin({ ...meta, version: etag }, answer);
+    if (etag !== null) return this.#begin({ ...meta, version: etag }, answer, admitted);
     if (total > WHOLE_BYTES_MAX) return this.#pass(key, answer, 'no strong validator');
     const whole = answer.first === 0 && answer.last === total - 1 ? answer : await this.#refetchWhole(key, answer);
     if (whole.kind === 'relay') return whole;
@@ -153,6 +162,7 @@ export class Miss {
     return this.#begin(
       { ...meta, bytes: whole.total, headers: whole.headers, version: `whole:${randomBytes(8).toString('hex')}` },
       whole,
+      admitted,
     );
   }
 
@@ -161,8 +171,9 @@ export class Miss {
     return this.#deps.origin.fetch('miss', { key, first: 0, last: null, ifMatch: null, signal: null });
   }
 
-  async #begin(meta: AssetMeta, answer: Bytes): Promise<Located> {
+  async #begin(meta: AssetMeta, answer: Bytes, admitted: boolean): Promise<Located> {
     const entry = await this.#deps.cache.admit(meta);
+    if (admitted) this.#deps.inflight.admit(entry);
     this.#deps.inflight.start(entry, {
       number: Math.floor(answer.first / BLOCK_BYTES),
       lastWanted: Math.floor(answer.last! / BLOCK_BYTES),

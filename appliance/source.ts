@@ -28,6 +28,7 @@ export class Source {
   readonly #end: number;
   #stream: AsyncIterator<Buffer> | null = null;
   #empty = 0;
+  #asked: boolean;
   #touchedBlock = -1;
   /** Bytes that did not come from a block file. */
   fetchedBytes = 0;
@@ -42,6 +43,7 @@ export class Source {
     this.#asset = asset;
     this.#at = spec.at;
     this.#end = spec.end;
+    this.#asked = spec.opening !== null;
     if (spec.opening !== null) this.#stream = streamOf(spec.opening);
   }
 
@@ -109,6 +111,8 @@ export class Source {
         cause: failure,
       });
     const { key, version, id, volume } = this.#asset;
+    const again = this.#asked;
+    this.#asked = true;
     let answer: Answer;
     try {
       answer = await this.#deps.keeper.read({
@@ -116,6 +120,7 @@ export class Source {
         known: { version, id, volume },
         from: this.#at,
         to: this.#end,
+        again,
       });
     } catch (error) {
       if (!isFault(error) || error.code !== 'unreachable') throw error;

@@ -1,5 +1,6 @@
 // The storekeeper: one process that owns volumes, eviction, upstream fetches and the control link. This file composes it.
 
+import { randomInt } from 'node:crypto';
 import { isFault } from '../protocol/faults.ts';
 import type { Order } from '../protocol/heartbeat.ts';
 import { holdingOf } from '../protocol/ids.ts';
@@ -9,10 +10,12 @@ import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent } from '../runtime/process.ts';
 import { createAdmin } from './admin.ts';
+import { assetsToRemember, demandBy } from './admission.ts';
 import { Cache } from './cache.ts';
 import { Catalog } from './catalog.ts';
-import { inFleet, ownToken } from './config.ts';
+import { inFleet, ownToken, policyOf } from './config.ts';
 import { DiskVolume } from './disk-volume.ts';
+import { DISK_RUNS } from './eviction.ts';
 import type { FromSupervisor, KeeperSpec, ToSupervisor } from './family.ts';
 import { Filler, metaOf } from './filler.ts';
 import { HeartbeatLoop } from './heartbeat.ts';
@@ -55,8 +58,14 @@ async function run(): Promise<void> {
   const db = await openState(config.state);
   const volumes = await openVolumes();
   const link = new LinkServer(log);
+  const demand = demandBy(policyOf(config), {
+    shape: DISK_RUNS,
+    assets: assetsToRemember(config.storeBytes),
+    seed: randomInt(2 ** 32),
+  });
   const cache = new Cache({
     volumes,
+    newOrder: demand.newOrder,
     // What a disk that is out of use cannot take, the others must not.
     storeBytes: (config.storeBytes / config.store.length) * volumes.length,
     pinned: await Filler.pinnedIn(db),
@@ -67,13 +76,21 @@ async function run(): Promise<void> {
   });
   const origin = new Origin({ url: config.origin, tally });
   const catalog = await openCatalog({ db, token, cache });
-  const inflight = new Inflight({ cache, origin, termsOf: (entry) => termsOf(entry, catalog), tally, log });
+  const inflight = new Inflight({
+    cache,
+    origin,
+    termsOf: (entry) => termsOf(entry, catalog),
+    planned: (holding) => fleet?.filler.plans(holding) ?? false,
+    tally,
+    log,
+  });
   const miss = new Miss({
     cache,
     inflight,
     origin,
     // A member without a token or without fill knows no asset; it must not turn into an open cache of the origin.
     catalogued: inFleet(config) ? async (key) => (catalog === null ? null : metaIn(catalog, key)) : null,
+    admission: demand.admission,
     tally,
   });
   const fleet = await openFleet({ catalog, token, db, cache, inflight });

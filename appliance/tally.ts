@@ -1,7 +1,7 @@
 // What a worker counts between two reports. Taking empties it; a report that could not be sent is put back.
 
 import type { HoldingId } from '../protocol/ids.ts';
-import { runKey, type RunKey } from './lru.ts';
+import { runKey, type RunKey } from './eviction.ts';
 import type { AssetView, WorkerReport } from './link.ts';
 import type { ApplianceMetric, Tally } from './metrics.ts';
 

@@ -14,6 +14,7 @@ import type { CatalogAsset, Title } from '../../protocol/catalog.ts';
 import { Fault } from '../../protocol/faults.ts';
 import { systemClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
+import { admitAll } from '../admission.ts';
 import { BLOCK_BYTES, diskBytesOf } from '../block-file.ts';
 import { Cache, INDEX_BYTES_RESERVED } from '../cache.ts';
 import { Catalog } from '../catalog.ts';
@@ -330,7 +331,10 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
   const { cache, inflight } = flightsOver({ blocks: 0, body });
   const meta = metaOf('/a', body.length);
   const tally = { add: () => undefined };
-  const miss = new Miss({ cache, inflight, tally, origin: {} as unknown as Origin, catalogued: async () => meta });
+  const miss = new Miss({
+    ...{ cache, inflight, tally, admission: admitAll },
+    ...{ origin: {} as unknown as Origin, catalogued: async () => meta },
+  });
   const gone = await cache.admit(meta);
   await land(inflight, gone);
   expect(gone.dropped).toBe(true);
