@@ -2,7 +2,6 @@
 // write in one temporary directory, and an end that leaves no process, no port and no file.
 
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fleet as fleetSchema, type FleetAppliance } from '../protocol/decision.ts';
@@ -21,19 +20,14 @@ import {
   type ApplianceId,
   type DemoPorts,
 } from './demo-layout.ts';
+import { choosePorts, type Claims, type PortsSpec } from './demo-ports.ts';
 import { DemoProcess, Warden } from './demo-process.ts';
 
 const ALIVE_MS = 15_000;
 const LOOK_MS = 100;
-const STEERING_PORT = 8400;
-const FILL_PORT = 8500;
 
-export interface FleetSpec {
-  /** Port of steering and the page; null takes the usual one where it is free. */
-  readonly port: number | null;
+export interface FleetSpec extends PortsSpec {
   readonly fillRate: string | null;
-  /** `usual`: 8400 and 8500 where they are free, so that other verbs find them by default. */
-  readonly ports: 'usual' | 'any';
   /** Leave state and logs behind. */
   readonly keep: boolean;
 }
@@ -47,15 +41,18 @@ export class DemoFleet {
   readonly urls: { readonly origin: string; readonly fill: string; readonly steering: string };
   readonly #processes: ReadonlyMap<string, DemoProcess>;
   readonly #warden: Warden;
+  readonly #claims: Claims;
   readonly #keep: boolean;
   #closing: Promise<void> | null = null;
 
-  private constructor(parts: { directory: string; media: string; ports: DemoPorts; spec: FleetSpec; warden: Warden }) {
-    const { directory, media, ports } = parts;
+  private constructor(parts: { directory: string; media: string; claims: Claims; spec: FleetSpec; warden: Warden }) {
+    const { directory, media, claims } = parts;
+    const { ports } = claims;
     this.directory = directory;
     this.media = media;
     this.ports = ports;
     this.#warden = parts.warden;
+    this.#claims = claims;
     this.#keep = parts.spec.keep;
     this.fleetKey = ensureFleetKey(fleetKeyFile(directory));
     this.urls = {
@@ -73,7 +70,7 @@ export class DemoFleet {
         name,
         new DemoProcess(
           { ...plan, env, logFile: join(directory, 'logs', `${name}.log`) },
-          { larder, warden: this.#warden },
+          { larder, warden: this.#warden, token },
         ),
       ]),
     );
@@ -83,13 +80,13 @@ export class DemoFleet {
   static async prepare(spec: FleetSpec): Promise<DemoFleet> {
     const media = join(packageRoot, 'ops', 'media', 'titles');
     if (!existsSync(media)) throw new Fault('config_invalid', `the sample titles are missing: ${media} does not exist`);
-    const ports = await choosePorts(spec);
+    const claims = await choosePorts(spec);
     const directory = mkdtempSync(join(tmpdir(), 'larder-demo-'));
     const warden = new Warden();
     if (!spec.keep) warden.say('directory', directory);
     mkdirSync(join(directory, 'logs'));
     writeFileSync(mapFile(directory), prefixMap());
-    return new DemoFleet({ directory, media, ports, spec, warden });
+    return new DemoFleet({ directory, media, claims, spec, warden });
   }
 
   process(name: string): DemoProcess {
@@ -147,6 +144,7 @@ export class DemoFleet {
 
   async #end(): Promise<void> {
     await Promise.all(this.processes.map((child) => child.stop()));
+    this.#claims.release();
     if (!this.#keep) rmSync(this.directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     this.#warden.dismiss();
   }
@@ -156,40 +154,4 @@ export class DemoFleet {
 function environmentFor(directory: string): Record<string, string> {
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith('LARDER_'));
   return { ...Object.fromEntries(own.map(([name, value]) => [name, value ?? ''])), LARDER_HOME: directory };
-}
-
-/** Asks the kernel for free ports, all held until the last is known, so that none is given twice. */
-async function choosePorts(spec: FleetSpec): Promise<DemoPorts> {
-  const held: { close: () => void }[] = [];
-  const take = async (host: string, wanted: number): Promise<number | null> => {
-    const server = createServer();
-    const port = await new Promise<number | null>((resolve) => {
-      server.once('error', () => resolve(null));
-      server.listen({ host, port: wanted, exclusive: true }, () => resolve((server.address() as AddressInfo).port));
-    });
-    if (port !== null) held.push(server);
-    return port;
-  };
-  const free = async (host: string): Promise<number> => {
-    const port = await take(host, 0);
-    if (port === null)
-      throw new Fault('config_invalid', `no port is free at ${host}: the demo needs 127.0.0.1 to 127.0.0.4`);
-    return port;
-  };
-  const usual = async (port: number): Promise<number> =>
-    (spec.ports === 'usual' ? await take(SERVICE_HOST, port) : null) ?? free(SERVICE_HOST);
-  try {
-    const asked = spec.port === null ? null : await take(SERVICE_HOST, spec.port);
-    if (spec.port !== null && asked === null)
-      throw new Fault('config_invalid', `--port ${spec.port} is taken on ${SERVICE_HOST}; choose another, or none`);
-    const steering = asked ?? (await usual(STEERING_PORT));
-    const fill = await usual(FILL_PORT);
-    const origin = await free(SERVICE_HOST);
-    const appliances: Partial<Record<ApplianceId, { video: number; admin: number }>> = {};
-    for (const { id, host } of APPLIANCES)
-      appliances[id] = { video: await free(host), admin: await free(SERVICE_HOST) };
-    return { origin, fill, steering, appliances: appliances as DemoPorts['appliances'] };
-  } finally {
-    for (const server of held) server.close();
-  }
 }

@@ -55,7 +55,8 @@ export interface DemoPlace {
 export interface ProcessPlan {
   readonly name: string;
   readonly args: readonly string[];
-  readonly readyUrl: string;
+  /** All answer 200 once the process does its work, the metrics to this demo's token alone: a stranger's are no answer. */
+  readonly readyUrls: readonly string[];
 }
 
 export const urlOf = (host: string, port: number): string => `http://${host}:${port}`;
@@ -88,7 +89,7 @@ export function processPlans(place: DemoPlace): Readonly<Record<string, ProcessP
     origin: {
       name: 'origin',
       args: ['origin', '--root', place.media, '--listen', `${SERVICE_HOST}:${ports.origin}`],
-      readyUrl: `${origin}/-/stats`,
+      readyUrls: [`${origin}/-/stats`],
     },
     fill: {
       name: 'fill',
@@ -96,7 +97,7 @@ export function processPlans(place: DemoPlace): Readonly<Record<string, ProcessP
         ...['fill', 'serve', '--listen', `${SERVICE_HOST}:${ports.fill}`, '--state', join(directory, 'fill')],
         ...['--origin', origin, '--steering', steering, ...key],
       ],
-      readyUrl: `${fill}/healthz`,
+      readyUrls: [`${fill}/metrics`],
     },
     steering: {
       name: 'steering',
@@ -104,7 +105,7 @@ export function processPlans(place: DemoPlace): Readonly<Record<string, ProcessP
         ...['steering', 'run', '--listen', `${SERVICE_HOST}:${ports.steering}`, '--state', join(directory, 'steering')],
         ...['--map', mapFile(directory), '--default-site', 'north', '--fill', fill, '--origin', origin, ...key],
       ],
-      readyUrl: `${steering}/healthz`,
+      readyUrls: [`${steering}/metrics`],
     },
   };
   for (const { id, site, host } of APPLIANCES) {
@@ -121,7 +122,7 @@ export function processPlans(place: DemoPlace): Readonly<Record<string, ProcessP
         ...['--fill-window', FILL_WINDOW, ...key],
         ...(place.fillRate === null ? [] : ['--fill-rate', place.fillRate]),
       ],
-      readyUrl: `${urlOf(SERVICE_HOST, admin)}/readyz`,
+      readyUrls: ['/readyz', '/metrics'].map((path) => urlOf(SERVICE_HOST, admin) + path),
     };
   }
   return plans;

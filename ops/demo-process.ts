@@ -20,8 +20,8 @@ export interface ProcessSpec {
   readonly name: string;
   /** Arguments of `larder`. */
   readonly args: readonly string[];
-  /** Answers 200 once the process does its work. */
-  readonly readyUrl: string;
+  /** All answer 200 to the demo's token once the process does its work. */
+  readonly readyUrls: readonly string[];
   readonly logFile: string;
   readonly env: Readonly<Record<string, string>>;
 }
@@ -54,15 +54,17 @@ export class DemoProcess {
   readonly spec: ProcessSpec;
   readonly #larder: string;
   readonly #warden: Warden;
+  readonly #token: string;
   #child: ChildProcess | null = null;
   #state: ProcessState = 'stopped';
   #wanted = false;
   readonly #groups: number[] = [];
 
-  constructor(spec: ProcessSpec, deps: { readonly larder: string; readonly warden: Warden }) {
+  constructor(spec: ProcessSpec, deps: { readonly larder: string; readonly warden: Warden; readonly token: string }) {
     this.spec = spec;
     this.#larder = deps.larder;
     this.#warden = deps.warden;
+    this.#token = deps.token;
   }
 
   get state(): ProcessState {
@@ -148,11 +150,16 @@ export class DemoProcess {
     while (performance.now() < deadline) {
       if (child.exitCode !== null || child.signalCode !== null)
         throw this.#failure(`ended with ${child.exitCode ?? child.signalCode} instead of starting`);
-      if (await answers(this.spec.readyUrl)) return;
+      if (await this.#isReady()) return;
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
     await this.kill();
-    throw this.#failure(`was not ready within ${READY_MS / 1000} s (${this.spec.readyUrl})`);
+    throw this.#failure(`was not ready within ${READY_MS / 1000} s (${this.spec.readyUrls.join(', ')})`);
+  }
+
+  async #isReady(): Promise<boolean> {
+    for (const url of this.spec.readyUrls) if (!(await answers(url, this.#token))) return false;
+    return true;
   }
 
   #failure(what: string): Fault {
@@ -201,9 +208,10 @@ interface LogEntry {
   readonly err?: { readonly message?: string };
 }
 
-async function answers(url: string): Promise<boolean> {
+async function answers(url: string, token: string): Promise<boolean> {
   try {
-    const response = await request(url, { signal: AbortSignal.timeout(1_000) });
+    const headers = { authorization: `Bearer ${token}` };
+    const response = await request(url, { headers, signal: AbortSignal.timeout(1_000) });
     await response.body.dump();
     return response.statusCode === 200;
   } catch {
