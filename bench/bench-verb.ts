@@ -10,10 +10,17 @@ import { option } from '../runtime/config.ts';
 import { packageRoot, packageVersion } from '../runtime/paths.ts';
 import { EXIT } from '../runtime/process.ts';
 import { meetsBar, type Bench } from './bench.ts';
+import { cold } from './cold.ts';
+import { disk } from './disk.ts';
+import { herd } from './herd.ts';
+import { load } from './load.ts';
+import { memory } from './memory.ts';
 import { render } from './render.ts';
+import { restart } from './restart.ts';
 import { serve } from './serve.ts';
+import { tls } from './tls.ts';
 
-const BENCHES: readonly Bench[] = [serve];
+const BENCHES: readonly Bench[] = [serve, tls, load, cold, herd, restart, memory, disk];
 
 const TABLE = {
   small: option.flag({ doc: 'A short run that only shows that the bench works' }),

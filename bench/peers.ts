@@ -1,8 +1,10 @@
 // The contestants: Larder and its peers, each a real process tree pinned to one core, before the same origin. Peers get the
 // best configuration we know for them; what it is stands here and nowhere else. All of them count and keep an access record.
 
+import { execFile } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { packageRoot } from '../runtime/paths.ts';
 import type { Peer } from './bench.ts';
 import { freePort, SERVER_CORE, untilAnswered, type Ring, type Running } from './ring.ts';
@@ -11,6 +13,10 @@ export interface Contestant extends Peer {
   readonly url: string;
   /** Root of its process tree. */
   readonly running: Running;
+  /** Base URL of an appliance's admin listener; null for a peer. */
+  readonly admin: string | null;
+  /** From its start to its first answer. */
+  readonly readyMs: number;
 }
 
 export interface Certificate {
@@ -38,9 +44,10 @@ export async function startNginxStatic(
   });
 }
 
-export async function startNginxCache(ring: Ring, spec: PeerSpec): Promise<Contestant> {
+export async function startNginxCache(ring: Ring, spec: PeerSpec & { readonly extra?: string }): Promise<Contestant> {
   const store = ring.room('nginx-store');
   const location =
+    (spec.extra ?? '') +
     'slice 1m; proxy_cache c; proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache_valid 200 206 10d; proxy_cache_lock on; proxy_buffering on; proxy_pass http://origin';
   const http = `proxy_cache_path ${store} levels=2:2 keys_zone=c:64m max_size=40g inactive=10d use_temp_path=off;
     upstream origin { server ${new URL(spec.origin).host}; keepalive 64; }`;
@@ -64,8 +71,8 @@ sub vcl_backend_response { set beresp.ttl = 10d; set beresp.do_gzip = false; }
   const running = ring.spawn('varnish', spec.core ?? SERVER_CORE, ['varnishd', '-F', '-j', 'none', ...place, ...flags]);
   // It answers 503 until the origin has what is asked for; any answer will do.
   const url = `http://127.0.0.1:${port}`;
-  await untilAnswered(`${url}/`, running);
-  return { name: 'varnish', role: 'cache', url, running, configuration: flags.join(' ') };
+  const readyMs = await untilAnswered(`${url}/`, running);
+  return { name: 'varnish', role: 'cache', url, running, admin: null, readyMs, configuration: flags.join(' ') };
 }
 
 export async function startLarder(
@@ -87,13 +94,15 @@ export async function startLarder(
     ...told,
     ...tls,
   ]);
-  await untilAnswered(`http://127.0.0.1:${admin}/readyz`, running);
+  const readyMs = await untilAnswered(`http://127.0.0.1:${admin}/readyz`, running);
   const scheme = spec.tls === undefined ? 'http' : 'https';
   return {
     name: 'larder',
     role: 'reference',
     url: `${scheme}://127.0.0.1:${port}`,
     running,
+    admin: `http://127.0.0.1:${admin}`,
+    readyMs,
     configuration: told.join(' '),
   };
 }
@@ -143,8 +152,23 @@ http {
   writeFileSync(file, conf);
   const command = ['nginx', '-p', prefix, '-c', file, '-g', 'daemon off;'];
   const running = ring.spawn(`nginx-${spec.name}`, spec.core ?? SERVER_CORE, command);
-  await untilAnswered(`http://127.0.0.1:${port}/`, running);
+  const readyMs = await untilAnswered(`http://127.0.0.1:${port}/`, running);
   const url = `${spec.tls === undefined ? 'http' : 'https'}://127.0.0.1:${port}`;
   const { name, role, location } = spec;
-  return { name, role, url, running, configuration: `${NGINX_TUNED}; access_log buffer=256k; ${location}` };
+  return {
+    name,
+    role,
+    url,
+    running,
+    admin: null,
+    readyMs,
+    configuration: `${NGINX_TUNED}; access_log buffer=256k; ${location}`,
+  };
+}
+
+/** Whether this build of the appliance speaks TLS. */
+export async function knowsTls(): Promise<boolean> {
+  const larder = join(packageRoot, 'dist', 'larder.js');
+  const { stdout } = await promisify(execFile)(process.execPath, [larder, 'appliance', 'run', '--help']);
+  return stdout.includes('--tls-cert');
 }

@@ -23,6 +23,9 @@ export function usageOf(root: number): Usage {
   };
 }
 
+/** Process ids of the tree. */
+export const pidsOf = (root: number): number[] => tree(root).map(({ pid }) => pid);
+
 interface Row {
   readonly pid: number;
   readonly parent: number;
@@ -30,7 +33,7 @@ interface Row {
   readonly residentBytes: number;
 }
 
-export function tree(root: number): Row[] {
+function tree(root: number): Row[] {
   const all = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => rowOf(Number(name)) ?? []);

@@ -27,6 +27,7 @@ export interface Running {
 export class Ring {
   readonly directory = mkdtempSync(join(tmpdir(), 'larder-bench-'));
   readonly #running = new Set<Running>();
+  readonly #deferred: (() => void)[] = [];
   readonly #onSignal = (): void => {
     void this.close().finally(() => process.exit(EXIT.interrupted));
   };
@@ -79,6 +80,11 @@ export class Ring {
     });
   }
 
+  /** Done when all processes have ended. */
+  defer(work: () => void): void {
+    this.#deferred.push(work);
+  }
+
   async stop(running: Running): Promise<void> {
     if (this.#running.delete(running)) await stop(running);
   }
@@ -88,6 +94,7 @@ export class Ring {
     process.off('SIGTERM', this.#onSignal);
     await Promise.all([...this.#running].map((running) => this.stop(running)));
     process.off('exit', this.#onExit);
+    for (const work of this.#deferred.splice(0)) work();
     rmSync(this.directory, { recursive: true, force: true, maxRetries: 5 });
   }
 }
@@ -153,7 +160,7 @@ export function message<T>(running: Running, kind: string): Promise<T> {
 }
 
 export function tell(running: Running, what: { readonly kind: string }): void {
-  running.process.send!(what);
+  running.process.send(what);
 }
 
 async function stop(running: Running): Promise<void> {

@@ -16,6 +16,7 @@ export interface Load {
   readonly rangeBytes: number;
   readonly assets: number;
   readonly assetBytes: number;
+  readonly env: Readonly<Record<string, string>>;
 }
 
 export interface LoadResult {
@@ -27,17 +28,9 @@ export interface LoadResult {
 export async function wrk(load: Load): Promise<LoadResult> {
   const script = join(load.directory, `ranges-${load.rangeBytes}.lua`);
   writeFileSync(script, luaOf(load));
-  const { stdout } = await run('taskset', [
-    '-c',
-    String(load.core),
-    'wrk',
-    '-t1',
-    `-c${load.connections}`,
-    `-d${load.seconds}s`,
-    '-s',
-    script,
-    load.url,
-  ]);
+  const args = ['wrk', '-t1', `-c${load.connections}`, `-d${load.seconds}s`, '-s', script, load.url];
+  const env = { ...process.env, ...load.env };
+  const { stdout } = await run('taskset', ['-c', String(load.core), ...args], { env });
   const line = /^result (\d+) (\d+) (\d+) (\d+)$/m.exec(stdout)!;
   const [requests, bytes, micros, errors] = line.slice(1).map(Number) as [number, number, number, number];
   return { requestsPerSecond: requests / (micros / 1e6), bytesPerSecond: bytes / (micros / 1e6), errors };

@@ -1,0 +1,56 @@
+// Load at a fixed rate by h2load from a core of its own, over HTTP/1.1: what a request takes when the server is not at its
+// limit. Each request's time is kept, because a mean hides who waited.
+
+import { execFile } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { quantile } from './bench.ts';
+import { CLIENT_CORE } from './ring.ts';
+
+const run = promisify(execFile);
+/** Connections that have just been opened are not what is asked about; h2load keeps no time of theirs. */
+const WARM_UP_S = 1;
+
+export interface RatedLoad {
+  readonly url: string;
+  readonly directory: string;
+  readonly paths: readonly string[];
+  /** `Range` of every request; null for none. */
+  readonly range: string | null;
+  readonly seconds: number;
+  readonly clients: number;
+  /** Requests per second over all clients; 0 as many as there can be. */
+  readonly rate: number;
+}
+
+export interface RatedResult {
+  readonly requestsPerSecond: number;
+  readonly medianMs: number;
+  readonly p99Ms: number;
+  readonly errors: number;
+}
+
+export async function h2load(load: RatedLoad): Promise<RatedResult> {
+  const uris = join(load.directory, 'uris');
+  const log = join(load.directory, 'h2load.log');
+  writeFileSync(uris, load.paths.map((path) => `${load.url}${path}\n`).join(''));
+  writeFileSync(log, '');
+  const args = ['h2load', '--h1', '-t1', `-c${load.clients}`, `-D${load.seconds}`, `--warm-up-time=${WARM_UP_S}`];
+  // h2load takes whole requests per second and client.
+  const pace = load.rate === 0 ? [] : [`--rps=${Math.max(1, Math.round(load.rate / load.clients))}`];
+  const header = load.range === null ? [] : ['-H', `range: ${load.range}`];
+  const files = [`--log-file=${log}`, '-i', uris];
+  await run('taskset', ['-c', String(CLIENT_CORE), ...args, ...pace, ...header, ...files]);
+  const rows = readFileSync(log, 'utf8')
+    .trim()
+    .split('\n')
+    .map((row) => row.split('\t').map(Number) as [startMicros: number, status: number, micros: number]);
+  const times = rows.filter(([, status]) => status === 200 || status === 206).map(([, , micros]) => micros / 1000);
+  return {
+    requestsPerSecond: times.length / load.seconds,
+    medianMs: quantile(times, 0.5),
+    p99Ms: quantile(times, 0.99),
+    errors: rows.length - times.length,
+  };
+}

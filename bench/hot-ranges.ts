@@ -1,0 +1,60 @@
+// Random ranges over a set of assets that every contestant holds, as many a second as one core serves.
+
+import { randomFillSync } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { atLeast, compare, interleave, type Finding, type Parameters } from './bench.ts';
+import { peersOf, type Contestant } from './peers.ts';
+import { CLIENT_CORE, type Ring } from './ring.ts';
+import { numbered, warm } from './warm.ts';
+import { wrk } from './wrk.ts';
+
+export interface Size {
+  readonly label: string;
+  readonly bytes: number;
+  /** Least ratio. */
+  readonly bar: number;
+}
+
+/** Random bytes at ROOT/asset-N. */
+export function writeAssets(root: string, assets: number, bytes: number): void {
+  const content = Buffer.alloc(bytes);
+  for (let at = 0; at < assets; at += 1) writeFileSync(join(root, `asset-${at}`), randomFillSync(content));
+}
+
+export async function hotRanges(spec: {
+  readonly ring: Ring;
+  readonly parameters: Parameters;
+  readonly sizes: readonly Size[];
+  readonly contestants: readonly Contestant[];
+  readonly env?: Readonly<Record<string, string>>;
+  readonly say: (progress: string) => void;
+}): Promise<Finding[]> {
+  const { ring, parameters, contestants, say } = spec;
+  const assets = parameters['assets']!;
+  for (const { url } of contestants) await warm(numbered(`${url}/asset-`, assets));
+  const findings: Finding[] = [];
+  for (const { label, bytes, bar } of spec.sizes) {
+    const samples = await interleave(
+      { rounds: parameters['pairs']!, contestants, say: (progress) => say(`${label}: ${progress}`) },
+      async ({ name, url }) => {
+        const { requestsPerSecond, errors } = await wrk({
+          url,
+          directory: ring.directory,
+          core: CLIENT_CORE,
+          seconds: parameters['seconds']!,
+          connections: parameters['connections']!,
+          rangeBytes: bytes,
+          assets,
+          assetBytes: parameters['assetMiB']! * 2 ** 20,
+          env: spec.env ?? {},
+        });
+        if (errors > 0) throw new Error(`${name}: ${errors} failed requests at ${label}`);
+        return requestsPerSecond;
+      },
+    );
+    const peers = peersOf(contestants);
+    findings.push(compare({ what: label, unit: 'req/s', better: 'more', samples, peers, bar: atLeast(bar) }));
+  }
+  return findings;
+}
