@@ -1,7 +1,7 @@
 // `larder bench NAME`: one question, answered with figures of this machine, Larder beside its peers in the same run.
 
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, mkdirSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { Argument, type Command } from 'commander';
@@ -10,6 +10,7 @@ import { option } from '../runtime/config.ts';
 import { packageRoot, packageVersion } from '../runtime/paths.ts';
 import { EXIT } from '../runtime/process.ts';
 import { meetsBar, type Bench } from './bench.ts';
+import { chart, type Kept } from './chart.ts';
 import { cold } from './cold.ts';
 import { disk } from './disk.ts';
 import { herd } from './herd.ts';
@@ -25,7 +26,7 @@ const BENCHES: readonly Bench[] = [serve, tls, load, cold, herd, restart, memory
 const TABLE = {
   small: option.flag({ doc: 'A short run that only shows that the bench works' }),
   assert: option.flag({ doc: 'Exit 1 where a bar is missed' }),
-  keep: option.flag({ doc: 'Append the result to bench/results' }),
+  keep: option.flag({ doc: 'Append the result to bench/results, and draw its chart' }),
   json: option.flag({ doc: 'Print JSON alone on stdout' }),
 } as const;
 
@@ -68,8 +69,13 @@ function machine(): {
   };
 }
 
+/** Appends the result, and draws the chart of all that is kept anew. */
 function keep(name: string, result: object): void {
   const directory = join(packageRoot, 'bench', 'results');
   mkdirSync(directory, { recursive: true });
   appendFileSync(join(directory, `${name}.jsonl`), `${JSON.stringify(result)}\n`);
+  const last = BENCHES.map((bench) => join(directory, `${bench.name}.jsonl`))
+    .filter((file) => existsSync(file))
+    .map((file) => JSON.parse(readFileSync(file, 'utf8').trim().split('\n').at(-1)!) as Kept);
+  writeFileSync(join(directory, 'chart.svg'), chart(last));
 }

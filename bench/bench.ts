@@ -18,6 +18,7 @@ export interface Bar {
 export interface Finding {
   readonly what: string;
   readonly unit: string;
+  readonly better: 'more' | 'less';
   readonly larder: number;
   /** In the order of the outcome's peers; null where a peer has no such figure. */
   readonly peers: readonly (number | null)[];
@@ -82,6 +83,7 @@ export function compare(spec: {
   return {
     what: spec.what,
     unit: spec.unit,
+    better,
     larder: median(own),
     peers: medians,
     ratio: best === undefined ? null : median(own.map((value, round) => value / samples.get(best.name)![round]!)),
@@ -94,6 +96,7 @@ export function alone(what: string, unit: string, larder: number, most: number |
   return {
     what,
     unit,
+    better: 'less',
     larder,
     peers: [],
     ratio: null,

@@ -33,7 +33,7 @@ export const cold: Bench = {
       ];
       const direct: Pick<Contestant, 'name' | 'url'> & Peer = {
         name: 'direct',
-        role: 'cache',
+        role: 'reference',
         url: distant.url,
         configuration: 'one connection to the origin',
       };

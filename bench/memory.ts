@@ -11,16 +11,16 @@ import { withRing, type Ring } from './ring.ts';
 import { warm } from './warm.ts';
 
 const MIB = 2 ** 20;
-const SMALL_BYTES = 1_000;
-const LONG_BYTES = 16 * MIB;
-const SETTLE_MS = 2_000;
+/** Of the asset that an idle connection has had, and of the one that a stalled reader asked for. */
+const IDLE_BYTES = 1_000;
+const STALL_BYTES = 16 * MIB;
 
 export const memory: Bench = {
   name: 'memory',
   question: 'memory of connections that are idle, and of readers that stall',
   packages: ['nginx', 'openssl', 'varnish'],
-  small: { connections: 200 },
-  large: { connections: 10_000 },
+  small: { connections: 100, peerStalled: 100, settleMs: 100 },
+  large: { connections: 10_000, peerStalled: 500, settleMs: 2_000 },
   run: (parameters, say) =>
     withRing(async (ring) => {
       const distant = await startDistant(ring, { roundTripMs: 0, bytesPerSecond: 0 });
@@ -38,12 +38,12 @@ export const memory: Bench = {
         rows.push(await measure(ring, contestant, parameters, say));
         await ring.stop(contestant.running);
       }
-      const findings = plainFindings(rows, parameters);
+      const findings = findingsOf(rows, parameters);
       if (await knowsTls()) {
         const { certificate: tls } = await makeCertificate(ring.directory);
         const larder = await startLarder(ring, { origin: distant.url, tls, flags });
-        const idle = await crowd(ring, larder, { manner: 'idle', parameters, bytes: SMALL_BYTES });
-        findings.push(alone(`idle over TLS`, 'MB', idle / 1e6, scaled(600, parameters)));
+        const idle = await crowd(ring, larder, { manner: 'idle', readers: parameters['connections']!, parameters });
+        findings.push(alone('all idle over TLS', 'MB', idle / 1e6, scaled(600, parameters)));
       }
       return { peers: peersOf(contestants), findings };
     }),
@@ -53,6 +53,9 @@ interface Row {
   readonly empty: number;
   readonly idle: number;
   readonly stalled: number;
+  /** Bytes for each of them. */
+  readonly perIdle: number;
+  readonly perStalled: number;
 }
 
 async function measure(
@@ -62,25 +65,28 @@ async function measure(
   say: (progress: string) => void,
 ): Promise<Row> {
   const empty = usageOf(contestant.running.pid).residentBytes;
-  const idle = await crowd(ring, contestant, { manner: 'idle', parameters, bytes: SMALL_BYTES });
-  say(`${contestant.name}: idle connections`);
-  const stalled = await crowd(ring, contestant, { manner: 'stall', parameters, bytes: LONG_BYTES });
-  say(`${contestant.name}: stalled readers`);
-  return { empty, idle, stalled };
+  const readers = parameters['connections']!;
+  const idle = await crowd(ring, contestant, { manner: 'idle', readers, parameters });
+  say(`${contestant.name}: ${readers} idle connections`);
+  // What a peer keeps for each may be more than the machine has for all.
+  const stalling = contestant.name === 'larder' ? readers : Math.min(readers, parameters['peerStalled']!);
+  const stalled = await crowd(ring, contestant, { manner: 'stall', readers: stalling, parameters });
+  say(`${contestant.name}: ${stalling} stalled readers`);
+  return { empty, idle, stalled, perIdle: (idle - empty) / readers, perStalled: (stalled - empty) / stalling };
 }
 
 /** Resident bytes while they are all there. */
 async function crowd(
   ring: Ring,
   { name, url, running }: Contestant,
-  spec: { readonly manner: 'idle' | 'stall'; readonly parameters: Parameters; readonly bytes: number },
+  spec: { readonly manner: 'idle' | 'stall'; readonly readers: number; readonly parameters: Parameters },
 ): Promise<number> {
-  const readers = spec.parameters['connections']!;
-  const path = `/${spec.bytes}/asset`;
+  const { manner, readers, parameters } = spec;
+  const path = `/${manner === 'idle' ? IDLE_BYTES : STALL_BYTES}/asset`;
   await warm([`${url}${path}`]);
-  const audience = startAudience(ring, { url, manner: spec.manner, readers, path });
+  const audience = startAudience(ring, { url, manner, readers, path });
   await audience.ready;
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  await new Promise((resolve) => setTimeout(resolve, parameters['settleMs']!));
   const { connected, errors } = await audience.counts();
   const { residentBytes } = usageOf(running.pid);
   await audience.leave();
@@ -88,15 +94,21 @@ async function crowd(
   return residentBytes;
 }
 
-function plainFindings(rows: readonly Row[], parameters: Parameters): Finding[] {
-  const finding = (what: string, pick: (row: Row) => number, most: number | null): Finding => ({
-    ...alone(what, 'MB', pick(rows[0]!) / 1e6, most),
-    peers: rows.slice(1).map((row) => pick(row) / 1e6),
+function findingsOf(rows: readonly Row[], parameters: Parameters): Finding[] {
+  const finding = (what: string, unit: string, pick: (row: Row) => number, most: number | null): Finding => ({
+    ...alone(what, unit, pick(rows[0]!), most),
+    peers: rows.slice(1).map(pick),
+  });
+  const ofAll = (what: string, most: number, bytes: (row: Row) => number): Finding => ({
+    ...alone(what, 'MB', bytes(rows[0]!) / 1e6, scaled(most, parameters)),
+    peers: rows.slice(1).map(() => null),
   });
   return [
-    finding('nobody', ({ empty }) => empty, null),
-    finding('idle', ({ idle }) => idle, scaled(250, parameters)),
-    finding('stalled', ({ stalled }) => stalled, scaled(1_500, parameters)),
+    finding('nobody', 'MB', ({ empty }) => empty / 1e6, null),
+    finding('an idle connection', 'kB', ({ perIdle }) => perIdle / 1e3, null),
+    finding('a stalled reader', 'kB', ({ perStalled }) => perStalled / 1e3, null),
+    ofAll('all idle', 250, ({ idle }) => idle),
+    ofAll('all stalled', 1_500, ({ stalled }) => stalled),
   ];
 }
 

@@ -2,6 +2,8 @@
 
 import { meetsBar, type Bench, type Finding, type Outcome } from './bench.ts';
 
+const COLUMNS = 80;
+
 export function render(bench: Bench, outcome: Outcome): string {
   const heads = ['', 'larder', ...outcome.peers.map(({ name }) => name), 'ratio', 'bar'];
   const rows = outcome.findings.map((finding) => [
@@ -19,9 +21,12 @@ export function render(bench: Bench, outcome: Outcome): string {
       .filter((_, at) => used[at])
       .join('  ')
       .trimEnd();
-  const notes = (outcome.notes ?? []).map((note) => `\n${note}`).join('');
+  const notes = (outcome.notes ?? []).map((note) => `\n${wrapped(note)}`).join('');
   return `${bench.question}\n\n${[line(heads), ...rows.map(line)].join('\n')}\n${notes === '' ? '' : `${notes}\n`}`;
 }
+
+/** Broken at spaces. */
+const wrapped = (text: string): string => text.replace(new RegExp(`(.{1,${COLUMNS}})(?: +|$)`, 'g'), '$1\n').trimEnd();
 
 /** Three digits that matter, no more. */
 export function figure(value: number | null): string {

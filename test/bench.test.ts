@@ -45,7 +45,14 @@ const ROWS: readonly Row[] = [
   {
     bench: memory,
     tools: ['nginx', 'varnishd'],
-    findings: ['nobody', 'idle', 'stalled', ...(speaksTls ? ['idle over TLS'] : [])],
+    findings: [
+      'nobody',
+      'an idle connection',
+      'a stalled reader',
+      'all idle',
+      'all stalled',
+      ...(speaksTls ? ['all idle over TLS'] : []),
+    ],
   },
   {
     bench: disk,
