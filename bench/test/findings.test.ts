@@ -56,11 +56,11 @@ describe('what a person sees', () => {
     findings: [
       {
         ...compared('more'),
-        what: 'fetched beyond the range',
+        what: 'readers on time',
         larder: 123_456,
         peers: [123_456, 98_765, 111_111],
       },
-      { ...alone('first byte at 5 of 10 GB', 'ms', 71.25, 75), peers: [71.6, 2_000, null] },
+      { ...alone('p99 at the rate', 'ms', 71.25, 75), peers: [71.6, 2_000, null] },
     ],
     notes: [`A note ${'of many words '.repeat(20)}to its end.`],
   };
