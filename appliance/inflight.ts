@@ -39,9 +39,11 @@ export interface InflightDeps {
 }
 
 /** One block on its way. */
-class Landing {
+export class Landing {
   readonly number: number;
   readonly bytes: number;
+  /** The block behind it in a flight that is not stored: who reads this one holds on to what follows. */
+  next: Landing | null = null;
   buffer: Buffer | null = null;
   landed = 0;
   fault: Fault | null = null;
@@ -166,6 +168,9 @@ export class Inflight {
         break;
       landings.push(new Landing(number, blockBytes(entry.bytes, number)));
     }
+    // Too long to be held for a reader.
+    if (landings.length > FLIGHT_BLOCKS_MAX) this.admit(entry);
+    if (!this.isStored(entry)) for (const [at, landing] of landings.entries()) landing.next = landings[at + 1] ?? null;
     const known = this.#landings.get(entry) ?? new Map<number, Landing>();
     this.#landings.set(entry, known);
     for (const landing of landings) if (!known.has(landing.number)) known.set(landing.number, landing);

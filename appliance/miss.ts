@@ -9,7 +9,7 @@ import { KEY_CHARS_MAX } from './asset-key.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { Cache } from './cache.ts';
 import { nameOf } from './filter.ts';
-import { FLIGHT_BLOCKS_MAX, isSealed, type Inflight } from './inflight.ts';
+import { FLIGHT_BLOCKS_MAX, isSealed, type Inflight, type Landing } from './inflight.ts';
 import type { Ask } from './link.ts';
 import type { Tally } from './metrics.ts';
 import type { Bytes, Origin, Relay } from './origin.ts';
@@ -20,6 +20,8 @@ export const WHOLE_BYTES_MAX = 64 * 2 ** 20;
 /** How long an answer that may not be stored is remembered, so that the next request passes at once. */
 const PASS_REMEMBERED_MS = 60_000;
 const PASS_REMEMBERED_MAX = 10_000;
+/** What readers of assets that are not admitted hold in memory at once; when it is used up, the disk takes their blocks after all. */
+const HELD_BYTES_MAX = 256 * 2 ** 20;
 
 export type Opened =
   | {
@@ -51,6 +53,7 @@ export interface MissDeps {
 export class Miss {
   readonly #deps: MissDeps;
   readonly #locating = new Map<string, Promise<Located>>();
+  #heldBytes = 0;
   readonly #passing = new LRUCache<string, string>({ max: PASS_REMEMBERED_MAX, ttl: PASS_REMEMBERED_MS });
 
   constructor(deps: MissDeps) {
@@ -65,7 +68,7 @@ export class Miss {
       const located = await this.#locate(ask, admitted);
       if (located.kind !== 'entry') return located;
       const { entry, fresh } = located;
-      if (admitted) this.#deps.inflight.admit(entry);
+      if (admitted || this.#heldBytes >= HELD_BYTES_MAX) this.#deps.inflight.admit(entry);
       const stored = this.#deps.inflight.isStored(entry);
       // Another version, or a first contact that needs the length: the worker decides with the asset in hand.
       const other = ask.known !== null && ask.known.version !== entry.version;
@@ -191,11 +194,22 @@ export class Miss {
 
   /** Bytes [from, to), block by block, until one that was not asked for first is on disk. */
   async *#stream(entry: Entry, from: number, to: number): AsyncGenerator<Buffer> {
+    const heldBytes = this.#deps.inflight.isStored(entry) ? 0 : Math.min(to - from, FLIGHT_BLOCKS_MAX * BLOCK_BYTES);
+    this.#heldBytes += heldBytes;
+    try {
+      yield* this.#blocks(entry, from, to);
+    } finally {
+      this.#heldBytes -= heldBytes;
+    }
+  }
+
+  async *#blocks(entry: Entry, from: number, to: number): AsyncGenerator<Buffer> {
+    let held: Landing | null = null;
     for (let at = from; at < to;) {
       const number = Math.floor(at / BLOCK_BYTES);
       const base = number * BLOCK_BYTES;
       const end = Math.min(to, base + BLOCK_BYTES);
-      let landing = this.#deps.inflight.join(entry, number);
+      let landing: Landing | null = held ?? this.#deps.inflight.join(entry, number);
       if (landing === null && entry.blocks.has(number)) {
         if (at !== from) return;
         const payload = await this.#reread(entry, number);
@@ -213,6 +227,7 @@ export class Miss {
       landing ??= this.#deps.inflight.start(entry, { number, lastWanted, pool: 'miss' });
       this.#readAhead(entry, number, lastWanted);
       yield* landing.follow(at - base, end - base);
+      held = landing.next;
       at = end;
     }
   }
@@ -222,9 +237,9 @@ export class Miss {
     return isSealed(entry) || this.#deps.catalogued !== null;
   }
 
-  /** One flight beyond the block being read, in parallel, for readers who want that much. */
+  /** One flight beyond the block being read, in parallel, for readers who want that much of what is stored. */
   #readAhead(entry: Entry, number: number, lastWanted: number): void {
-    if (!this.#mayRefetch(entry)) return;
+    if (!this.#mayRefetch(entry) || !this.#deps.inflight.isStored(entry)) return;
     const horizon = Math.min(lastWanted, number + FLIGHT_BLOCKS_MAX);
     for (let ahead = number + 1; ahead <= horizon; ahead += 1) {
       if (entry.blocks.has(ahead) || this.#deps.inflight.has(entry, ahead)) continue;
@@ -259,7 +274,12 @@ function discard(answer: Bytes): void {
 async function primed(stream: AsyncGenerator<Buffer>): Promise<AsyncGenerator<Buffer>> {
   const first = await stream.next();
   return (async function* () {
-    if (!first.done) yield first.value;
-    yield* stream;
+    try {
+      if (!first.done) yield first.value;
+      yield* stream;
+    } finally {
+      // Who leaves at the first piece has not begun with the rest.
+      await stream.return(undefined);
+    }
   })();
 }
