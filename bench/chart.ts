@@ -13,8 +13,10 @@ export interface Kept extends Outcome {
 
 const WIDTH = 860;
 const COLUMN = WIDTH / 2;
-const LABEL = 150;
-const BARS = COLUMN - LABEL - 76;
+const LABEL = 164;
+const BARS = COLUMN - LABEL - 80;
+/** About what a name and a figure take, so that the mark does not cross them. */
+const TEXT = 70;
 const LINE = 10;
 const ROW_GAP = 7;
 const TITLE = 24;
@@ -109,8 +111,11 @@ function drawRow(finding: Finding, bar: Bar, lines: readonly Line[]): Drawn {
   const drawn = lines.map(({ name, kind, value }, at) => {
     const y = at * LINE;
     const text = `${name} ${figure(value)}`;
-    return `<rect class="${kind}" x="${LABEL}" y="${y}" width="${width(value).toFixed(1)}" height="${LINE - 2}" rx="1"/>
-<text class="value${kind === 'own' ? ' strong' : ''}" x="${(LABEL + width(value) + 5).toFixed(1)}" y="${y + 7.5}">${escaped(text)}</text>\n`;
+    const end = width(value);
+    const crossed = kind === 'own' && width(mark) >= end && width(mark) < end + TEXT;
+    const textX = LABEL + (crossed ? width(mark) : end) + 5;
+    return `<rect class="${kind}" x="${LABEL}" y="${y}" width="${end.toFixed(1)}" height="${LINE - 2}" rx="1"/>
+<text class="value${kind === 'own' ? ' strong' : ''}" x="${textX.toFixed(1)}" y="${y + 7.5}">${escaped(text)}</text>\n`;
   });
   const height = lines.length * LINE;
   const x = (LABEL + width(mark)).toFixed(1);

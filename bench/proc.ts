@@ -2,8 +2,6 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Linux reports CPU time in these, whatever the kernel's own tick. */
-const TICK_MS = 10;
 const PAGE_BYTES = 4_096;
 
 export interface Usage {
@@ -52,10 +50,18 @@ function rowOf(pid: number): Row | null {
     return {
       pid,
       parent: field(4),
-      cpuMs: (field(14) + field(15)) * TICK_MS,
+      cpuMs: cpuMsOf(pid),
       residentBytes: field(24) * PAGE_BYTES,
     };
   } catch {
     return null;
   }
+}
+
+/** Of all threads, in nanoseconds as the scheduler counts them: the ticks of `stat` are too coarse for a second. */
+function cpuMsOf(pid: number): number {
+  return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => {
+    const [onCpuNs] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ');
+    return sum + Number(onCpuNs) / 1e6;
+  }, 0);
 }

@@ -85,8 +85,8 @@ export class Ring {
     this.#deferred.push(work);
   }
 
-  async stop(running: Running): Promise<void> {
-    if (this.#running.delete(running)) await stop(running);
+  async stop(running: Running, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    if (this.#running.delete(running)) await stop(running, signal);
   }
 
   async close(): Promise<void> {
@@ -163,11 +163,11 @@ export function tell(running: Running, what: { readonly kind: string }): void {
   running.process.send(what);
 }
 
-async function stop(running: Running): Promise<void> {
+async function stop(running: Running, signal: NodeJS.Signals): Promise<void> {
   const { process: child } = running;
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exited = new Promise((resolve) => child.once('exit', resolve));
-  signalGroup(running, 'SIGTERM');
+  signalGroup(running, signal);
   const timer = setTimeout(() => signalGroup(running, 'SIGKILL'), STOP_MS);
   await exited;
   clearTimeout(timer);
