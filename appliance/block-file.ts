@@ -24,6 +24,8 @@ const headSchema = z.object({
   bytes: z.number().int().nonnegative(),
   crcs: z.array(z.number().int()),
   headers: z.record(z.string(), z.string()),
+  /** When the block was written; the index may know better. */
+  bornMs: z.number().nullable(),
   holding: z.string().nullable(),
 });
 

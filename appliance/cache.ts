@@ -180,6 +180,19 @@ export class Cache {
     this.#deps.tally.add('larder_blocks_stored_total');
   }
 
+  /** Whether blocks `first` to `last` of an entry are on disk. */
+  present(spec: {
+    readonly volume: number;
+    readonly id: number;
+    readonly first: number;
+    readonly last: number;
+  }): boolean {
+    const entry = this.#books[spec.volume]?.byId.get(spec.id);
+    for (let number = spec.first; number <= spec.last; number += 1)
+      if (entry?.blocks.has(number) !== true) return false;
+    return true;
+  }
+
   touch(volume: number, run: RunKey): void {
     const book = this.#books[volume];
     const entry = book?.byId.get(runAsset(run));
@@ -187,6 +200,13 @@ export class Cache {
     entry.touchedMs = this.#deps.clock.now();
     this.#touched.add(entry);
     book.order.touch(run);
+  }
+
+  /** The origin said that the stored version holds, and what its fields are now. */
+  freshen(entry: Entry, news: { readonly headers: Entry['headers']; readonly bornMs: number }): void {
+    entry.headers = news.headers;
+    entry.bornMs = news.bornMs;
+    this.#touched.add(entry);
   }
 
   /** Removes a block that is not what the index says. */

@@ -1,11 +1,14 @@
 // Settings of an appliance: who and where it is, what it stores, whom it asks. ARCHITECTURE.md prints this table.
 
-import { cpus } from 'node:os';
+import { createHash } from 'node:crypto';
+import { cpus, hostname } from 'node:os';
+import { resolve } from 'node:path';
 import { fillWindow, position, type FillWindow, type Position } from '../protocol/heartbeat.ts';
 import { defaultFleetKeyFile, issueToken, readFleetKey } from '../runtime/auth.ts';
 import { option, type Values } from '../runtime/config.ts';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
+import type { Manner } from './answer.ts';
 import { POLICIES, type Policy } from './admission.ts';
 
 export const STORE_BYTES_MIN = 32 * 2 ** 20;
@@ -65,6 +68,9 @@ export const APPLIANCE_TABLE = {
     max: 100,
     placeholder: 'PERCENT',
   }),
+  reverseProxy: option.flag({
+    doc: 'Stand before the origin for every method: forward what cannot be cached, leave CORS to it',
+  }),
   admission: option.optional(
     option.custom<Policy>({
       doc: 'What the demand share keeps: all, by `lru`; what is asked for again, by `second-hit`; all for a trial, by `s3-fifo`',
@@ -89,6 +95,8 @@ export function validateConfig(config: ApplianceConfig): void {
     );
   if (config.steering.length > 0 && config.advertise.length === 0)
     problems.push('--advertise is required with --steering: the URL at which players reach this appliance');
+  if (config.steering.length > 0 && config.reverseProxy)
+    problems.push('--reverse-proxy is for an appliance that stands alone: in a fleet the catalog says what is served');
   if (config.steering.length > 0 && config.fill === null)
     problems.push('--fill is required with --steering: the catalog says what this appliance may serve');
   if (config.steering.length > 0 && ownToken(config) === null)
@@ -107,6 +115,15 @@ export function ownToken(config: ApplianceConfig): string | null {
 }
 
 export const inFleet = (config: ApplianceConfig): boolean => config.steering.length > 0;
+
+/** Its name in Via must tell it from every other: a request that bears it has been here before. */
+export const mannerOf = (config: ApplianceConfig): Manner => ({
+  standsFor: config.reverseProxy,
+  via: `larder-${createHash('sha256')
+    .update(`${hostname()} ${resolve(config.state)}`)
+    .digest('hex')
+    .slice(0, 8)}`,
+});
 
 export const policyOf = (config: ApplianceConfig): Policy =>
   config.admission ?? (inFleet(config) ? 'second-hit' : 'lru');

@@ -12,21 +12,12 @@ import { Fault, isFault } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
 import { blockBytes, blockCount, chunkCrcs, readBlock, readHead, writeBlock, type BlockHead } from './block-file.ts';
 import { blockFiles, blockPath, directoryBytes, diskFault, openIndex, prepareDirectory } from './volume-directory.ts';
+import { encodeRecord, intentKey, recordKey, type StoredRecord } from './index-record.ts';
 import { IndexWriter, type Batch } from './index-writer.ts';
 import { Bitmap, type AssetMeta, type Entry, type Volume } from './store.ts';
 
 const FLUSH_MS = 25;
 const INDEX_MEASURE_MS = 1_000;
-
-interface StoredRecord {
-  readonly key: string;
-  readonly version: string;
-  readonly bytes: number;
-  readonly headers: Record<string, string>;
-  readonly holding: string | null;
-  readonly blocks: string;
-  readonly touchedMs: number;
-}
 
 export class DiskVolume implements Volume {
   readonly number: number;
@@ -92,6 +83,7 @@ export class DiskVolume implements Volume {
       bytes: payload.length,
       crcs: chunkCrcs(payload),
       headers: entry.headers,
+      bornMs: entry.bornMs,
       holding: entry.holding,
     };
     const path = blockPath(this.directory, entry.id, number);
@@ -350,6 +342,7 @@ export class DiskVolume implements Volume {
       version: meta.version,
       bytes: meta.bytes,
       headers: meta.headers,
+      bornMs: meta.bornMs,
       holding: meta.holding,
       blocks,
       touchedMs,
@@ -363,22 +356,6 @@ export class DiskVolume implements Volume {
 
 function unlessGone(error: NodeJS.ErrnoException): void {
   if (error.code !== 'ENOENT') throw error;
-}
-
-const recordKey = (id: number): string => `a${id.toString(36)}`;
-const intentKey = (id: number, number: number): string => `i${id.toString(36)}.${number}`;
-
-function encodeRecord(entry: Entry): string {
-  const record: StoredRecord = {
-    key: entry.key,
-    version: entry.version,
-    bytes: entry.bytes,
-    headers: { ...entry.headers },
-    holding: entry.holding,
-    blocks: Buffer.from(entry.blocks.bytes).toString('base64'),
-    touchedMs: entry.touchedMs,
-  };
-  return JSON.stringify(record);
 }
 
 const describes = (head: BlockHead, entry: Entry, number: number): boolean =>

@@ -1,6 +1,7 @@
 // What the supervisor and its children say to each other over IPC.
 
 import type { ApplianceConfig } from './config.ts';
+import type { Manner } from './answer.ts';
 import type { KeyMode } from './asset-key.ts';
 
 export interface WorkerSpec {
@@ -8,6 +9,7 @@ export interface WorkerSpec {
   readonly worker: number;
   readonly origin: string;
   readonly mode: KeyMode;
+  readonly manner: Manner;
   readonly connectionsMax: number;
 }
 

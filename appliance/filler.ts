@@ -287,7 +287,7 @@ interface Work {
 }
 
 export function metaOf(asset: CatalogAsset, holding: HoldingId): AssetMeta {
-  return { key: asset.path, version: asset.etag, bytes: asset.bytes, headers: headersOf(asset), holding };
+  return { key: asset.path, version: asset.etag, bytes: asset.bytes, headers: headersOf(asset), bornMs: null, holding };
 }
 
 function lowest(a: number | null, b: number | null): number | null {

@@ -47,6 +47,10 @@ export class Landing {
   buffer: Buffer | null = null;
   landed = 0;
   fault: Fault | null = null;
+  /** Whether the volume is to have it: settled when `taken` resolves, before the first byte lands. */
+  kept = false;
+  readonly taken: Promise<void>;
+  #take!: () => void;
   /** Landed, verified and, where there was room, on disk. */
   readonly done: Promise<void>;
   #settle!: () => void;
@@ -58,6 +62,14 @@ export class Landing {
     this.done = new Promise((resolve) => {
       this.#settle = resolve;
     });
+    this.taken = new Promise((resolve) => {
+      this.#take = resolve;
+    });
+  }
+
+  take(kept: boolean): void {
+    this.kept = kept;
+    this.#take();
   }
 
   append(chunk: Buffer): void {
@@ -75,6 +87,7 @@ export class Landing {
 
   fail(fault: Fault): void {
     this.fault ??= fault;
+    this.#take();
     this.#wake();
     this.#settle();
   }
@@ -106,6 +119,8 @@ export class Landing {
 /** What is done is let go at once: an origin that ignores ranges makes one flight of a whole film. */
 interface Flight {
   readonly entry: Entry;
+  /** Of the request that it began with. */
+  readonly headers: Readonly<Record<string, string>>;
   readonly pool: PoolName;
   readonly firstBlock: number;
   /** Byte behind the last one wanted. */
@@ -133,9 +148,12 @@ export class Inflight {
     this.#admitted.add(entry);
   }
 
-  /** Whether what viewers fetch of the entry is stored. An asset of which there are blocks was admitted once. */
+  /**
+   * Whether what viewers fetch of the entry is stored. An asset of which there are blocks was admitted once; one without a
+   * version of its own cannot be read on from anywhere else.
+   */
   isStored(entry: Entry): boolean {
-    return this.#admitted.has(entry) || entry.blocks.count > 0 || this.#isPlanned(entry);
+    return !isSealed(entry) || this.#admitted.has(entry) || entry.blocks.count > 0 || this.#isPlanned(entry);
   }
 
   #isPlanned(entry: Entry): boolean {
@@ -159,7 +177,13 @@ export class Inflight {
    */
   start(
     entry: Entry,
-    spec: { readonly number: number; readonly lastWanted: number; readonly pool: PoolName; readonly answer?: Bytes },
+    spec: {
+      readonly number: number;
+      readonly lastWanted: number;
+      readonly pool: PoolName;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly answer?: Bytes;
+    },
   ): Landing {
     const landings: Landing[] = [];
     const most = spec.answer === undefined ? FLIGHT_BLOCKS_MAX : Number.POSITIVE_INFINITY;
@@ -177,6 +201,7 @@ export class Inflight {
     entry.flights += 1;
     const flight: Flight = {
       entry,
+      headers: spec.headers ?? {},
       pool: spec.pool,
       firstBlock: spec.number,
       end: landings.at(-1)!.number * BLOCK_BYTES + landings.at(-1)!.bytes,
@@ -194,6 +219,7 @@ export class Inflight {
     try {
       if (flight.pool === 'fill' || this.isStored(entry)) flight.intents = this.#intend(flight);
       const [{ digests, originTag }] = await Promise.all([this.#deps.termsOf(entry), flight.intents]);
+      for (const landing of landings.values()) landing.take(flight.intended.has(landing.number));
       await this.#land(flight, {
         answer,
         originTag,
@@ -253,7 +279,7 @@ export class Inflight {
         const answer =
           attempt === 1 && spec.answer !== null
             ? spec.answer
-            : await this.#ask(entry, { first: at, last: end - 1, ifMatch: spec.originTag, pool });
+            : await this.#ask(flight, { first: at, last: end - 1, ifMatch: spec.originTag });
         let position = answer.first;
         for await (const chunk of answer.body as AsyncIterable<Buffer>) {
           this.#deps.origin.countBytes(pool, chunk.length);
@@ -286,11 +312,10 @@ export class Inflight {
   }
 
   async #ask(
-    entry: Entry,
-    spec: { readonly first: number; readonly last: number; readonly ifMatch: string | null; readonly pool: PoolName },
+    { entry, pool, headers }: Flight,
+    spec: { readonly first: number; readonly last: number; readonly ifMatch: string | null },
   ): Promise<Bytes> {
-    const { first, last, ifMatch } = spec;
-    const answer = await this.#deps.origin.fetch(spec.pool, { key: entry.key, first, last, ifMatch, signal: null });
+    const answer = await this.#deps.origin.fetch(pool, { ...spec, key: entry.key, headers, signal: null });
     if (answer.kind === 'relay')
       throw new Fault('origin_refused', `${entry.key}: the origin answered ${answer.status}`, {
         detail: { status: answer.status },

@@ -2,16 +2,21 @@
 
 import { createConnection, type Socket } from 'node:net';
 import { Pool, type Dispatcher } from 'undici';
-import { Fault, FAULTS, type FaultCode } from '../protocol/faults.ts';
+import { Fault, FAULTS, isFault, type FaultCode } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
 import {
+  HEAD_BYTES_MAX,
   HEAD_FIELD,
+  headerSafe,
   LINK_SOCKET,
   lineSplitter,
   READ_SOCKET,
   type Ask,
+  type AssetView,
   type DownMessage,
   type Head,
+  type Look,
+  type Told,
   type UpMessage,
 } from './link.ts';
 
@@ -29,25 +34,42 @@ export class ReadClient {
     connections: READS_MAX,
     headersTimeout: 60_000,
     bodyTimeout: 60_000,
-    maxHeaderSize: 32 * 1024,
+    maxHeaderSize: HEAD_BYTES_MAX,
   });
 
   /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
   async read(ask: Ask): Promise<Answer> {
-    let response: Dispatcher.ResponseData;
-    try {
-      response = await this.#pool.request({
-        method: 'GET',
-        path: '/read',
-        headers: { [HEAD_FIELD]: JSON.stringify(ask) },
-      });
-    } catch (error) {
-      throw new Fault('unreachable', 'the storekeeper is not there', { cause: error });
-    }
+    const response = await this.#send('/read', ask);
     const head = JSON.parse(String(response.headers[HEAD_FIELD])) as Head;
     if (head.kind !== 'fault') return { head, body: response.body };
     await response.body.dump();
     throw new Fault(head.code in FAULTS ? (head.code as FaultCode) : 'internal', head.message);
+  }
+
+  /** Resolves when what was told counts. Throws `unreachable`. */
+  async tell(told: Told): Promise<void> {
+    await (await this.#send('/told', told)).body.dump();
+  }
+
+  /** Whether all of these blocks are on disk; false where nobody knows. */
+  async present({ id, volume }: AssetView, [first, last]: readonly [number, number]): Promise<boolean> {
+    const look: Look = { id, volume, first, last };
+    try {
+      const answer = await this.#send('/present', look);
+      await answer.body.dump();
+      return answer.statusCode === 204;
+    } catch (error) {
+      if (isFault(error)) return false;
+      throw error;
+    }
+  }
+
+  async #send(path: string, message: Ask | Told | Look): Promise<Dispatcher.ResponseData> {
+    try {
+      return await this.#pool.request({ method: 'GET', path, headers: { [HEAD_FIELD]: headerSafe(message) } });
+    } catch (error) {
+      throw new Fault('unreachable', 'the storekeeper is not there', { cause: error });
+    }
   }
 }
 

@@ -9,7 +9,9 @@ import type { Log } from '../runtime/log.ts';
 import type { Forgotten } from './cache.ts';
 import { room } from './flow.ts';
 import {
+  HEAD_BYTES_MAX,
   HEAD_FIELD,
+  headerSafe,
   LINK_SOCKET,
   lineSplitter,
   READ_SOCKET,
@@ -17,14 +19,19 @@ import {
   type AssetView,
   type DownMessage,
   type Head,
+  type Look,
+  type Told,
   type UpMessage,
   type WorkerReport,
 } from './link.ts';
+import type { Locate } from './locate.ts';
 import type { Miss, Opened } from './miss.ts';
 import type { Entry } from './store.ts';
 
 export interface LinkServerDeps {
   readonly miss: Miss;
+  readonly locate: Pick<Locate, 'told'>;
+  readonly present: (look: Look) => boolean;
   readonly onReport: (worker: number, report: WorkerReport) => void;
   readonly onGone: (worker: number) => void;
   readonly log: Log;
@@ -60,10 +67,9 @@ export class LinkServer {
   }
 
   async listen(deps: LinkServerDeps): Promise<void> {
-    // A key of 8 KiB may take twice that as JSON.
-    const limits = { keepAliveTimeout: 60_000, requestTimeout: 0, maxHeaderSize: 32 * 1024 };
+    const limits = { keepAliveTimeout: 60_000, requestTimeout: 0, maxHeaderSize: HEAD_BYTES_MAX };
     const http = createHttpServer(limits, (request, response) => {
-      void answer(deps.miss, request, response, deps.log);
+      void answer(deps, request, response);
     });
     const link = createServer((socket) => this.#welcome(socket, deps));
     for (const path of [READ_SOCKET, LINK_SOCKET]) rmSync(path, { force: true });
@@ -134,17 +140,23 @@ export const viewOf = (entry: Entry): AssetView => ({
   version: entry.version,
   bytes: entry.bytes,
   headers: entry.headers,
+  bornMs: entry.bornMs,
   holding: entry.holding,
   id: entry.id,
   volume: entry.volume.number,
   directory: entry.volume.directory,
 });
 
-async function answer(miss: Miss, request: IncomingMessage, response: ServerResponse, log: Log): Promise<void> {
+async function answer(deps: LinkServerDeps, request: IncomingMessage, response: ServerResponse): Promise<void> {
   response.on('error', () => undefined);
+  const { miss, locate, log } = deps;
+  const asked: unknown = JSON.parse(String(request.headers[HEAD_FIELD]));
   try {
-    const opened = await miss.open(JSON.parse(String(request.headers[HEAD_FIELD])) as Ask);
-    await reply(opened, response);
+    if (request.url === '/told') {
+      await locate.told(asked as Told);
+      response.writeHead(204).end();
+    } else if (request.url === '/present') response.writeHead(deps.present(asked as Look) ? 204 : 404).end();
+    else await reply(await miss.open(asked as Ask), response);
   } catch (error) {
     if (response.headersSent) {
       response.destroy();
@@ -158,15 +170,16 @@ async function answer(miss: Miss, request: IncomingMessage, response: ServerResp
 }
 
 async function reply(opened: Opened, response: ServerResponse): Promise<void> {
-  if (opened.kind === 'pass') {
+  if (opened.kind === 'pass' || opened.kind === 'absent') {
     send(response, opened);
     response.end();
   } else if (opened.kind === 'relay') {
-    send(response, { kind: 'relay', status: opened.status, headers: opened.headers });
+    const { kind, status, headers, forward } = opened;
+    send(response, { kind, status, headers, forward });
     response.end(opened.body);
   } else {
-    const { entry, fresh, stored, body } = opened;
-    send(response, { kind: 'asset', asset: viewOf(entry), body: body !== null, fresh, stored });
+    const { kind, validated, forward } = opened;
+    send(response, { kind, asset: viewOf(opened.entry), body: opened.body !== null, validated, forward });
     if (opened.body !== null) await pump(opened.body, response);
     response.end();
   }
@@ -191,9 +204,5 @@ async function inTime(free: Promise<boolean>, response: ServerResponse): Promise
 }
 
 function send(response: ServerResponse, head: Head): void {
-  response.writeHead(200, { [HEAD_FIELD]: headerSafe(JSON.stringify(head)) });
+  response.writeHead(200, { [HEAD_FIELD]: headerSafe(head) });
 }
-
-/** Header fields carry no characters beyond Latin-1: JSON escapes do. */
-const headerSafe = (json: string): string =>
-  json.replaceAll(/[^\x20-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);

@@ -12,6 +12,9 @@ export const LINK_SOCKET = 'link.sock';
 export const HEAD_FIELD = 'x-larder';
 export const LINE_CHARS_MAX = 8 * 2 ** 20;
 
+/** Of a head in `x-larder`: a key, a request's fields, both perhaps twice as long as JSON. */
+export const HEAD_BYTES_MAX = 64 * 1024;
+
 /** Sent as JSON in `x-larder` of `GET /read`. */
 export interface Ask {
   readonly key: string;
@@ -20,8 +23,44 @@ export interface Ask {
   readonly from: number | 'suffix';
   /** Exclusive; null is the end of the asset. */
   readonly to: number | null;
+  /** Request fields that the origin gets with the fetch; none in a fleet. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** What is stored may not be served without the origin's word on it. */
+  readonly validate: Validation | null;
+  /** `only-if-cached`: the origin is not asked. */
+  readonly storedOnly: boolean;
   /** The answer to one player goes on: the asset is not asked for anew. */
-  readonly again?: boolean;
+  readonly again: boolean;
+}
+
+export interface Validation {
+  /** Of the stored answer that the worker knows: if there is a younger one by now, that is the answer. */
+  readonly bornMs: number;
+  /** Whether the stored answer may be served where the origin is away, or fails with a 5xx. */
+  readonly ifUnreachable: boolean;
+  readonly ifFailing: boolean;
+}
+
+/** `GET /told`: what a worker saw pass by that changes what may be served. */
+export type Told =
+  /** An unsafe method succeeded (RFC 9111 4.4). */
+  | { readonly kind: 'changed'; readonly keys: readonly string[] }
+  /** The answer to a HEAD (RFC 9111 4.3.5). */
+  | {
+      readonly kind: 'head';
+      readonly key: string;
+      readonly headers: Readonly<Record<string, string>>;
+      readonly answer: Readonly<Record<string, string>>;
+      readonly askedMs: number;
+      readonly answeredMs: number;
+    };
+
+/** `GET /present`: 204 where all these blocks are on disk, else 404. */
+export interface Look {
+  readonly id: number;
+  readonly volume: number;
+  readonly first: number;
+  readonly last: number;
 }
 
 /** An asset version as workers know it. */
@@ -30,10 +69,21 @@ export interface AssetView {
   readonly version: string;
   readonly bytes: number;
   readonly headers: Readonly<Record<string, string>>;
+  /** Instant from which its age counts; null: catalogued, so it does not age. */
+  readonly bornMs: number | null;
   readonly holding: HoldingId | null;
   readonly id: number;
   readonly volume: number;
   readonly directory: string;
+}
+
+/** What the storekeeper did about an ask at the origin, in the words of RFC 9211. */
+export interface Forward {
+  readonly reason: 'uri-miss' | 'vary-miss' | 'stale' | 'partial';
+  /** Of the origin's answer; null where none came for this ask. */
+  readonly status: number | null;
+  readonly stored: boolean;
+  readonly collapsed: boolean;
 }
 
 /** `x-larder` of the answer. */
@@ -43,15 +93,21 @@ export type Head =
       readonly kind: 'asset';
       readonly asset: AssetView;
       readonly body: boolean;
-      /** Whether this ask made the asset known, so that the origin was asked whatever the body says. */
-      readonly fresh: boolean;
-      /** Whether what is fetched of the asset goes to disk, as far as admission is concerned. */
-      readonly stored: boolean;
+      /** Whether the origin spoke for it just now, so that it is served whatever its age. */
+      readonly validated: boolean;
+      readonly forward: Forward | null;
     }
   /** The origin's own answer. */
-  | { readonly kind: 'relay'; readonly status: number; readonly headers: Readonly<Record<string, string>> }
+  | {
+      readonly kind: 'relay';
+      readonly status: number;
+      readonly headers: Readonly<Record<string, string>>;
+      readonly forward: Forward;
+    }
   /** Nothing that a cache may keep: ask the origin directly. */
   | { readonly kind: 'pass'; readonly reason: string }
+  /** `storedOnly`, and it is not. */
+  | { readonly kind: 'absent' }
   | { readonly kind: 'fault'; readonly code: string; readonly message: string };
 
 /** What came to be since the last report. */
@@ -80,6 +136,13 @@ export type DownMessage = {
   readonly keys: readonly string[];
   readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
 };
+
+/** Header fields carry no characters beyond ASCII for sure: JSON escapes do. */
+export const headerSafe = (message: object): string =>
+  JSON.stringify(message).replaceAll(
+    /[^\x20-\x7e]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 
 /** Splits a stream of text into lines, bounded. */
 export function lineSplitter(onLine: (line: string) => void): (chunk: string) => void {

@@ -1,11 +1,15 @@
 // Asking the origin. Every field of its answer is checked before a byte is believed: origins lie about ranges, lengths
 // and versions, and a wrong byte in the cache is served for ever.
 
+import type { Readable } from 'node:stream';
 import { Pool, type Dispatcher } from 'undici';
 import { Fault } from '../protocol/faults.ts';
-import { STORED_HEADERS_BYTES_MAX } from './block-file.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { endToEnd, singleHeaders, storedFields } from './fields.ts';
+import { bornMs, whyUnstorable } from './freshness.ts';
 import type { Tally } from './metrics.ts';
 import { isStrong } from './precondition.ts';
+import { assetKeyOf } from './variants.ts';
 
 /** Bulkheads: viewers' misses and fills have pools of their own. */
 export type PoolName = 'miss' | 'fill' | 'pass';
@@ -22,6 +26,10 @@ export interface RangeAsk {
   readonly last: number | null;
   /** Strong entity tag that the answer must bear; null on first contact. */
   readonly ifMatch: string | null;
+  /** Fields of the request that the fetch is for. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Validators of what is stored: a 304 says that it still holds. */
+  readonly unless?: Readonly<Record<string, string>>;
   readonly signal: AbortSignal | null;
 }
 
@@ -34,7 +42,9 @@ export interface Bytes {
   readonly first: number;
   readonly last: number | null;
   readonly etag: string | null;
+  readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
+  readonly bornMs: number;
   /** Null: may be stored by a shared cache; else why not. */
   readonly unstorable: string | null;
   readonly body: Dispatcher.ResponseData['body'];
@@ -45,11 +55,26 @@ export interface Relay {
   readonly kind: 'relay';
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
+  readonly bornMs: number;
   readonly body: Buffer;
+}
+
+export interface Outgoing {
+  readonly method: string;
+  readonly headers: Record<string, string | string[]>;
+  readonly body?: Readable | null;
+  readonly signal: AbortSignal | null;
+  /** Told of interim answers (RFC 9110 15.2). */
+  readonly onInterim?: (status: number, headers: Record<string, string>) => void;
 }
 
 export interface OriginDeps {
   readonly url: string;
+  /** `--reverse-proxy`: what the origin's listener says of itself is kept. */
+  readonly standsFor: boolean;
+  /** The name in Via. */
+  readonly via: string;
+  readonly clock: Clock;
   readonly tally: Tally;
 }
 
@@ -78,19 +103,26 @@ export class Origin {
 
   /** Throws `origin_unreachable`, `origin_timeout`, `origin_lied`, `version_gone`. */
   async fetch(pool: PoolName, ask: RangeAsk): Promise<Bytes | Relay> {
+    const askedMs = this.#deps.clock.now();
     const response = await this.send(pool, ask.key, {
       method: 'GET',
       headers: {
+        ...ask.headers,
+        via: `1.1 ${this.#deps.via}`,
         'accept-encoding': 'identity',
         range: `bytes=${ask.first}-${ask.last ?? ''}`,
         ...(ask.ifMatch === null ? {} : { 'if-match': ask.ifMatch }),
+        ...ask.unless,
       },
       signal: ask.signal,
     });
-    const headers = singleHeaders(response.headers);
+    const answeredMs = this.#deps.clock.now();
+    // RFC 9110 6.6.1: who receives an answer without a date gives it one.
+    const headers = { date: new Date(answeredMs).toUTCString(), ...singleHeaders(response.headers) };
+    const born = bornMs(headers, { askedMs, answeredMs });
     if (response.statusCode === 200 || response.statusCode === 206) {
       try {
-        return checkAnswer(ask, response, headers);
+        return { ...this.#check(ask, response, headers), bornMs: born };
       } catch (error) {
         response.body.on('error', () => undefined).destroy();
         throw error;
@@ -99,27 +131,29 @@ export class Origin {
     const body = await readBounded(response.body);
     if (response.statusCode === 412 && ask.ifMatch !== null)
       throw new Fault('version_gone', `${ask.key} changed at the origin`);
-    return { kind: 'relay', status: response.statusCode, headers: this.localised(endToEnd(headers)), body };
+    const relayed = this.localised(endToEnd(headers));
+    return { kind: 'relay', status: response.statusCode, headers: relayed, bornMs: born, body };
   }
 
   /** The answer as it comes, for requests that no cache may keep. */
-  async send(
-    pool: PoolName,
-    key: string,
-    options: {
-      readonly method: 'GET' | 'HEAD';
-      readonly headers: Record<string, string>;
-      readonly signal: AbortSignal | null;
-    },
-  ): Promise<Dispatcher.ResponseData> {
+  async send(pool: PoolName, key: string, outgoing: Outgoing): Promise<Dispatcher.ResponseData> {
     this.#deps.tally.add('larder_origin_requests_total', 1, { pool });
+    const { onInterim } = outgoing;
     try {
-      return await this.#pools.get(pool)!.request({
-        method: options.method,
-        path: this.#base + key,
-        headers: { 'user-agent': 'larder', ...options.headers },
-        signal: options.signal,
+      const response = await this.#pools.get(pool)!.request({
+        method: outgoing.method,
+        path: this.#base + assetKeyOf(key),
+        headers: { 'user-agent': 'larder', ...outgoing.headers },
+        body: outgoing.body ?? null,
+        signal: outgoing.signal,
+        ...(onInterim === undefined
+          ? {}
+          : {
+              onInfo: (info: { readonly statusCode: number; readonly headers: Record<string, string | string[]> }) =>
+                onInterim(info.statusCode, endToEnd(singleHeaders(info.headers))),
+            }),
       });
+      return response;
     } catch (error) {
       throw originFault(error, key);
     }
@@ -135,6 +169,53 @@ export class Origin {
     return { ...headers, location: target.pathname.slice(this.#base.length) + target.search + target.hash };
   }
 
+  /** Throws `version_gone` or `origin_lied`. */
+  #check(
+    ask: RangeAsk,
+    response: Dispatcher.ResponseData,
+    headers: Readonly<Record<string, string>>,
+  ): Omit<Bytes, 'bornMs'> {
+    const etag = isStrong(headers['etag'] ?? null) ? headers['etag']! : null;
+    if (ask.ifMatch !== null && etag !== ask.ifMatch)
+      throw new Fault(
+        'version_gone',
+        `${ask.key} is now version ${headers['etag'] ?? 'without ETag'}, not ${ask.ifMatch}`,
+      );
+    const length = contentLength(headers, ask.key);
+    const common = {
+      kind: 'bytes' as const,
+      etag,
+      status: response.statusCode,
+      headers: storedFields(headers, this.#deps.standsFor),
+      unstorable: whyUnstorable(headers, {
+        authorization: ask.headers?.['authorization'] !== undefined,
+        cookie: ask.headers?.['cookie'] !== undefined,
+      }),
+      body: response.body,
+    };
+    if (response.statusCode === 200)
+      return { ...common, first: 0, total: length, last: length === null ? null : length - 1 };
+
+    const range = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/.exec(headers['content-range'] ?? '');
+    if (range === null) throw lied(ask.key, `a 206 with Content-Range "${headers['content-range'] ?? ''}"`);
+    const [first, last] = [Number(range[1]), Number(range[2])];
+    const total = range[3] === '*' ? null : Number(range[3]);
+    if (
+      first !== ask.first ||
+      last < first ||
+      (ask.last !== null && last > ask.last) ||
+      (total !== null && last >= total)
+    ) {
+      throw lied(ask.key, `Content-Range "${headers['content-range']}" for bytes ${ask.first}-${ask.last ?? ''}`);
+    }
+    if (length !== null && length !== last - first + 1)
+      throw lied(ask.key, `Content-Length ${length} with Content-Range "${headers['content-range']}"`);
+    // A range may stop short only at the end of the asset.
+    if (total !== null && ask.last !== null && last < Math.min(ask.last, total - 1))
+      throw lied(ask.key, `only "${headers['content-range']}" of bytes ${ask.first}-${ask.last}`);
+    return { ...common, first, last, total };
+  }
+
   countBytes(pool: PoolName, bytes: number): void {
     this.#deps.tally.add('larder_origin_bytes_total', bytes, { pool });
   }
@@ -142,48 +223,6 @@ export class Origin {
   async close(): Promise<void> {
     await Promise.all([...this.#pools.values()].map((pool) => pool.destroy()));
   }
-}
-
-function checkAnswer(
-  ask: RangeAsk,
-  response: Dispatcher.ResponseData,
-  headers: Readonly<Record<string, string>>,
-): Bytes {
-  const etag = isStrong(headers['etag'] ?? null) ? headers['etag']! : null;
-  if (ask.ifMatch !== null && etag !== ask.ifMatch)
-    throw new Fault(
-      'version_gone',
-      `${ask.key} is now version ${headers['etag'] ?? 'without ETag'}, not ${ask.ifMatch}`,
-    );
-  const length = contentLength(headers, ask.key);
-  const common = {
-    kind: 'bytes' as const,
-    etag,
-    headers: storedHeaders(headers),
-    unstorable: whyUnstorable(headers),
-    body: response.body,
-  };
-  if (response.statusCode === 200)
-    return { ...common, first: 0, total: length, last: length === null ? null : length - 1 };
-
-  const range = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/.exec(headers['content-range'] ?? '');
-  if (range === null) throw lied(ask.key, `a 206 with Content-Range "${headers['content-range'] ?? ''}"`);
-  const [first, last] = [Number(range[1]), Number(range[2])];
-  const total = range[3] === '*' ? null : Number(range[3]);
-  if (
-    first !== ask.first ||
-    last < first ||
-    (ask.last !== null && last > ask.last) ||
-    (total !== null && last >= total)
-  ) {
-    throw lied(ask.key, `Content-Range "${headers['content-range']}" for bytes ${ask.first}-${ask.last ?? ''}`);
-  }
-  if (length !== null && length !== last - first + 1)
-    throw lied(ask.key, `Content-Length ${length} with Content-Range "${headers['content-range']}"`);
-  // A range may stop short only at the end of the asset.
-  if (total !== null && ask.last !== null && last < Math.min(ask.last, total - 1))
-    throw lied(ask.key, `only "${headers['content-range']}" of bytes ${ask.first}-${ask.last}`);
-  return { ...common, first, last, total };
 }
 
 export function originFault(error: unknown, key: string): Fault {
@@ -196,90 +235,6 @@ export function originFault(error: unknown, key: string): Fault {
     `${key}: the origin ${timeout ? 'did not answer in time' : `broke off${code === '' ? '' : ` (${code})`}`}`,
     { cause: error },
   );
-}
-
-const HOP_BY_HOP = new Set([
-  'connection',
-  'keep-alive',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'proxy-connection',
-]);
-/** Of one answer, of the origin's own listener, or made anew by us. */
-const NOT_STORED = new Set([
-  'content-length',
-  'content-range',
-  'accept-ranges',
-  'age',
-  'set-cookie',
-  'server',
-  'via',
-  'cache-status',
-  'alt-svc',
-  'timing-allow-origin',
-  'strict-transport-security',
-  'server-timing',
-  'report-to',
-  'nel',
-]);
-
-/** Stored headers always have room for these; others are left out when the page of a block head is full. */
-const KEPT_FIRST = [
-  'etag',
-  'last-modified',
-  'content-type',
-  'cache-control',
-  'date',
-  'expires',
-  'content-encoding',
-  'content-language',
-  'content-disposition',
-];
-
-export function endToEnd(headers: Readonly<Record<string, string>>): Record<string, string> {
-  const named = new Set((headers['connection'] ?? '').split(',').map((token) => token.trim().toLowerCase()));
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name) && !named.has(name)));
-}
-
-function storedHeaders(headers: Readonly<Record<string, string>>): Record<string, string> {
-  const candidates = Object.entries(endToEnd(headers)).filter(
-    ([name]) => !NOT_STORED.has(name) && !name.startsWith('access-control-'),
-  );
-  const rank = (name: string): number => (KEPT_FIRST.includes(name) ? KEPT_FIRST.indexOf(name) : KEPT_FIRST.length);
-  const kept: Record<string, string> = {};
-  let bytes = 0;
-  for (const [name, value] of candidates.sort((a, b) => rank(a[0]) - rank(b[0]))) {
-    bytes += JSON.stringify(name).length + JSON.stringify(value).length + 2;
-    if (bytes > STORED_HEADERS_BYTES_MAX) break;
-    kept[name] = value;
-  }
-  return kept;
-}
-
-/** Stand-alone rule of this version: immutable unless the origin says that it is private, not to be stored, or varies. */
-function whyUnstorable(headers: Readonly<Record<string, string>>): string | null {
-  const directives = (headers['cache-control'] ?? '').toLowerCase();
-  const forbidding = /(?:^|[\s,])(no-store|private)(?:$|[\s,=])/.exec(directives);
-  if (forbidding !== null) return forbidding[1]!;
-  if (headers['set-cookie'] !== undefined) return 'set-cookie';
-  if (
-    headers['vary'] !== undefined &&
-    headers['vary'].split(',').some((name) => !['origin', 'accept-encoding', ''].includes(name.trim().toLowerCase()))
-  )
-    return 'vary';
-  const encoding = headers['content-encoding'] ?? 'identity';
-  return encoding === 'identity' ? null : 'content-encoding';
-}
-
-export function singleHeaders(headers: Dispatcher.ResponseData['headers']): Record<string, string> {
-  const single: Record<string, string> = {};
-  for (const [name, value] of Object.entries(headers))
-    if (value !== undefined) single[name] = Array.isArray(value) ? value.join(', ') : value;
-  return single;
 }
 
 function contentLength(headers: Readonly<Record<string, string>>, key: string): number | null {

@@ -1,34 +1,37 @@
-// Answers that no cache may keep: the request goes to the origin and its answer to the player, bounded in number. Also the
-// way on for misses while the storekeeper is down.
+// Requests that no cache may answer: they go to the origin and its answer to the player, bodies streaming both ways,
+// bounded in number. Also the way on for misses while the storekeeper is down.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Fault } from '../protocol/faults.ts';
-import { relayFields } from './answer.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { bypass, forwarded, relayFields, viaOf, type Manner, type Outcome } from './answer.ts';
+import { endToEnd, fetchFields, singleHeaders } from './fields.ts';
 import { room } from './flow.ts';
-import type { Head } from './link.ts';
-import type { Answer } from './link-client.ts';
-import { endToEnd, originFault, singleHeaders, type Origin } from './origin.ts';
+import type { Head, Told } from './link.ts';
+import type { Answer, ReadClient } from './link-client.ts';
+import { originFault, type Origin } from './origin.ts';
 import type { WorkerTally } from './tally.ts';
 
 export const PASSES_MAX = 64;
-const FORWARDED = [
-  'accept',
-  'accept-encoding',
-  'accept-language',
-  'authorization',
-  'cookie',
-  'if-match',
-  'if-modified-since',
-  'if-none-match',
-  'if-range',
-  'if-unmodified-since',
-  'range',
-  'referer',
-] as const;
+/** A storekeeper that is being restarted hears of a change when it is back. */
+const TELL_EVERY_MS = 200;
+const TELL_MS_MAX = 30_000;
+/** RFC 9110 9.2.1. */
+const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
 
 export interface PassDeps {
   readonly origin: Origin;
+  readonly keeper: Pick<ReadClient, 'tell'>;
+  readonly manner: Manner;
   readonly tally: WorkerTally;
+  readonly clock: Clock;
+}
+
+export interface Passing {
+  readonly key: string;
+  /** Why, in the words of RFC 9211. */
+  readonly forward: 'bypass' | 'stale' | 'request' | 'method';
+  readonly detail: string;
 }
 
 export class Pass {
@@ -40,33 +43,44 @@ export class Pass {
   }
 
   /** Throws `overloaded` beyond the cap, else the origin's fault. */
-  async send(
-    request: IncomingMessage,
-    response: ServerResponse,
-    spec: { readonly key: string; readonly detail: string },
-  ): Promise<void> {
+  async send(request: IncomingMessage, response: ServerResponse, passing: Passing): Promise<void> {
     if (this.#under >= PASSES_MAX)
       throw new Fault('overloaded', `${PASSES_MAX} requests already pass through to the origin`);
     this.#under += 1;
     const hungUp = new AbortController();
     response.on('close', () => hungUp.abort());
+    const { origin, clock, manner, tally } = this.#deps;
+    const method = request.method!;
+    const askedMs = clock.now();
     try {
-      const headers: Record<string, string> = {};
-      for (const name of FORWARDED)
-        if (request.headers[name] !== undefined) headers[name] = String(request.headers[name]);
-      const answer = await this.#deps.origin.send('pass', spec.key, {
-        method: request.method === 'HEAD' ? 'HEAD' : 'GET',
-        headers,
+      const answer = await origin.send('pass', passing.key, {
+        method,
+        headers: this.#requestFields(request),
+        body: hasBody(request) ? request : null,
         signal: hungUp.signal,
+        onInterim: (status, headers) => interim(response, status, headers),
       });
+      const headers = endToEnd(singleHeaders(answer.headers));
+      if (method === 'HEAD' && answer.statusCode === 200 && passing.forward !== 'bypass')
+        await this.#tell({
+          ...{ kind: 'head', key: passing.key, headers: fetchFields(request.headers), answer: headers },
+          ...{ askedMs, answeredMs: clock.now() },
+        });
+      if (!SAFE.has(method) && answer.statusCode < 400)
+        await this.#tell({ kind: 'changed', keys: changedKeys(request, passing.key, headers) });
+      const { forward, detail } = passing;
+      const outcome: Outcome =
+        forward === 'stale'
+          ? forwarded({ reason: 'stale', status: answer.statusCode, stored: false, collapsed: false })
+          : bypass(forward, answer.statusCode, detail);
       response.writeHead(answer.statusCode, {
-        ...relayFields(this.#deps.origin.localised(endToEnd(singleHeaders(answer.headers))), 'pass', spec.detail),
+        ...relayFields(origin.localised(headers), outcome, manner),
         ...cookiesOf(answer.headers['set-cookie']),
       });
       await this.#copy(request, response, answer.statusCode, answer.body as AsyncIterable<Buffer>);
     } catch (error) {
-      if (hungUp.signal.aborted) this.#deps.tally.add('larder_aborted_total');
-      else throw originFault(error, spec.key);
+      if (hungUp.signal.aborted) tally.add('larder_aborted_total');
+      else throw originFault(error, passing.key);
     } finally {
       this.#under -= 1;
     }
@@ -82,11 +96,41 @@ export class Pass {
     const body = Buffer.from(await answer.body.arrayBuffer());
     const { 'content-length': _length, 'content-range': _range, ...headers } = head.headers;
     response.writeHead(head.status, {
-      ...relayFields(headers, 'relay', `; fwd-status=${head.status}`),
+      ...relayFields(headers, forwarded(head.forward), this.#deps.manner),
       // RFC 9110 8.6: never with a 204.
       ...(head.status === 204 ? {} : { 'content-length': body.length }),
     });
     await this.#copy(request, response, head.status, request.method === 'HEAD' ? [] : [body]);
+  }
+
+  #requestFields(request: IncomingMessage): Record<string, string | string[]> {
+    const { host, expect: _expect, via, ...fields } = endToEnd(singleHeaders(request.headers));
+    const { manner } = this.#deps;
+    const address = request.socket.remoteAddress ?? 'unknown';
+    const before = fields['x-forwarded-for'];
+    return {
+      ...fields,
+      via: viaOf(via, manner.via),
+      ...(manner.standsFor
+        ? {
+            'x-forwarded-for': before === undefined ? address : `${before}, ${address}`,
+            'x-forwarded-proto': fields['x-forwarded-proto'] ?? ('encrypted' in request.socket ? 'https' : 'http'),
+            ...(host === undefined ? {} : { 'x-forwarded-host': fields['x-forwarded-host'] ?? host }),
+          }
+        : {}),
+    };
+  }
+
+  async #tell(told: Told): Promise<void> {
+    const end = this.#deps.clock.monotonic() + TELL_MS_MAX;
+    for (;;) {
+      try {
+        return await this.#deps.keeper.tell(told);
+      } catch (error) {
+        if (this.#deps.clock.monotonic() > end) throw error;
+        await new Promise((resolve) => setTimeout(resolve, TELL_EVERY_MS));
+      }
+    }
   }
 
   async #copy(
@@ -108,6 +152,27 @@ export class Pass {
     tally.add('larder_served_bytes_total', sent, { source: 'origin' });
     tally.served(null, sent);
   }
+}
+
+export const hasBody = (request: IncomingMessage): boolean =>
+  request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
+
+/** RFC 9111 4.4: the target, and what Location and Content-Location name on the same origin. */
+function changedKeys(request: IncomingMessage, key: string, headers: Readonly<Record<string, string>>): string[] {
+  const base = `http://${request.headers.host ?? 'origin'}${key}`;
+  const others = [headers['location'], headers['content-location']].flatMap((text) => {
+    if (text === undefined || !URL.canParse(text, base)) return [];
+    const url = new URL(text, base);
+    return url.host === new URL(base).host ? [url.pathname + url.search] : [];
+  });
+  return [...new Set([key, ...others])];
+}
+
+/** RFC 9110 15.2: passed on to those who speak HTTP/1.1. 100 is Node's own matter, 101 is never asked for. */
+function interim(response: ServerResponse, status: number, headers: Readonly<Record<string, string>>): void {
+  if (response.headersSent || response.req.httpVersionMinor === 0) return;
+  if (status === 102) response.writeProcessing();
+  if (status === 103 && headers['link'] !== undefined) response.writeEarlyHints({ ...headers, link: headers['link'] });
 }
 
 /** Several Set-Cookie fields must not be joined by commas (RFC 9110 5.3). */

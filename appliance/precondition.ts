@@ -1,5 +1,7 @@
 // Preconditions of RFC 9110 13, in the order of 13.2.2. Pure.
 
+import { httpMs } from './http-date.ts';
+
 export interface Validators {
   /** With quotes and, where weak, `W/`; null where the asset has none. */
   readonly etag: string | null;
@@ -23,8 +25,8 @@ export function evaluate(conditions: Conditions, asset: Validators): Verdict {
   if (conditions.ifMatch !== null) {
     if (!listMatches(conditions.ifMatch, asset.etag, strongEqual)) return 'failed';
   } else if (conditions.ifUnmodifiedSince !== null) {
-    const modified = httpDate(asset.lastModified);
-    const since = httpDate(conditions.ifUnmodifiedSince);
+    const modified = httpMs(asset.lastModified);
+    const since = httpMs(conditions.ifUnmodifiedSince);
     // 13.1.4: ignored where the date is invalid or the asset has none.
     if (modified !== null && since !== null && modified > since) return 'failed';
   }
@@ -32,8 +34,8 @@ export function evaluate(conditions: Conditions, asset: Validators): Verdict {
     return listMatches(conditions.ifNoneMatch, asset.etag, weakEqual) ? 'not_modified' : 'proceed';
   }
   if (conditions.ifModifiedSince !== null) {
-    const modified = httpDate(asset.lastModified);
-    const since = httpDate(conditions.ifModifiedSince);
+    const modified = httpMs(asset.lastModified);
+    const since = httpMs(conditions.ifModifiedSince);
     if (modified !== null && since !== null && modified <= since) return 'not_modified';
   }
   return 'proceed';
@@ -43,9 +45,9 @@ export function evaluate(conditions: Conditions, asset: Validators): Verdict {
 export function ifRangeHolds(ifRange: string, asset: Validators): boolean {
   if (ifRange.startsWith('"') || ifRange.startsWith('W/'))
     return asset.etag !== null && strongEqual(ifRange, asset.etag);
-  const asked = httpDate(ifRange);
-  const modified = httpDate(asset.lastModified);
-  const date = httpDate(asset.date);
+  const asked = httpMs(ifRange);
+  const modified = httpMs(asset.lastModified);
+  const date = httpMs(asset.date);
   if (asked === null || modified === null || date === null) return false;
   // 8.8.2.2: a date is a strong validator when it lies at least a second before the answer that carried it.
   return asked === modified && date - modified >= 1000;
@@ -61,10 +63,3 @@ function listMatches(list: string, etag: string | null, equal: (a: string, b: st
 
 const strongEqual = (a: string, b: string): boolean => a === b && !a.startsWith('W/');
 const weakEqual = (a: string, b: string): boolean => a.replace(/^W\//, '') === b.replace(/^W\//, '');
-
-/** Milliseconds, or null. IMF-fixdate, RFC 850 and asctime forms, all of which Date.parse reads. */
-function httpDate(text: string | null): number | null {
-  if (text === null || text.length > 40 || !/^[A-Za-z]{3,9},? /.test(text)) return null;
-  const ms = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`);
-  return Number.isNaN(ms) ? null : ms;
-}

@@ -2,40 +2,47 @@
 // ranges → send the bytes with back-pressure → account.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import {
   ALLOW,
+  ALLOW_ALL,
   assetFields,
   faultFields,
+  forwarded,
+  hit,
   notModifiedFields,
+  PARTIAL,
   preflightFields,
-  type CacheOutcome,
   type Fields,
+  type Manner,
+  type Outcome,
 } from './answer.ts';
 import { parseTarget, type KeyMode } from './asset-key.ts';
 import { BLOCK_BYTES } from './block-file.ts';
+import { parseDirectives, requestDirectives } from './cache-control.ts';
+import { fetchFields } from './fields.ts';
 import { room } from './flow.ts';
-import type { AssetView, Head } from './link.ts';
+import { Known, leave, type Asked, type Found } from './known.ts';
+import type { AssetView } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
 import { frame, newBoundary } from './multipart.ts';
 import type { Origin } from './origin.ts';
-import type { Pass } from './pass.ts';
-import { evaluate, ifRangeHolds, type Conditions, type Validators } from './precondition.ts';
-import { firstByteHint, selectRanges, type ByteRange, type Selection } from './range.ts';
+import { hasBody, type Pass } from './pass.ts';
+import { evaluate, ifRangeHolds, type Validators } from './precondition.ts';
+import { selectRanges, type ByteRange, type Selection } from './range.ts';
 import type { BlockReader } from './reader.ts';
 import { Source } from './source.ts';
 import type { WorkerTally } from './tally.ts';
 
-const LOCATED_MAX = 50_000;
-/** Blocks of a range that are looked up to say whether it is a hit. */
-const HIT_BLOCKS_MAX = 16;
+/** Blocks of a range that are looked up here to say whether it is a hit; of more the storekeeper knows. */
+const LOOKED_UP_MAX = 16;
 
 export interface ServerDeps {
   readonly appliance: string;
   readonly mode: KeyMode;
+  readonly manner: Manner;
   readonly reader: BlockReader;
   readonly keeper: ReadClient;
   readonly origin: Origin;
@@ -46,56 +53,40 @@ export interface ServerDeps {
   readonly draining: () => boolean;
 }
 
-interface Asked {
-  readonly method: 'GET' | 'HEAD';
-  readonly key: string;
-  readonly range: string | null;
-  readonly conditions: Conditions;
-}
-
 export class Server {
   readonly #deps: ServerDeps;
-  readonly #located = new LRUCache<string, AssetView>({ max: LOCATED_MAX });
-  /** The last ask about each key that is being located: one that is forgotten meanwhile must not be learnt. */
-  readonly #asking = new Map<string, symbol>();
+  readonly #known: Known;
 
   constructor(deps: ServerDeps) {
     this.#deps = deps;
+    this.#known = new Known(deps);
   }
 
   forget(keys: readonly string[]): void {
-    for (const key of keys) {
-      this.#located.delete(key);
-      this.#asking.delete(key);
-    }
+    this.#known.forget(keys);
   }
 
   forgetAll(): void {
-    this.#located.clear();
-    this.#asking.clear();
+    this.#known.forgetAll();
   }
 
-  /** What is known of a key without asking anybody; null where an answer may take more than the asset's bytes. */
+  /** What any plain request for a key may have without asking anybody. */
   hot(key: string): AssetView | null {
-    return this.#located.get(key) ?? null;
+    return this.#known.hot(key);
   }
 
   async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => undefined);
-    if (this.#deps.draining() || hasBody(request)) response.setHeader('connection', 'close');
+    const { mode, manner, pass } = this.#deps;
     try {
-      if (request.method === 'OPTIONS')
-        return this.#end(
-          request,
-          response,
-          204,
-          preflightFields(request.headers['access-control-request-headers'], this.#deps.appliance),
-        );
-      const asked = parse(request, this.#deps.mode);
-      // In a fleet assets are public and catalogued: credentials must not be a way around the catalog to the origin.
-      if (request.headers.authorization !== undefined && this.#deps.mode === 'alone')
-        return await this.#deps.pass.send(request, response, { key: asked.key, detail: '' });
-      await this.#serveLatest(asked, request, response);
+      checkMessage(request, manner);
+      if (this.#deps.draining() || (hasBody(request) && !manner.standsFor)) response.setHeader('connection', 'close');
+      if (request.method === 'OPTIONS' && !manner.standsFor) return this.#preflight(request, response);
+      const { key } = parseTarget(request.url ?? '', mode);
+      const asked = cacheable(request, key, this.#deps);
+      if (asked !== null) await this.#serveLatest(asked, request, response);
+      else if (manner.standsFor) await pass.send(request, response, { key, forward: 'method', detail: '' });
+      else throw new Fault('method_not_allowed', `${request.method} is not one of ${ALLOW}`);
     } catch (error) {
       this.#fail(error, request, response);
     }
@@ -107,19 +98,18 @@ export class Server {
       await this.#serveAsset(asked, request, response);
     } catch (error) {
       if (!isFault(error) || error.code !== 'version_gone' || response.headersSent) throw error;
-      this.#located.delete(asked.key);
+      this.#known.forgetAsset(asked);
       await this.#serveAsset(asked, request, response);
     }
   }
 
   async #serveAsset(asked: Asked, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const located = await this.#locate(asked);
-    if (located.kind === 'pass')
-      return this.#deps.pass.send(request, response, { key: asked.key, detail: located.detail });
-    if (located.kind === 'relay') return this.#deps.pass.relay(request, response, located.head, located.answer);
+    const found = await this.#known.locate(asked);
+    if (found.kind === 'absent') throw new Fault('not_stored', `${asked.key.slice(0, 200)} is not stored, or stale`);
+    if (found.kind === 'pass') return this.#deps.pass.send(request, response, { ...found, key: asked.key });
+    if (found.kind === 'relay') return this.#deps.pass.relay(request, response, found.head, found.answer);
 
-    const { asset, opening } = located;
-    const known: CacheOutcome = opening === null && !located.fresh ? 'hit' : 'miss';
+    const { asset, opening } = found;
     const validators = validatorsOf(asset);
     const verdict = evaluate(asked.conditions, validators);
     const selection = verdict === 'proceed' ? select(asked, asset, validators) : null;
@@ -130,91 +120,65 @@ export class Server {
       verdict === 'proceed' &&
       selection?.kind !== 'unsatisfiable' &&
       bytes[0]!.first === opening.from;
-    if (opening !== null && !usable) opening.answer.body.on('error', () => undefined).destroy();
+    if (!usable) leave(opening);
 
     if (verdict === 'failed') throw new Fault('precondition_failed', 'a precondition of the request does not hold');
-    if (verdict === 'not_modified')
-      return this.#end(request, response, 304, notModifiedFields(asset, known, this.#deps.clock.now()));
+    const known = this.#outcomeOf(found);
+    const spec = { ...this.#deps.manner, nowMs: this.#deps.clock.now() };
+    if (verdict === 'not_modified') return this.#end(request, response, 304, notModifiedFields(asset, known, spec));
     if (selection?.kind === 'unsatisfiable') {
       response.setHeader('content-range', `bytes */${asset.bytes}`);
       throw new Fault('range_unsatisfiable', `Range "${asked.range?.slice(0, 100)}" fits no byte of ${asset.bytes}`);
     }
     if (asked.method === 'HEAD')
-      return this.#end(request, response, 200, {
-        ...assetFields(asset, known, this.#deps.clock.now()),
-        'content-length': asset.bytes,
-      });
+      return this.#end(request, response, 200, { ...assetFields(asset, known, spec), 'content-length': asset.bytes });
+    const whole = found.forward !== null || (await this.#present(asset, bytes));
+    if (!whole && asked.directives.has('only-if-cached'))
+      throw new Fault('not_stored', `${asked.key.slice(0, 200)} is not stored whole`);
     await this.#send({
       request,
       response,
       asset,
+      headers: asked.headers,
       selection: selection!,
       ranges: bytes,
       opening: usable ? opening.answer : null,
-      outcome: known === 'hit' ? await this.#outcome(asset, bytes) : known,
+      outcome: whole ? known : PARTIAL,
     });
   }
 
-  async #locate(asked: Asked): Promise<Located> {
-    const known = this.#located.get(asked.key);
-    if (known !== undefined) return { kind: 'asset', asset: known, fresh: false, opening: null };
-    const hint = firstByteHint(asked.range);
-    const to = asked.method === 'HEAD' ? 1 : lastByteHint(asked.range);
-    const ask = Symbol(asked.key);
-    this.#asking.set(asked.key, ask);
-    let answer: Answer;
-    let current = false;
-    try {
-      answer = await this.#deps.keeper.read({
-        key: asked.key,
-        known: null,
-        from: asked.method === 'HEAD' ? 0 : hint,
-        to,
-      });
-    } catch (error) {
-      if (!isFault(error) || error.code !== 'unreachable') throw error;
-      this.#deps.tally.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-      return { kind: 'pass', detail: '; detail=storekeeper-down' };
-    } finally {
-      current = this.#asking.get(asked.key) === ask;
-      if (current) this.#asking.delete(asked.key);
-    }
-    const { head } = answer;
-    if (head.kind === 'relay') return { kind: 'relay', head, answer };
-    if (head.kind !== 'asset') {
-      await answer.body.dump();
-      return { kind: 'pass', detail: head.kind === 'pass' ? `; detail="${head.reason}"` : '' };
-    }
-    if (current) this.#located.set(asked.key, head.asset);
-    const { asset, fresh } = head;
-    if (head.body) return { kind: 'asset', asset, fresh, opening: { answer, from: hint === 'suffix' ? 0 : hint } };
-    await answer.body.dump();
-    return { kind: 'asset', asset, fresh, opening: null };
+  #outcomeOf(found: Found & { kind: 'asset' }): Outcome {
+    if (found.forward !== null) return forwarded(found.forward);
+    const { bornMs, lifetimeMs } = found.freshness;
+    return hit(found.asset.bornMs === null ? null : bornMs + lifetimeMs - this.#deps.clock.now());
   }
 
-  async #outcome(asset: AssetView, ranges: readonly ByteRange[]): Promise<CacheOutcome> {
+  /** Whether all of these bytes are on disk. */
+  async #present(asset: AssetView, ranges: readonly ByteRange[]): Promise<boolean> {
+    const { reader, keeper } = this.#deps;
     let looked = 0;
-    for (const range of ranges) {
-      for (
-        let number = Math.floor(range.first / BLOCK_BYTES);
-        number * BLOCK_BYTES <= range.last && looked < HIT_BLOCKS_MAX;
-        number += 1
-      ) {
-        looked += 1;
-        if (!(await this.#deps.reader.has(asset, number))) return 'partial';
+    for (const { first, last } of ranges) {
+      const blocks = [Math.floor(first / BLOCK_BYTES), Math.floor(last / BLOCK_BYTES)] as const;
+      looked += blocks[1] - blocks[0] + 1;
+      if (looked > LOOKED_UP_MAX) {
+        if (!(await keeper.present(asset, blocks))) return false;
+        continue;
       }
+      for (let number = blocks[0]; number <= blocks[1]; number += 1)
+        if (!(await reader.has(asset, number))) return false;
     }
-    return 'hit';
+    return true;
   }
 
   async #send(sending: {
     readonly request: IncomingMessage;
     readonly response: ServerResponse;
     readonly asset: AssetView;
+    readonly headers: Asked['headers'];
     readonly selection: Selection;
     readonly ranges: readonly ByteRange[];
     readonly opening: Answer | null;
-    readonly outcome: CacheOutcome;
+    readonly outcome: Outcome;
   }): Promise<void> {
     const { request, response, asset, ranges, selection } = sending;
     const sources = ranges.map(
@@ -222,12 +186,15 @@ export class Server {
         new Source(this.#deps, asset, {
           at: range.first,
           end: range.last + 1,
+          headers: sending.headers,
           opening: at === 0 ? sending.opening : null,
         }),
     );
     // The first bytes come before the head, so that a fault can still choose the status.
     const first = await sources[0]!.next();
-    const fields = assetFields(asset, sending.outcome, this.#deps.clock.now());
+    const { forward } = sources[0]!;
+    const outcome = sending.outcome === PARTIAL && forward !== null ? forwarded(forward) : sending.outcome;
+    const fields = assetFields(asset, outcome, { ...this.#deps.manner, nowMs: this.#deps.clock.now() });
     const multipart =
       ranges.length > 1 ? frame(ranges, asset.bytes, asset.headers['content-type'] ?? null, newBoundary()) : null;
     if (multipart !== null) {
@@ -241,7 +208,7 @@ export class Server {
     const status = selection.kind === 'ranges' ? 206 : 200;
     response.cork();
     response.writeHead(status, fields);
-    this.#deps.tally.add('larder_cache_total', 1, { outcome: sending.outcome });
+    this.#deps.tally.add('larder_cache_total', 1, { outcome: outcome.metric });
 
     let sent = 0;
     let alive = true;
@@ -283,6 +250,11 @@ export class Server {
     if (spec.asset !== null) tally.served(spec.asset.holding, spec.sent);
   }
 
+  #preflight(request: IncomingMessage, response: ServerResponse): void {
+    const asked = request.headers['access-control-request-headers'];
+    this.#end(request, response, 204, preflightFields(asked, this.#deps.appliance));
+  }
+
   #end(request: IncomingMessage, response: ServerResponse, status: number, fields: Fields): void {
     response.writeHead(status, fields).end();
     this.#account(request, status, { asset: null, sent: 0, fetched: 0 });
@@ -297,33 +269,32 @@ export class Server {
       response.destroy();
       return;
     }
-    if (fault.code === 'version_gone' || fault.code === 'disk_failed') this.#located.clear();
+    if (fault.code === 'version_gone' || fault.code === 'disk_failed') this.#known.forgetAll();
     const body = Buffer.from(`${fault.code}: ${fault.message}\n`);
-    response.writeHead(fault.spec.status, faultFields(fault, body.length));
+    response.writeHead(fault.spec.status, faultFields(fault, body.length, this.#deps.manner));
     response.end(request.method === 'HEAD' ? undefined : body);
     this.#account(request, fault.spec.status, { asset: null, sent: 0, fetched: 0 });
   }
 }
 
-type Located =
-  | {
-      readonly kind: 'asset';
-      readonly asset: AssetView;
-      readonly fresh: boolean;
-      readonly opening: { readonly answer: Answer; readonly from: number } | null;
-    }
-  | { readonly kind: 'relay'; readonly head: Head & { kind: 'relay' }; readonly answer: Answer }
-  | { readonly kind: 'pass'; readonly detail: string };
-
-/** Throws `method_not_allowed` or `request_malformed`. */
-function parse(request: IncomingMessage, mode: KeyMode): Asked {
-  const { method, headers } = request;
+/** Throws `request_malformed`, `method_not_allowed`, `proxy_loop`. */
+function checkMessage(request: IncomingMessage, manner: Manner): void {
   // The parser lets HTTP/0.9 and 2.0 by; neither frames an answer as 1.x does.
   if (request.httpVersionMajor !== 1)
     throw new Fault('request_malformed', `HTTP/${request.httpVersion} is not spoken here; use HTTP/1.1`);
   checkFields(request.rawHeaders);
-  if (method !== 'GET' && method !== 'HEAD') throw new Fault('method_not_allowed', `${method} is not one of ${ALLOW}`);
-  const { key } = parseTarget(request.url ?? '', mode);
+  if (request.method === 'TRACE' || request.method === 'CONNECT')
+    throw new Fault('method_not_allowed', `${request.method} is not one of ${manner.standsFor ? ALLOW_ALL : ALLOW}`);
+  if (request.headers.via?.includes(manner.via) === true)
+    throw new Fault('proxy_loop', `Via names this appliance: "${request.headers.via.slice(0, 200)}"`);
+}
+
+/** Null where only the origin can answer. */
+function cacheable(request: IncomingMessage, key: string, deps: ServerDeps): Asked | null {
+  const { method, headers } = request;
+  if (method !== 'GET' && method !== 'HEAD') return null;
+  if (deps.manner.standsFor && hasBody(request)) return null;
+  const alone = deps.mode === 'alone';
   return {
     method,
     key,
@@ -336,8 +307,14 @@ function parse(request: IncomingMessage, mode: KeyMode): Asked {
       ifModifiedSince: headers['if-modified-since'] ?? null,
       ifRange: headers['if-range'] === undefined ? null : String(headers['if-range']),
     },
+    // In a fleet assets are public, catalogued and do not age: a request can neither demand nor smuggle anything.
+    directives: alone ? requestDirectives(headers['cache-control'], headers['pragma']) : NO_DIRECTIVES,
+    headers: alone ? fetchFields(headers) : NO_FIELDS,
   };
 }
+
+const NO_DIRECTIVES = parseDirectives(undefined);
+const NO_FIELDS: Readonly<Record<string, string>> = {};
 
 /** RFC 9112 3.2 and 9110 13.1.5, 14.2: two of one of these are two requests in one. Lists may be split over fields. */
 const SINGLE = new Set(['host', 'range', 'if-range']);
@@ -365,13 +342,3 @@ const validatorsOf = (asset: AssetView): Validators => ({
   lastModified: asset.headers['last-modified'] ?? null,
   date: asset.headers['date'] ?? null,
 });
-
-/** Exclusive end of the first range if it is bounded; null where the whole rest is wanted. */
-function lastByteHint(range: string | null): number | null {
-  const match = /^bytes=\s*\d{1,15}-(\d{1,15})\s*(?:,|$)/i.exec(range ?? '');
-  return match === null ? null : Number(match[1]) + 1;
-}
-
-/** GET and HEAD have no use for a body; the connection ends with the answer, so that it is never read as a request. */
-const hasBody = (request: IncomingMessage): boolean =>
-  request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;

@@ -3,7 +3,7 @@
 
 import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES } from './block-file.ts';
-import type { AssetView } from './link.ts';
+import type { AssetView, Forward } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
 import type { Tally } from './metrics.ts';
 import type { Origin } from './origin.ts';
@@ -23,6 +23,7 @@ export interface SourceDeps {
 
 export class Source {
   readonly #deps: SourceDeps;
+  readonly #headers: Readonly<Record<string, string>>;
   #asset: AssetView;
   #at: number;
   readonly #end: number;
@@ -32,17 +33,26 @@ export class Source {
   #touchedBlock = -1;
   /** Bytes that did not come from a block file. */
   fetchedBytes = 0;
+  /** What the storekeeper did to bring the first of them. */
+  forward: Forward | null = null;
 
   /** `end` is exclusive. `opening` is an answer of the storekeeper whose body begins at `at`. */
   constructor(
     deps: SourceDeps,
     asset: AssetView,
-    spec: { readonly at: number; readonly end: number; readonly opening: Answer | null },
+    spec: {
+      readonly at: number;
+      readonly end: number;
+      /** Request fields that go with fetches. */
+      readonly headers: Readonly<Record<string, string>>;
+      readonly opening: Answer | null;
+    },
   ) {
     this.#deps = deps;
     this.#asset = asset;
     this.#at = spec.at;
     this.#end = spec.end;
+    this.#headers = spec.headers;
     this.#asked = spec.opening !== null;
     if (spec.opening !== null) this.#stream = streamOf(spec.opening);
   }
@@ -120,6 +130,8 @@ export class Source {
         known: { version, id, volume },
         from: this.#at,
         to: this.#end,
+        headers: this.#headers,
+        ...{ validate: null, storedOnly: false },
         again,
       });
     } catch (error) {
@@ -132,6 +144,7 @@ export class Source {
       throw new Fault('version_gone', `${this.#asset.key} changed while it was being served`);
     }
     this.#asset = head.asset;
+    this.forward ??= head.forward;
     if (head.body) this.#stream = streamOf(answer);
     else await answer.body.dump();
     return this.next();
@@ -146,6 +159,7 @@ export class Source {
       first: this.#at,
       last: this.#end - 1,
       ifMatch: version,
+      headers: this.#headers,
       signal: null,
     });
     if (answer.kind === 'relay') throw new Fault('origin_refused', `${key}: the origin answered ${answer.status}`);

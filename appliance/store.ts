@@ -8,11 +8,16 @@ export interface AssetMeta {
   readonly bytes: number;
   /** End-to-end header fields of the answer, lower case, bounded. `etag` is what players see. */
   readonly headers: Readonly<Record<string, string>>;
+  /** Instant from which its age counts; null where the asset is catalogued and does not age. */
+  readonly bornMs: number | null;
   /** `title:rendition` where the asset is catalogued. */
   readonly holding: string | null;
 }
 
 export interface Entry extends AssetMeta {
+  /** Changed by `Cache.freshen` alone. */
+  headers: AssetMeta['headers'];
+  bornMs: number | null;
   /** Unique on its volume for ever; names its block files. */
   readonly id: number;
   readonly volume: Volume;

@@ -13,7 +13,7 @@ import { createAdmin } from './admin.ts';
 import { assetsToRemember, demandBy } from './admission.ts';
 import { Cache } from './cache.ts';
 import { Catalog } from './catalog.ts';
-import { inFleet, ownToken, policyOf } from './config.ts';
+import { inFleet, mannerOf, ownToken, policyOf } from './config.ts';
 import { DiskVolume } from './disk-volume.ts';
 import { DISK_RUNS } from './eviction.ts';
 import type { FromSupervisor, KeeperSpec, ToSupervisor } from './family.ts';
@@ -22,6 +22,7 @@ import { HeartbeatLoop } from './heartbeat.ts';
 import { Inflight, isSealed } from './inflight.ts';
 import { heldNow } from './inventory.ts';
 import { LinkServer } from './link-server.ts';
+import { Locate } from './locate.ts';
 import { METRICS } from './metrics.ts';
 import { Miss } from './miss.ts';
 import { Origin } from './origin.ts';
@@ -74,7 +75,8 @@ async function run(): Promise<void> {
     tally,
     log,
   });
-  const origin = new Origin({ url: config.origin, tally });
+  const manner = mannerOf(config);
+  const origin = new Origin({ url: config.origin, ...manner, clock, tally });
   const catalog = await openCatalog({ db, token, cache });
   const inflight = new Inflight({
     cache,
@@ -84,15 +86,13 @@ async function run(): Promise<void> {
     tally,
     log,
   });
-  const miss = new Miss({
-    cache,
-    inflight,
-    origin,
+  const locate = new Locate({
+    ...{ cache, inflight, origin, standsFor: manner.standsFor, clock },
     // A member without a token or without fill knows no asset; it must not turn into an open cache of the origin.
     catalogued: inFleet(config) ? async (key) => (catalog === null ? null : metaIn(catalog, key)) : null,
-    admission: demand.admission,
-    tally,
   });
+  const { admission } = demand;
+  const miss = new Miss({ cache, inflight, locate, admission, alone: !inFleet(config), tally });
   const fleet = await openFleet({ catalog, token, db, cache, inflight });
   const standing = new Standing({
     config,
@@ -145,6 +145,8 @@ async function run(): Promise<void> {
     .catch((error: unknown) => log.warn({ err: stateFault(error) }, 'stale versions stay for now'));
   await link.listen({
     miss,
+    locate,
+    present: (look) => cache.present(look),
     onReport: (worker, report) => {
       standing.account(worker, report);
       fleet?.plays.add(report.served);

@@ -10,7 +10,7 @@ import { formatHostPort, type HostPort } from '../runtime/config.ts';
 import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
-import { inFleet, type ApplianceConfig } from './config.ts';
+import { inFleet, mannerOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
 import type { FromSupervisor, KeeperSpec, ToSupervisor, WorkerSpec } from './family.ts';
 
@@ -77,6 +77,7 @@ class Family {
         worker,
         origin: config.origin,
         mode: inFleet(config) ? 'fleet' : 'alone',
+        manner: mannerOf(config),
         connectionsMax: Math.ceil(config.connectionsMax / config.workers),
       };
       return child(`worker-${worker}`, 'worker', { LARDER_WORKER: JSON.stringify(spec) });

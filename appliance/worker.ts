@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
+import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
 import { Link, ReadClient } from './link-client.ts';
 import { Origin } from './origin.ts';
@@ -20,6 +21,7 @@ const KEEP_ALIVE_MS = 60_000;
 const CONNECTIONS_CHECK_MS = 1_000;
 const HEADER_BYTES_MAX = 16 * 1024;
 const REFUSAL = 'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
+const NO_TUNNEL = `HTTP/1.1 405 Method Not Allowed\r\nAllow: ${ALLOW_ALL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
 
 const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
@@ -28,17 +30,21 @@ followParent();
 
 const tally = new WorkerTally();
 const reader = new BlockReader();
-const origin = new Origin({ url: spec.origin, tally });
+const { manner } = spec;
+const clock = systemClock;
+const keeper = new ReadClient();
+const origin = new Origin({ url: spec.origin, ...manner, clock, tally });
 let draining = false;
 const server = new Server({
   appliance: spec.appliance,
   mode: spec.mode,
   reader,
-  keeper: new ReadClient(),
+  manner,
+  keeper,
   origin,
-  pass: new Pass({ origin, tally }),
+  pass: new Pass({ origin, keeper, manner, tally, clock }),
   tally,
-  clock: systemClock,
+  clock,
   log,
   draining: () => draining,
 });
@@ -58,7 +64,8 @@ const turns = new Turns();
 const http = createServer(
   {
     headersTimeout: HEADERS_MS,
-    requestTimeout: HEADERS_MS,
+    // What an appliance takes itself has no body; an upload to the origin may take its time.
+    requestTimeout: manner.standsFor ? 0 : HEADERS_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     connectionsCheckingInterval: CONNECTIONS_CHECK_MS,
     maxHeaderSize: HEADER_BYTES_MAX,
@@ -66,6 +73,9 @@ const http = createServer(
   },
   (request, response) => turns.take(request, response, () => void server.serve(request, response)),
 );
+
+// Node hangs up on CONNECT where nobody listens for it.
+http.on('connect', (_request, socket) => socket.end(NO_TUNNEL));
 
 // It never listens: connections come by IPC. The event starts node:http's own checks of slow and idle connections.
 http.emit('listening');

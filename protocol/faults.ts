@@ -118,6 +118,24 @@ export const FAULTS = {
     retry: 'same',
     help: 'The origin refused the connection or broke it off; check --origin with `larder appliance check`.',
   },
+  validation_failed: {
+    status: 504,
+    blame: 'origin',
+    retry: 'same',
+    help: "What is stored may not be served without the origin's word, and the origin is away.",
+  },
+  not_stored: {
+    status: 504,
+    blame: 'client',
+    retry: 'never',
+    help: 'The request says `only-if-cached`, and no answer that it would take is stored.',
+  },
+  proxy_loop: {
+    status: 508,
+    blame: 'operator',
+    retry: 'never',
+    help: 'The request has passed this appliance before; --origin must not lead back to it.',
+  },
   origin_timeout: { status: 504, blame: 'origin', retry: 'same', help: 'The origin did not answer in time.' },
   origin_lied: {
     status: 502,

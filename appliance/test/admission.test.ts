@@ -8,6 +8,7 @@ import { silentLog } from '../../runtime/log.ts';
 import { BLOCK_BYTES } from '../block-file.ts';
 import { Cache, INDEX_BYTES_RESERVED } from '../cache.ts';
 import { Inflight } from '../inflight.ts';
+import { Locate } from '../locate.ts';
 import { Miss } from '../miss.ts';
 import type { Origin } from '../origin.ts';
 import { MemoryVolume } from './memory-volume.ts';
@@ -90,6 +91,7 @@ test('who asks while the first fetch is on its way follows it, and what has not 
     if (request.url !== '/herd' || asked('/herd') > 1) return false;
     response.writeHead(206, {
       etag: '"herd"',
+      'cache-control': 'max-age=60',
       'content-length': body.length,
       'content-range': `bytes 0-${body.length - 1}/${body.length}`,
     });
@@ -131,14 +133,20 @@ test('readers of what is not admitted hold 256 MiB at most: for those beyond, th
     ...{ cache, origin, tally, log: silentLog },
     termsOf: async () => ({ digests: null, originTag: null }),
   });
-  const miss = new Miss({
-    ...{ cache, inflight, origin, tally, admission: { ask: () => false, memoryBytes: 0 } },
-    catalogued: async (key) => ({ key, version: '"v"', bytes: 8 * BLOCK_BYTES, headers: {}, holding: null }),
+  const meta = { version: '"v"', bytes: 8 * BLOCK_BYTES, headers: {}, bornMs: null, holding: null };
+  const locate = new Locate({
+    ...{ cache, inflight, origin, standsFor: false, clock: systemClock },
+    catalogued: async (key) => ({ key, ...meta }),
   });
+  const admission = { ask: () => false, memoryBytes: 0 };
+  const miss = new Miss({ cache, inflight, locate, admission, alone: false, tally });
   const open = async (at: number) => {
-    const opened = await miss.open({ key: `/${at}`, known: null, from: 0, to: null });
+    const opened = await miss.open({
+      ...{ key: `/${at}`, known: null, from: 0, to: null },
+      ...{ headers: {}, validate: null, storedOnly: false, again: false },
+    });
     if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
-    return { stored: opened.stored, body: opened.body };
+    return { stored: opened.forward!.stored, body: opened.body };
   };
   const readers = await Promise.all(Array.from({ length: 32 }, (_, at) => open(at)));
   expect(readers.some(({ stored }) => stored)).toBe(false);

@@ -33,6 +33,7 @@ const metaOf = (key: string, blocks: number, holding: string | null = null) => (
   version: '"v"',
   bytes: blocks * BLOCK_BYTES,
   headers: {},
+  bornMs: null,
   holding,
 });
 

@@ -23,6 +23,7 @@ import { IndexWriter } from '../index-writer.ts';
 import { Inflight } from '../inflight.ts';
 import { ReadClient } from '../link-client.ts';
 import { LinkServer } from '../link-server.ts';
+import { Locate } from '../locate.ts';
 import { Miss } from '../miss.ts';
 import type { Origin } from '../origin.ts';
 import { openState, type StateDb } from '../state.ts';
@@ -218,7 +219,7 @@ function crashOf(at: string): string {
 const noRoom = (): Error => Object.assign(new Error('IO error: No space left on device'), { code: 'LEVEL_IO_ERROR' });
 
 const metaOf = (key: string, bytes: number, holding: string | null = null) => ({
-  ...{ key, bytes, holding, version: `"${key}"`, headers: {} },
+  ...{ key, bytes, holding, bornMs: null, version: `"${key}"`, headers: {} },
 });
 
 test('one index write that failed ended the storekeeper and poisoned every later one', async () => {
@@ -331,20 +332,27 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
   const { cache, inflight } = flightsOver({ blocks: 0, body });
   const meta = metaOf('/a', body.length);
   const tally = { add: () => undefined };
-  const miss = new Miss({
-    ...{ cache, inflight, tally, admission: admitAll },
-    ...{ origin: {} as unknown as Origin, catalogued: async () => meta },
-  });
+  const origin = {} as unknown as Origin;
+  const rest = { standsFor: false, clock: systemClock };
+  const locate = new Locate({ cache, inflight, origin, catalogued: async () => meta, ...rest });
+  const miss = new Miss({ cache, inflight, locate, alone: false, admission: admitAll, tally });
+  const first = { headers: {}, validate: null, storedOnly: false, again: false };
   const gone = await cache.admit(meta);
   await land(inflight, gone);
   expect(gone.dropped).toBe(true);
   const known = { version: gone.version, id: gone.id, volume: gone.volume.number };
-  const opened = await miss.open({ key: '/a', known, from: 5, to: body.length });
+  const opened = await miss.open({ ...first, key: '/a', known, from: 5, to: body.length });
   if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
   const chunks: Buffer[] = [];
   for await (const chunk of opened.body) chunks.push(chunk);
   expect(Buffer.concat(chunks).equals(body.subarray(5))).toBe(true);
-  const other = await miss.open({ key: '/a', known: { ...known, version: '"other"' }, from: 5, to: body.length });
+  const other = await miss.open({
+    ...first,
+    key: '/a',
+    known: { ...known, version: '"other"' },
+    from: 5,
+    to: body.length,
+  });
   expect(other).toMatchObject({ kind: 'asset', body: null });
 });
 
@@ -404,10 +412,20 @@ test('a reader that stalled kept its stream and a block in memory for ever', { t
     }
   }
   const entry = new MemoryVolume().create(metaOf('/a', 100 * MB), 0);
-  const miss = { open: async () => ({ kind: 'asset', entry, fresh: true, body: endless() }) };
-  const deps = { miss: miss as unknown as Miss, onReport: () => undefined, onGone: () => undefined, log: silentLog };
+  const miss = { open: async () => ({ kind: 'asset', entry, validated: true, forward: null, body: endless() }) };
+  const locate = { told: async () => undefined };
+  const deps = {
+    miss: miss as unknown as Miss,
+    locate,
+    present: () => false,
+    onReport: () => undefined,
+    onGone: () => undefined,
+    log: silentLog,
+  };
   await server.listen(deps);
-  const answer = await new ReadClient().read({ key: '/a', known: null, from: 0, to: null });
+  const answer = await new ReadClient().read({
+    ...{ key: '/a', known: null, from: 0, to: null, headers: {}, validate: null, storedOnly: false, again: false },
+  });
   answer.body.on('error', () => undefined);
   await vi.waitUntil(() => !open, { timeout: 30_000, interval: 100 });
   await server.close();
@@ -495,13 +513,17 @@ test('a worker learnt a version that it had just been told to forget', async () 
       asked.push(key);
       // Sent before the answer below was read from the other socket.
       if (asked.length === 1) server.forget([key]);
-      return { head: { kind: 'asset', asset, body: false, fresh: false }, body: { dump: async () => undefined } };
+      return {
+        head: { kind: 'asset', asset, body: false, validated: false, forward: null },
+        body: { dump: async () => undefined },
+      };
     },
   };
   const server = new Server({
     ...{
       appliance: 'box-1',
       mode: 'alone',
+      manner: { standsFor: false, via: 'larder-test' },
       draining: () => false,
       clock: systemClock,
       log: silentLog,

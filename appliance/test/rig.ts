@@ -81,6 +81,10 @@ export class ScriptedOrigin {
       response.writeHead(412).end();
       return;
     }
+    if (etag !== null && request.headers['if-none-match'] === etag) {
+      response.writeHead(304, { ...headers, etag }).end();
+      return;
+    }
     const fields: Record<string, string> = {
       'content-type': 'application/octet-stream',
       'last-modified': 'Sun, 01 Nov 2026 00:00:00 GMT',
