@@ -51,7 +51,7 @@ export function demandBy(
   policy: Policy,
   spec: {
     readonly shape: RunShape;
-    /** About as many as the demand share could hold. */
+    /** About as many as the demand share holds. */
     readonly assets: number;
     readonly seed: number;
   },
@@ -65,10 +65,13 @@ export function demandBy(
 }
 
 /** A generation of the filter: 1.5 bytes an asset, twice. */
-const ASSETS_MIN = 2 ** 16;
+const ASSETS_MIN = 2 ** 10;
 const ASSETS_MAX = 2 ** 24;
 const ASSET_BYTES = 2 ** 20;
 
-/** Assets to remember for a store of so many bytes: one per MiB, more than fit where segments are of seconds. */
-export const assetsToRemember = (storeBytes: number): number =>
-  Math.min(ASSETS_MAX, Math.max(ASSETS_MIN, Math.ceil(storeBytes / ASSET_BYTES)));
+/**
+ * Assets to remember for so many bytes that demand may take: one per MiB, so one to two times what fits there. Longer
+ * memories admit more, write more and hit less (bench admission).
+ */
+export const assetsToRemember = (demandBytes: number): number =>
+  Math.min(ASSETS_MAX, Math.max(ASSETS_MIN, Math.ceil(demandBytes / ASSET_BYTES)));

@@ -31,8 +31,8 @@ export class Ghosts {
   #runs = 0;
 
   constructor(seed: number) {
-    // Two generations together remember as many as there are runs.
-    this.#filter = new RotatingFilter({ generationNames: () => Math.max(GHOSTS_MIN, Math.ceil(this.#runs / 2)), seed });
+    // Two generations together remember two thirds as many as there are runs.
+    this.#filter = new RotatingFilter({ generationNames: () => Math.max(GHOSTS_MIN, Math.ceil(this.#runs / 3)), seed });
   }
 
   get memoryBytes(): number {

@@ -61,7 +61,7 @@ async function run(): Promise<void> {
   const link = new LinkServer(log);
   const demand = demandBy(policyOf(config), {
     shape: DISK_RUNS,
-    assets: assetsToRemember(config.storeBytes),
+    assets: assetsToRemember((config.storeBytes * config.demandShare) / 100),
     seed: randomInt(2 ** 32),
   });
   const cache = new Cache({

@@ -55,11 +55,11 @@ test('second-hit admits at the second request for an asset and refuses what is a
   expect([1, 2, 1, 1, 3].map((name) => admission.ask(name))).toEqual([false, false, true, true, false]);
 });
 
-test('the filter of the largest store takes 50 MB, that of the smallest 200 kB', () => {
-  const filled = (storeBytes: number): number => {
-    const { admission } = demandBy('second-hit', { shape: DISK_RUNS, assets: assetsToRemember(storeBytes), seed: 1 });
+test('the filter of the largest store takes 50 MB, that of the smallest 4 kB', () => {
+  const filled = (demandBytes: number): number => {
+    const { admission } = demandBy('second-hit', { shape: DISK_RUNS, assets: assetsToRemember(demandBytes), seed: 1 });
     return 2 * admission.memoryBytes;
   };
   expect(filled(1e15)).toBeLessThan(51e6);
-  expect(filled(32e6)).toBeLessThan(200e3);
+  expect(filled(6e6)).toBeLessThan(4e3);
 });
