@@ -9,6 +9,7 @@ import { addFlags, readFlags, type Verb } from '../runtime/command.ts';
 import { option } from '../runtime/config.ts';
 import { packageRoot, packageVersion } from '../runtime/paths.ts';
 import { EXIT } from '../runtime/process.ts';
+import { admission } from './admission.ts';
 import { meetsBar, type Bench } from './bench.ts';
 import { chart, type Kept } from './chart.ts';
 import { cold } from './cold.ts';
@@ -21,12 +22,15 @@ import { restart } from './restart.ts';
 import { serve } from './serve.ts';
 import { tls } from './tls.ts';
 
-const BENCHES: readonly Bench[] = [serve, tls, load, cold, herd, restart, memory, disk];
+const BENCHES: readonly Bench[] = [serve, tls, load, cold, herd, restart, memory, disk, admission];
 
 const TABLE = {
   small: option.flag({ doc: 'A short run that only shows that the bench works' }),
   assert: option.flag({ doc: 'Exit 1 where a bar is missed' }),
   keep: option.flag({ doc: 'Append the result to bench/results, and draw its chart' }),
+  trace: option.optional(
+    option.path({ doc: 'admission: a recorded trace to replay (oracleGeneral, CSV, request.trace)' }),
+  ),
   json: option.flag({ doc: 'Print JSON alone on stdout' }),
 } as const;
 
@@ -43,7 +47,9 @@ export const verb: Verb = {
       const flags = readFlags(command, TABLE);
       const bench = BENCHES.find((each) => each.name === name)!;
       const parameters = flags.small ? bench.small : bench.large;
-      const outcome = await bench.run(parameters, (progress) => process.stderr.write(`${progress}\n`));
+      const outcome = await bench.run(parameters, (progress) => process.stderr.write(`${progress}\n`), {
+        trace: flags.trace,
+      });
       const result = { bench: name, version: packageVersion, ...machine(), parameters, ...outcome };
       if (flags.keep) keep(name, result);
       process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : render(bench, outcome));

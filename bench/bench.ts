@@ -44,7 +44,13 @@ export interface Bench {
   /** Run with the tests, so that it never rots. */
   readonly small: Parameters;
   readonly large: Parameters;
-  readonly run: (parameters: Parameters, say: (progress: string) => void) => Promise<Outcome>;
+  readonly run: (parameters: Parameters, say: (progress: string) => void, given?: Given) => Promise<Outcome>;
+}
+
+/** What somebody who runs a bench may put into it. */
+export interface Given {
+  /** File of a recorded trace. */
+  readonly trace: string | null;
 }
 
 /** Figures of each contestant by name, one per round. */

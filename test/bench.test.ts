@@ -1,6 +1,7 @@
 // Benches run small with the tests, so that they never rot. What they measure here is not looked at.
 
 import { describe, expect, test } from 'vitest';
+import { admission } from '../bench/admission.ts';
 import type { Bench } from '../bench/bench.ts';
 import { cold } from '../bench/cold.ts';
 import { canThrottle, disk } from '../bench/disk.ts';
@@ -62,6 +63,19 @@ const ROWS: readonly Row[] = [
     tools: ['h2load', 'nginx'],
     findings: ['hot p99 alone', 'hot p99 beside cold', 'beside cold ÷ alone', 'read by the cold'],
     able: canThrottle(),
+  },
+  {
+    bench: admission,
+    tools: [],
+    findings: [
+      ...['zipf 0.8', 'zipf+scan', 'evening'].flatMap((trace) =>
+        ['hits', 'bytes hit', 'written'].map((what) => `${trace} ${what}`),
+      ),
+      'beyond Belady',
+      ...['0.8, 10 %', '1, 10 %', '0.8, 1 %', '1.2, 1 %'].map((point) => `lru, zipf ${point}`),
+      'memory a run, lru',
+      'memory a run, s3-fifo',
+    ],
   },
 ];
 

@@ -1,0 +1,88 @@
+// Orders of eviction to compare with, behind the port of those that serve.
+
+import type { EvictionOrder, RunKey, RunShape } from '../appliance/eviction.ts';
+import { newList, RunTable } from '../appliance/run-table.ts';
+
+/** Whoever came first leaves first, asked for or not. */
+export class Fifo implements EvictionOrder {
+  protected readonly table: RunTable;
+  protected readonly list = newList();
+
+  constructor(shape: RunShape) {
+    this.table = new RunTable(shape);
+  }
+
+  get bytes(): number {
+    return this.list.bytes;
+  }
+
+  get runs(): number {
+    return this.table.runs;
+  }
+
+  get memoryBytes(): number {
+    return this.table.memoryBytes;
+  }
+
+  add(key: RunKey, bytes: number): void {
+    let slot = this.table.find(key);
+    if (slot === 0) {
+      slot = this.table.insert(key);
+      this.table.link(this.list, slot);
+    }
+    this.table.grow(this.list, slot, bytes);
+  }
+
+  subtract(key: RunKey, bytes: number): void {
+    const slot = this.table.find(key);
+    if (slot === 0) return;
+    this.table.grow(this.list, slot, -bytes);
+    if (this.table.bytes(slot) === 0) this.remove(slot);
+  }
+
+  touch(_key: RunKey): void {}
+
+  evict(): RunKey | null {
+    const slot = this.list.last;
+    if (slot === 0) return null;
+    const key = this.table.key(slot);
+    this.remove(slot);
+    return key;
+  }
+
+  protected remove(slot: number): void {
+    this.table.unlink(this.list, slot);
+    this.table.remove(slot);
+  }
+}
+
+/**
+ * SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi, NSDI 2024): a hand walks from the oldest to the newest, spares those that were
+ * asked for since it last came by, and takes the first that was not.
+ */
+export class Sieve extends Fifo {
+  #hand = 0;
+
+  override touch(key: RunKey): void {
+    const slot = this.table.find(key);
+    if (slot !== 0) this.table.setMark(slot, 1);
+  }
+
+  override evict(): RunKey | null {
+    if (this.list.last === 0) return null;
+    let slot = this.#hand === 0 ? this.list.last : this.#hand;
+    while (this.table.mark(slot) === 1) {
+      this.table.setMark(slot, 0);
+      slot = this.table.before(slot) === 0 ? this.list.last : this.table.before(slot);
+    }
+    const key = this.table.key(slot);
+    this.#hand = slot;
+    this.remove(slot);
+    return key;
+  }
+
+  protected override remove(slot: number): void {
+    if (slot === this.#hand) this.#hand = this.table.before(slot);
+    super.remove(slot);
+  }
+}
