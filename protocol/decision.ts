@@ -61,7 +61,7 @@ export const playAnswer = decision.extend({
 });
 export type PlayAnswer = z.infer<typeof playAnswer>;
 
-/** `GET /v1/explain?client=IP&title=T`. */
+/** `GET /v1/explain?client=IP&title=T[&at=INSTANT]`. With `at` everything is as it was then. */
 export const explanation = decision.extend({ considered: z.array(consideration), catalogRevision: z.number().int() });
 export type Explanation = z.infer<typeof explanation>;
 

@@ -33,6 +33,12 @@ export const FAULTS = {
     retry: 'never',
     help: 'Nothing is known by that name; list what exists with `larder catalog ls` or `larder appliance ls`.',
   },
+  history_missing: {
+    status: 404,
+    blame: 'client',
+    retry: 'never',
+    help: 'Steering can tell only of times of which it kept a history; the message says which.',
+  },
   asset_uncatalogued: {
     status: 404,
     blame: 'client',

@@ -14,6 +14,8 @@ export const FALLBACKS = {
     "No appliance of the client's own site can take the play: the next site by distance is ranked first.",
   registry_down_memory:
     "Steering's registry cannot be written: leases, drains and inventories live in memory and are written with the next change.",
+  history_down_unrecorded:
+    "Steering's history cannot be opened or written: decisions go on, and that time cannot be explained later.",
   steering_down_plan_from_memory: 'Steering cannot be reached: fill plans with the last fleet view that it saw.',
 } as const satisfies Record<string, string>;
 

@@ -8,7 +8,7 @@ import { parsePrefix } from './prefix-table.ts';
 export const STEERING_TABLE = {
   listen: option.hostPort({ doc: 'Address of the service', fallback: ':8400' }),
   state: option.path({
-    doc: 'Directory for leases, drains, inventories and the catalog',
+    doc: 'Directory for leases, drains, inventories, the catalog and the history',
     placeholder: 'DIR',
     fallback: join(dirname(defaultFleetKeyFile()), 'steering'),
   }),

@@ -4,43 +4,26 @@
 import type { Title } from '../protocol/catalog.ts';
 import type { FleetAppliance, StateOrder } from '../protocol/decision.ts';
 import { Fault } from '../protocol/faults.ts';
-import {
-  BEAT_MS,
-  LEASE_MS,
-  type Heartbeat,
-  type HeartbeatAnswer,
-  type Order,
-  type Position,
-} from '../protocol/heartbeat.ts';
-import { PROTOCOL_VERSION } from '../protocol/ids.ts';
+import { LEASE_MS, type Heartbeat, type HeartbeatAnswer, type Order } from '../protocol/heartbeat.ts';
 import { reasonOf } from '../runtime/client.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import { ORIGIN_ID, type Contender } from './decide.ts';
-import { advance, afterBeat, isDrained, orderState, withOrder, type NewId } from './drain.ts';
-import {
-  afterProbe,
-  EXPECTED_MS,
-  isFrozen,
-  judge,
-  UNTRIED,
-  type Condition,
-  type Judgement,
-  type ProbeResult,
-  type Probing,
-} from './health.ts';
+import { advance, afterBeat, orderState, withOrder, type NewId } from './drain.ts';
+import { afterProbe, EXPECTED_MS, isFrozen, judge, UNTRIED, type Judgement, type ProbeResult } from './health.ts';
 import { HOLDINGS_MAX, Inventory } from './inventory.ts';
+import { answerTo, checkBeat, conditionOf, factOf, isStale, rowOf, type Live, type Moment } from './live.ts';
 import type { METRICS } from './metrics.ts';
+import type { ApplianceFact } from './past.ts';
 import { baseOf } from './pathway.ts';
 import { beatFacts, type ApplianceRecord, type Registry } from './registry.ts';
+import { sitesOf, type SiteFacts } from './sites.ts';
 import { WriteBehind } from './write-behind.ts';
 
 export const APPLIANCES_MAX = 20_000;
 /** An appliance that was not heard of for so long is forgotten, drain and all. */
 export const FORGET_MS = 30 * 86_400_000;
-/** Names that mean something else in answers and reports. */
-const RESERVED_IDS: readonly string[] = [ORIGIN_ID, 'steering'];
 
 export interface FleetDeps {
   readonly registry: Registry;
@@ -48,15 +31,6 @@ export interface FleetDeps {
   readonly metrics: Metrics<typeof METRICS>;
   readonly log: Log;
   readonly newId: NewId;
-}
-
-interface Live {
-  record: ApplianceRecord;
-  inventory: Inventory;
-  probing: Probing;
-  base: string;
-  /** On the monotonic clock: setting the machine's time ends no lease. */
-  leaseUntil: number;
 }
 
 export class Fleet {
@@ -128,7 +102,7 @@ export class Fleet {
     const now = this.#deps.clock.now();
     live.record = advance(orderState(live.record, order, now), now, this.#deps.newId);
     await this.#saved(live, `${appliance} is ${order.state}`);
-    return this.#show(live, { frozen: this.frozen, inventory: false });
+    return this.#show(live, this.frozen);
   }
 
   async orderFill(appliance: string, run: string): Promise<Order> {
@@ -174,20 +148,35 @@ export class Fleet {
   }
 
   get frozen(): boolean {
-    return isFrozen([...this.#lives.values()].map((live) => this.#condition(live)));
+    const moment = this.#moment();
+    return isFrozen([...this.#lives.values()].map((live) => conditionOf(live, moment)));
   }
 
   /** Everybody, with the share that they hold and the reason why not, for one title. */
   contenders(title: Title): Contender[] {
     const { frozen } = this;
-    return [...this.#lives.values()].map((live) => ({
-      id: live.record.beat.appliance,
+    const moment = this.#moment();
+    return [...this.#lives].map(([id, live]) => ({
+      id,
       site: live.record.beat.site,
       weight: live.record.beat.connectionsMax,
       held: live.inventory.share(title),
       base: live.base,
-      refusal: this.#judge(live, frozen).refusal,
+      refusal: this.#judge(live, frozen, moment).refusal,
     }));
+  }
+
+  /** Everybody, for history. */
+  facts(): Map<string, ApplianceFact> {
+    const { frozen } = this;
+    const moment = this.#moment();
+    const facts = new Map<string, ApplianceFact>();
+    for (const [id, live] of this.#lives) facts.set(id, factOf(live, this.#judge(live, frozen, moment), moment));
+    return facts;
+  }
+
+  inventories(): Map<string, Inventory> {
+    return new Map([...this.#lives].map(([id, { inventory }]) => [id, inventory]));
   }
 
   /** Whether running plays should move away from the pathway; true for an appliance that nobody knows. */
@@ -197,23 +186,19 @@ export class Fleet {
     return live === undefined || this.#judge(live, this.frozen).leave;
   }
 
-  /** Sites that appliances report, with a position where one of them knows it, and how many they are. */
-  sites(): Map<string, { readonly position: Position | null; readonly appliances: number }> {
-    const sites = new Map<string, { position: Position | null; appliances: number }>();
-    for (const [, { record }] of [...this.#lives].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      const before = sites.get(record.beat.site);
-      sites.set(record.beat.site, {
-        position: before?.position ?? record.beat.position,
-        appliances: (before?.appliances ?? 0) + 1,
-      });
-    }
-    return sites;
+  sites(): Map<string, SiteFacts> {
+    return sitesOf(
+      [...this.#lives].map(([id, { record }]) => ({ id, site: record.beat.site, position: record.beat.position })),
+    );
   }
 
   show(options: { readonly inventory: boolean }): FleetAppliance[] {
     const { frozen } = this;
     return [...this.#lives.values()]
-      .map((live) => this.#show(live, { frozen, ...options }))
+      .map((live) => ({
+        ...this.#show(live, frozen),
+        ...(options.inventory ? { inventory: live.inventory.holdings() } : {}),
+      }))
       .sort((a, b) => (a.id < b.id ? -1 : 1));
   }
 
@@ -301,92 +286,26 @@ export class Fleet {
       throw new Fault('disk_failed', `${done}, but only until steering restarts: ${reasonOf(error)}`, { cause: error });
   }
 
-  #condition(live: Live): Condition {
-    const { beat } = live.record;
-    return {
-      leaseLeftMs: live.leaseUntil - this.#deps.clock.monotonic(),
-      url: live.base,
-      probing: live.probing,
-      state: beat.state,
-      health: beat.health,
-      drained: isDrained(live.record, this.#deps.clock.now()),
-      connections: beat.connections,
-      connectionsMax: beat.connectionsMax,
-    };
+  #moment(): Moment {
+    return { now: this.#deps.clock.now(), monotonic: this.#deps.clock.monotonic() };
   }
 
-  #judge(live: Live, frozen: boolean): Judgement {
-    return judge(this.#condition(live), frozen);
+  #judge(live: Live, frozen: boolean, moment = this.#moment()): Judgement {
+    return judge(conditionOf(live, moment), frozen);
   }
 
-  #show(live: Live, options: { readonly frozen: boolean; readonly inventory: boolean }): FleetAppliance {
-    const { beat, drain } = live.record;
-    const leaseLeftMs = live.leaseUntil - this.#deps.clock.monotonic();
-    return {
-      id: beat.appliance,
-      site: beat.site,
-      advertise: beat.advertise,
-      position: beat.position,
-      timeZone: beat.timeZone,
-      fillWindows: beat.fillWindows,
-      fillRateBitsPerSecond: beat.fillRateBitsPerSecond,
-      state: beat.state,
-      health: beat.health,
-      liveness: this.#judge(live, options.frozen).liveness,
-      leaseEndsAt: new Date(Math.round(this.#deps.clock.now() + leaseLeftMs)).toISOString(),
-      draining: drain === null ? null : { since: drain.from, until: drain.until },
-      storeBytes: beat.storeBytes,
-      usedBytes: beat.usedBytes,
-      pinnedBytes: beat.pinnedBytes,
-      planBytes: beat.planBytes,
-      connections: beat.connections,
-      connectionsMax: beat.connectionsMax,
-      servedBytes: beat.servedBytes,
-      servedRequests: beat.servedRequests,
-      inventoryRevision: live.inventory.revisionFor(beat.incarnation) ?? 0,
-      holdings: live.inventory.size,
-      ...(options.inventory ? { inventory: live.inventory.holdings() } : {}),
-      version: beat.version,
-    };
+  #show(live: Live, frozen: boolean): FleetAppliance {
+    const moment = this.#moment();
+    return rowOf(live, this.#judge(live, frozen, moment), moment);
   }
 
   #gauge(): void {
     const { frozen } = this;
+    const moment = this.#moment();
     const counts = { alive: 0, expired: 0, refused: 0 };
-    for (const live of this.#lives.values()) counts[this.#judge(live, frozen).liveness] += 1;
+    for (const live of this.#lives.values()) counts[this.#judge(live, frozen, moment).liveness] += 1;
     for (const [liveness, count] of Object.entries(counts))
       this.#deps.metrics.set('larder_steering_appliances', count, { liveness });
     this.#deps.metrics.set('larder_steering_frozen', frozen ? 1 : 0);
   }
 }
-
-/** The base URL of the first advertised; throws `body_invalid` naming the one that is wrong. */
-function checkBeat({ appliance, advertise }: Heartbeat): string {
-  if (RESERVED_IDS.includes(appliance))
-    throw new Fault(
-      'body_invalid',
-      `body.appliance is "${appliance}", which names something else; choose another --id`,
-      {
-        detail: { field: 'body.appliance' },
-      },
-    );
-  const bad = advertise.findIndex((url) => baseOf(url) === null);
-  if (bad >= 0)
-    throw new Fault(
-      'body_invalid',
-      `body.advertise.${bad} is "${advertise[bad]!.slice(0, 100)}": must be an http:// or https:// URL without query, fragment or user`,
-      { detail: { field: `body.advertise.${bad}` } },
-    );
-  return baseOf(advertise[0]!)!;
-}
-
-const isStale = (beat: Heartbeat, { beat: known, retired }: ApplianceRecord): boolean =>
-  beat.incarnation === retired || (beat.incarnation === known.incarnation && beat.seq <= known.seq);
-
-const answerTo = (heartbeat: Heartbeat, live: Live): HeartbeatAnswer => ({
-  protocol: PROTOCOL_VERSION,
-  leaseMs: LEASE_MS,
-  beatMs: BEAT_MS,
-  inventoryRevision: live.inventory.revisionFor(heartbeat.incarnation),
-  orders: [...live.record.orders],
-});

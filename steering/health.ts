@@ -69,15 +69,18 @@ export function judge(condition: Condition, frozen: boolean): Judgement {
   if (condition.connections >= condition.connectionsMax)
     return {
       liveness,
-      refusal: `it is full: ${condition.connections} of ${condition.connectionsMax} connections`,
+      // No count that changes with each heartbeat: history would take a row for every one.
+      refusal: `it is full: all of its ${condition.connectionsMax} connections are taken`,
       leave: false,
     };
   return { liveness, refusal: null, leave: false };
 }
 
+export const lapsed = (agoMs: number): string => `its lease ended ${formatDuration(agoMs)} ago`;
+
 function goneReason({ probing, leaseLeftMs, url, state, health, drained }: Condition, frozen: boolean): string | null {
   if (probing.standing === 'refused') return `nobody listens at ${url}`;
-  if (leaseLeftMs <= 0 && !frozen) return `its lease ended ${formatDuration(-leaseLeftMs)} ago`;
+  if (leaseLeftMs <= 0 && !frozen) return lapsed(-leaseLeftMs);
   if (drained) return 'the operator drained it';
   if (state === 'starting' || state === 'draining' || state === 'stopped') return `it says that it is ${state}`;
   if (health.level === 'red') return `its health is red: ${health.causes.join('; ') || 'no cause given'}`;

@@ -17,6 +17,8 @@ import type { SteeringConfig } from './config.ts';
 import { Fleet } from './fleet.ts';
 import { emptyFootprint, parseFootprint, type Footprint } from './footprint.ts';
 import { noGeoIp, readGeoIp } from './geoip.ts';
+import { History } from './history.ts';
+import { HistoryStore } from './history-store.ts';
 import { METRICS } from './metrics.ts';
 import { keepReporting, Plays } from './plays.ts';
 import { Prober } from './probe.ts';
@@ -30,7 +32,7 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   const log = createLog('steering');
   dieOnDefect(log);
   const fleetKey = ensureFleetKey(config.fleetKey);
-  const footprint = readFootprint(config.map);
+  const { footprint, mapText } = readMap(config.map);
   const geoip = config.geoip === null ? noGeoIp : await readGeoIp(config.geoip);
   warnOfUnknownDefault(config, footprint, log);
   const store = await openStore(config.state, log);
@@ -45,6 +47,17 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   });
   const catalog = new Catalog(store.catalog);
   await Promise.all([fleet.load(), catalog.load()]);
+  const ground = { footprint, geoip, defaultSite: config.defaultSite, originBase: config.origin, ttlMs: config.ttl };
+  const history = new History({
+    open: () => HistoryStore.open(config.state),
+    present: { ...ground, mapText },
+    fleet,
+    catalog,
+    clock,
+    metrics,
+    log,
+  });
+  history.tick();
   const plays = new Plays({ clock, metrics, log });
   const prober = new Prober({
     targets: () => fleet.probeTargets(),
@@ -52,20 +65,17 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
     log,
   });
   const service = createSteeringService({
+    ...ground,
     fleet,
     catalog,
-    footprint,
-    geoip,
+    history,
     plays,
     prober,
     clock,
     metrics,
     log,
     fleetKey,
-    defaultSite: config.defaultSite,
-    originBase: config.origin,
     publicUrl: config.publicUrl,
-    ttlMs: config.ttl,
     trustProxy: config.trustProxy,
     ui: readUi(join(packageRoot, 'steering', 'ui')),
   });
@@ -77,35 +87,41 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
     keepCatalog({ ...fill, catalog }, stop.signal),
     keepReporting({ ...fill, plays, clock }, stop.signal),
     prober.run(stop.signal),
-    keepTime(fleet, stop.signal),
+    keepTime({ fleet, history }, stop.signal),
   ];
   const signal = await stopped;
   log.info({ signal }, 'stopping');
   await service.close();
   stop.abort();
   await Promise.all(loops);
-  await fleet.close();
+  await Promise.all([fleet.close(), history.close()]);
   await store.close();
   log.info('stopped');
 }
 
-async function keepTime(fleet: Fleet, signal: AbortSignal): Promise<void> {
+async function keepTime(
+  { fleet, history }: { readonly fleet: Fleet; readonly history: History },
+  signal: AbortSignal,
+): Promise<void> {
   try {
-    for await (const _ of ticks(TICK_MS, undefined, { signal })) fleet.tick();
+    for await (const _ of ticks(TICK_MS, undefined, { signal })) {
+      fleet.tick();
+      history.tick();
+    }
   } catch (error) {
     if (!signal.aborted) throw error;
   }
 }
 
-function readFootprint(file: string | null): Footprint {
-  if (file === null) return emptyFootprint;
-  let text: string;
+function readMap(file: string | null): { readonly footprint: Footprint; readonly mapText: string | null } {
+  if (file === null) return { footprint: emptyFootprint, mapText: null };
+  let mapText: string;
   try {
-    text = readFileSync(file, 'utf8');
+    mapText = readFileSync(file, 'utf8');
   } catch (error) {
     throw new Fault('config_invalid', `--map ${file} cannot be read: ${(error as Error).message}`, { cause: error });
   }
-  return parseFootprint(text, file);
+  return { footprint: parseFootprint(mapText, file), mapText };
 }
 
 /** No error: the site's first appliance may come later than steering. */

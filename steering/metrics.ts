@@ -37,6 +37,7 @@ export const METRICS = {
     labels: ['result'],
   },
   larder_steering_catalog_revision: { type: 'gauge', help: "Revision of fill's catalog that is in force." },
+  larder_steering_history_rows: { type: 'gauge', help: 'Rows of history on disk.' },
   larder_steering_catalog_titles: { type: 'gauge', help: 'Titles in the catalog.' },
   larder_steering_play_rows_dropped_total: {
     type: 'counter',

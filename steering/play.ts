@@ -1,21 +1,21 @@
 // A play: from who asks for what to a decision, with everything counted that a play counts. All routes that name
-// pathways come through here, so that every dialect gives the same answer.
+// pathways come through here, so that every dialect gives the same answer, and an explanation of the past too.
 
 import { randomBytes } from 'node:crypto';
 import type { Title } from '../protocol/catalog.ts';
 import type { Consideration, Decision } from '../protocol/decision.ts';
-import type { Position } from '../protocol/heartbeat.ts';
 import { PROTOCOL_VERSION } from '../protocol/ids.ts';
 import { hash32 } from '../protocol/placement.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Metrics } from '../runtime/metrics.ts';
-import { decide } from './decide.ts';
+import { decide, type Contender, type Verdict } from './decide.ts';
 import type { Fleet } from './fleet.ts';
-import { findFooting, type Client } from './footing.ts';
+import { findFooting, type Ground } from './footing.ts';
 import type { Footprint } from './footprint.ts';
 import type { GeoIp } from './geoip.ts';
 import type { METRICS } from './metrics.ts';
 import type { Plays } from './plays.ts';
+import { sitePositions } from './sites.ts';
 import { jitteredTtlS } from './steering-list.ts';
 
 export const SESSION_CHARS = 16;
@@ -49,50 +49,63 @@ export interface Decided {
 
 export function decidePlay(deps: PlayDeps, ask: Ask): Decided {
   const startedMs = deps.clock.monotonic();
+  const scene: Scene = {
+    at: deps.clock.now(),
+    footprint: deps.footprint,
+    geoip: deps.geoip,
+    defaultSite: deps.defaultSite,
+    sites: sitePositions(deps.fleet.sites(), deps.footprint),
+    contenders: deps.fleet.contenders(ask.title),
+    originBase: deps.originBase,
+    ttlMs: deps.ttlMs,
+  };
+  const { decision, considered, fallbacks } = decideIn(scene, { ...ask, title: ask.title.id });
+  // A manifest of a play that was counted already counts nothing again.
+  if (ask.session === null && ask.countAs !== null) {
+    deps.plays.count(ask.title.id, decision.pathways[0]!.site);
+    deps.metrics.add('larder_steering_plays_total', 1, { route: ask.countAs });
+    for (const name of fallbacks) deps.metrics.add('larder_fallback_total', 1, { name });
+  }
+  deps.metrics.observe('larder_steering_decision_seconds', (deps.clock.monotonic() - startedMs) / 1000);
+  return { decision, considered };
+}
+
+/** Everything that a decision is made from, at one moment: from the fleet, or from history as it was then. */
+export interface Scene extends Ground {
+  readonly at: number;
+  readonly contenders: readonly Contender[];
+  readonly originBase: string;
+  readonly ttlMs: number;
+}
+
+/** Pure but for the name of a new session, on which nothing else hangs. */
+export function decideIn(
+  scene: Scene,
+  ask: Pick<Ask, 'address' | 'session' | 'pathways'> & { readonly title: string },
+): Decided & Pick<Verdict, 'fallbacks'> {
   const session = ask.session ?? newSession();
-  const sites = sitePositions(deps);
-  const client: Client = findFooting(ask.address, { ...deps, sites });
-  const zone = client.footing.site === null ? undefined : deps.footprint.zones.get(client.footing.site);
-  const verdict = decide({
-    title: ask.title.id,
+  const client = findFooting(ask.address, scene);
+  const zone = client.footing.site === null ? undefined : scene.footprint.zones.get(client.footing.site);
+  const { pathways, considered, fallbacks } = decide({
+    title: ask.title,
     session,
     client,
     home: { backups: zone?.backups ?? [], nearestAfterBackups: zone?.nearestAfterBackups ?? true },
-    sites,
-    contenders: deps.fleet.contenders(ask.title),
+    sites: scene.sites,
+    contenders: scene.contenders,
     pathways: ask.pathways,
-    originBase: deps.originBase,
+    originBase: scene.originBase,
   });
-  // A manifest of a play that was counted already counts nothing again.
-  if (ask.session === null && ask.countAs !== null) {
-    deps.plays.count(ask.title.id, verdict.pathways[0]!.site);
-    deps.metrics.add('larder_steering_plays_total', 1, { route: ask.countAs });
-    for (const name of verdict.fallbacks) deps.metrics.add('larder_fallback_total', 1, { name });
-  }
-  deps.metrics.observe('larder_steering_decision_seconds', (deps.clock.monotonic() - startedMs) / 1000);
-  return {
-    decision: {
-      protocol: PROTOCOL_VERSION,
-      id: session,
-      at: new Date(deps.clock.now()).toISOString(),
-      title: ask.title.id,
-      client: client.footing,
-      ttlS: jitteredTtlS(deps.ttlMs, hash32(session) / 2 ** 32),
-      pathways: [...verdict.pathways],
-    },
-    considered: verdict.considered,
+  const decision: Decision = {
+    protocol: PROTOCOL_VERSION,
+    id: session,
+    at: new Date(scene.at).toISOString(),
+    title: ask.title,
+    client: client.footing,
+    ttlS: jitteredTtlS(scene.ttlMs, hash32(session) / 2 ** 32),
+    pathways: [...pathways],
   };
-}
-
-/** The map's word on a site's position counts before its appliances'. */
-export function sitePositions({
-  fleet,
-  footprint,
-}: Pick<PlayDeps, 'fleet' | 'footprint'>): Map<string, Position | null> {
-  const sites = new Map<string, Position | null>();
-  for (const [site, { position }] of fleet.sites()) sites.set(site, position);
-  for (const [site, { position }] of footprint.zones) sites.set(site, position ?? sites.get(site) ?? null);
-  return sites;
+  return { decision, considered, fallbacks };
 }
 
 /** 16 of a-z 0-9. The remainder favours some letters by 1/7 of their share: 82 bits stay, and nothing is secret. */

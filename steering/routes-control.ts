@@ -15,14 +15,17 @@ import { heartbeat, heartbeatAnswer, order } from '../protocol/heartbeat.ts';
 import { id, PROTOCOL_VERSION } from '../protocol/ids.ts';
 import { route, type Route } from '../runtime/service.ts';
 import type { Catalog } from './catalog.ts';
-import { decidePlay, sitePositions, type PlayDeps } from './play.ts';
+import type { History } from './history.ts';
+import { decideIn, decidePlay, type PlayDeps } from './play.ts';
 import { parseAddress } from './prefix-table.ts';
 import type { Prober } from './probe.ts';
 import { findTitle, pathwaysQuery } from './routes-public.ts';
+import { sitePositions } from './sites.ts';
 
 export interface ControlDeps extends PlayDeps {
   readonly catalog: Catalog;
   readonly prober: Pick<Prober, 'probe'>;
+  readonly history: Pick<History, 'past'>;
 }
 
 const applianceParams = z.object({ id });
@@ -85,41 +88,50 @@ export function controlRoutes(deps: ControlDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/explain',
-      summary: 'The decision that a client would get now, with everybody who was looked at.',
+      summary: 'The decision that a client would get now, or would have got at an instant, with everybody looked at.',
       roles: ['operator'],
-      query: z.object({
-        client: z.string().refine((text) => parseAddress(text) !== null, 'must be an IPv4 or IPv6 address'),
-        title: id,
-        pathways: pathwaysQuery,
-      }),
+      query: explainQuery,
       answer: explanation,
-      faults: ['not_found', 'request_malformed'],
-      run: ({ query }): Explanation => {
-        const { decision, considered } = decidePlay(deps, {
-          title: findTitle(deps, query.title),
-          address: query.client,
-          session: null,
-          pathways: query.pathways ?? PATHWAYS_DEFAULT,
-          countAs: null,
-        });
-        return { ...decision, considered: [...considered], catalogRevision: deps.catalog.revision };
-      },
+      faults: ['not_found', 'history_missing', 'request_malformed', 'disk_failed'],
+      run: ({ query }) => explain(deps, query),
     }),
   ];
 }
 
+const explainQuery = z.object({
+  client: z.string().refine((text) => parseAddress(text) !== null, 'must be an IPv4 or IPv6 address'),
+  title: id,
+  at: z.iso
+    .datetime({ offset: true, error: 'must be an instant such as 2026-03-01T02:00:00Z; write + as %2B' })
+    .optional(),
+  pathways: pathwaysQuery,
+});
+
+async function explain(deps: ControlDeps, query: z.infer<typeof explainQuery>): Promise<Explanation> {
+  const ask = { address: query.client, session: null, pathways: query.pathways ?? PATHWAYS_DEFAULT };
+  if (query.at === undefined) {
+    const title = findTitle(deps, query.title);
+    const { decision, considered } = decidePlay(deps, { ...ask, title, countAs: null });
+    return { ...decision, considered: [...considered], catalogRevision: deps.catalog.revision };
+  }
+  const at = Date.parse(query.at);
+  const { scene, catalogRevision } = await deps.history.past({ at, title: query.title, address: query.client });
+  const { decision, considered } = decideIn(scene, { ...ask, title: query.title });
+  return { ...decision, considered: [...considered], catalogRevision };
+}
+
 function showFleet(deps: ControlDeps, inventory: boolean): FleetMessage {
-  const counts = deps.fleet.sites();
+  const reported = deps.fleet.sites();
   return {
     protocol: PROTOCOL_VERSION,
     at: new Date(deps.clock.now()).toISOString(),
     catalogRevision: deps.catalog.revision,
-    sites: [...sitePositions(deps)]
+    sites: [...sitePositions(reported, deps.footprint)]
       .map(([site, position]) => ({
         id: site,
         position,
         prefixes: deps.footprint.zones.get(site)?.prefixes ?? 0,
-        appliances: counts.get(site)?.appliances ?? 0,
+        appliances: reported.get(site)?.appliances ?? 0,
       }))
       .sort((a, b) => (a.id < b.id ? -1 : 1)),
     appliances: deps.fleet.show({ inventory }),

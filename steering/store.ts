@@ -24,7 +24,7 @@ export interface Store {
 
 /** Throws `store_locked`, `store_mismatch` or `disk_failed`. */
 export async function openStore(directory: string, log: Log): Promise<Store> {
-  const db = await open(directory);
+  const db = await openLevel(join(directory, 'level'));
   const layout = await db.get(LAYOUT_KEY);
   if (layout === undefined) await db.put(LAYOUT_KEY, LAYOUT);
   else if (layout !== LAYOUT) {
@@ -39,8 +39,8 @@ export async function openStore(directory: string, log: Log): Promise<Store> {
 
 type Db = Level<string, unknown>;
 
-async function open(directory: string): Promise<Db> {
-  const path = join(directory, 'level');
+/** Throws `store_locked` or `disk_failed`. */
+export async function openLevel(path: string): Promise<Db> {
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
     const db: Db = new Level(path, { valueEncoding: 'json' });
@@ -49,8 +49,8 @@ async function open(directory: string): Promise<Db> {
   } catch (error) {
     const code = (error as { cause?: { code?: string } }).cause?.code;
     if (code === 'LEVEL_LOCKED')
-      throw new Fault('store_locked', `${directory} is open in another process`, { cause: error });
-    throw new Fault('disk_failed', `${directory} cannot be opened: ${(error as Error).message}`, { cause: error });
+      throw new Fault('store_locked', `${path} is open in another process`, { cause: error });
+    throw new Fault('disk_failed', `${path} cannot be opened: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -70,7 +70,7 @@ describe('an appliance', () => {
     ['that drains itself', { state: 'draining' }, 'alive', 'it says that it is draining', true],
     ['that stopped', { state: 'stopped' }, 'alive', 'it says that it is stopped', true],
     ['that is red', { health: { level: 'red', causes: ['disk lost'] } }, 'alive', 'its health is red: disk lost', true],
-    ['that is full', { connections: 10 }, 'alive', 'it is full: 10 of 10 connections', false],
+    ['that is full', { connections: 10 }, 'alive', 'it is full: all of its 10 connections are taken', false],
   ])('%s', (_, given, liveness, refusal, leave) => {
     expect(judge({ ...well, ...given }, false)).toEqual({ liveness, refusal, leave });
   });

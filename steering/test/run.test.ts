@@ -6,10 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Fleet } from '../../protocol/decision.ts';
+import { explanation, playAnswer, type Fleet } from '../../protocol/decision.ts';
+import type { FaultBody } from '../../protocol/faults.ts';
 import { issueToken, readFleetKey } from '../../runtime/auth.ts';
 import { packageRoot } from '../../runtime/paths.ts';
-import { aBeat, aFill, ask, aTitle, fleetKey, until, type FillStub } from './stage.ts';
+import { aBeat, aFill, ask, aTitle, fleetKey, until, type Answer, type FillStub } from './stage.ts';
 
 const entry = join(packageRoot, 'dist', 'larder.js');
 let directory: string;
@@ -73,6 +74,16 @@ async function failing(...flags: string[]): Promise<{ readonly code: number | nu
 
 const tokenOf = (role: 'operator' | 'appliance', id: string): string =>
   issueToken(readFleetKey(join(directory, 'fleet.key'))!, { role, id });
+const beat = (url: string, appliance: string): Promise<Answer> =>
+  ask(`${url}/v1/appliances/${appliance}/heartbeat`, {
+    method: 'POST',
+    body: aBeat({ appliance, advertise: [fill.url] }),
+    token: tokenOf('appliance', appliance),
+  });
+const explainAt = (url: string, at: number): Promise<Answer> =>
+  ask(`${url}/v1/explain?client=127.0.0.1&title=harbor&at=${new Date(at).toISOString()}`, {
+    token: tokenOf('operator', 'operator'),
+  });
 const fleetOf = async (url: string): Promise<Fleet> =>
   (await ask(`${url}/v1/fleet`, { token: tokenOf('operator', 'operator') })).json<Fleet>();
 
@@ -80,14 +91,7 @@ describe('steering run', () => {
   it('killed outright knows its fleet and its drains when it comes back', async () => {
     const first = await start();
     expect(statSync(join(directory, 'fleet.key')).mode & 0o777).toBe(0o600);
-    for (const appliance of ['a', 'b']) {
-      const beaten = await ask(`${first.url}/v1/appliances/${appliance}/heartbeat`, {
-        method: 'POST',
-        body: aBeat({ appliance, advertise: [fill.url] }),
-        token: tokenOf('appliance', appliance),
-      });
-      expect(beaten.status).toBe(200);
-    }
+    for (const appliance of ['a', 'b']) expect((await beat(first.url, appliance)).status).toBe(200);
     const drained = await ask(`${first.url}/v1/appliances/a/state`, {
       method: 'PUT',
       body: { state: 'draining', at: null, forMs: null },
@@ -102,6 +106,40 @@ describe('steering run', () => {
     expect(appliances.map(({ id, liveness, draining }) => [id, liveness, draining !== null])).toEqual([
       ['a', 'alive', true],
       ['b', 'alive', false],
+    ]);
+    second.child.kill('SIGTERM');
+    expect(await second.exited).toBe(0);
+  });
+
+  it('killed outright still explains what it decided before, and says when it was away', async () => {
+    writeFileSync(join(directory, 'fleet.key'), fleetKey.toString('hex'), { mode: 0o600 });
+    const first = await start();
+    await until(async () => (await ask(`${first.url}/v1/play/harbor`)).status === 200, 'the catalog is pulled');
+    const idsAt = async (url: string, at: number): Promise<string[]> => {
+      const answer = await explainAt(url, at);
+      return answer.status === 200 ? explanation.parse(answer.json()).pathways.map(({ id }) => id) : [];
+    };
+    const joined = async (appliance: string): Promise<number> => {
+      await beat(first.url, appliance);
+      let at = 0;
+      await until(async () => (await idsAt(first.url, (at = Date.now()))).includes(appliance), 'it is in the history');
+      return at;
+    };
+    const at = await joined('a');
+    const play = playAnswer.parse((await ask(`${first.url}/v1/play/harbor`)).json());
+    // Written after `at`, so that nobody doubts that steering lived until then.
+    await joined('b');
+    first.child.kill('SIGKILL');
+    await first.exited;
+    const killed = Date.now();
+
+    const second = await start();
+    await until(async () => (await explainAt(second.url, Date.now())).status === 200, 'history goes on');
+    expect(await idsAt(second.url, at)).toEqual(play.pathways.map(({ id }) => id));
+    const away = (await explainAt(second.url, killed)).json<FaultBody>().error;
+    expect([away.code, away.message]).toEqual([
+      'history_missing',
+      expect.stringMatching(/: steering did not run: it was last seen at \S+Z and started at \S+Z$/),
     ]);
     second.child.kill('SIGTERM');
     expect(await second.exited).toBe(0);

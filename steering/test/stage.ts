@@ -11,12 +11,15 @@ import { issueToken, type Caller } from '../../runtime/auth.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { createMetrics, type Metrics } from '../../runtime/metrics.ts';
-import { Catalog, MemoryCatalogStore } from '../catalog.ts';
+import { Catalog, MemoryCatalogStore, type CatalogStore } from '../catalog.ts';
 import { Fleet } from '../fleet.ts';
 import { emptyFootprint, type Footprint } from '../footprint.ts';
 import { noGeoIp, type GeoIp } from '../geoip.ts';
+import { History, type HistoryDeps } from '../history.ts';
+import { HistoryStore } from '../history-store.ts';
 import { METRICS } from '../metrics.ts';
 import { Plays } from '../plays.ts';
+import type { PlayDeps } from '../play.ts';
 import { MemoryRegistry, type Registry } from '../registry.ts';
 import { createSteeringService } from '../service.ts';
 import type { UiFile } from '../ui.ts';
@@ -103,6 +106,13 @@ export interface Stage {
   readonly catalog: Catalog;
   readonly metrics: Metrics<typeof METRICS>;
   readonly plays: Plays;
+  readonly ground: Pick<PlayDeps, 'footprint' | 'geoip' | 'defaultSite' | 'originBase' | 'ttlMs'>;
+  /** Not running until it is ticked. */
+  readonly history: History;
+  /** A second of steering: the clock, the fleet, and history until it is on disk. */
+  second(ms?: number): Promise<void>;
+  /** Lets go of the disk without a last word, as a kill does. */
+  kill(): Promise<void>;
   /** Appliances that a heartbeat asked to be probed. */
   readonly probes: string[];
   close(): Promise<void>;
@@ -114,6 +124,13 @@ export interface StageGiven {
   readonly geoip?: GeoIp;
   readonly defaultSite?: string;
   readonly registry?: Registry;
+  readonly catalogStore?: CatalogStore;
+  readonly clock?: HandClock;
+  /** Directory of the state in which history is kept. */
+  readonly state?: string;
+  readonly historyLimits?: HistoryDeps['limits'];
+  /** Text that the footprint was read from. */
+  readonly mapText?: string;
   readonly trustProxy?: readonly string[];
   readonly publicUrl?: string;
   readonly host?: string;
@@ -121,26 +138,45 @@ export interface StageGiven {
 }
 
 export async function openStage(given: StageGiven = {}): Promise<Stage> {
-  const clock = handClock();
+  const clock = given.clock ?? handClock();
   const metrics = createMetrics(METRICS);
-  const { fleet, catalog } = await aFleet({ clock, metrics, registry: given.registry ?? new MemoryRegistry() });
+  const { fleet, catalog } = await aFleet({ ...given, clock, metrics });
   if (given.titles !== undefined) await catalog.apply({ revision: 1, titles: given.titles, removed: [] });
   const plays = new Plays({ clock, metrics, log: silentLog });
-  const probes: string[] = [];
-  const service = createSteeringService({
+  const ground = {
+    footprint: given.footprint ?? emptyFootprint,
+    geoip: given.geoip ?? noGeoIp,
+    defaultSite: given.defaultSite ?? null,
+    originBase: 'http://origin.example/media',
+    ttlMs: 30_000,
+  };
+  const { state } = given;
+  let historyStore: HistoryStore | null = null;
+  const history = new History({
+    open: async () => {
+      if (state === undefined) throw new Error('no state directory');
+      return (historyStore = await HistoryStore.open(state));
+    },
+    present: { ...ground, mapText: given.mapText ?? null },
     fleet,
     catalog,
+    clock,
+    metrics,
+    log: silentLog,
+    ...(given.historyLimits === undefined ? {} : { limits: given.historyLimits }),
+  });
+  const probes: string[] = [];
+  const service = createSteeringService({
+    ...ground,
+    fleet,
+    catalog,
+    history,
     metrics,
     plays,
     clock,
     log: silentLog,
     fleetKey,
-    footprint: given.footprint ?? emptyFootprint,
-    geoip: given.geoip ?? noGeoIp,
-    defaultSite: given.defaultSite ?? null,
-    originBase: 'http://origin.example/media',
     publicUrl: given.publicUrl ?? null,
-    ttlMs: 30_000,
     trustProxy: given.trustProxy ?? [],
     ui: given.ui ?? new Map(),
     prober: {
@@ -153,13 +189,36 @@ export async function openStage(given: StageGiven = {}): Promise<Stage> {
   const host = given.host ?? '127.0.0.1';
   const { port } = await service.listen({ host, port: 0 });
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
-  return { url, clock, fleet, catalog, metrics, plays, probes, close: () => service.close() };
+  return {
+    url,
+    clock,
+    fleet,
+    catalog,
+    metrics,
+    plays,
+    ground,
+    history,
+    probes,
+    second: async (ms = 1_000) => {
+      clock.advance(ms);
+      fleet.tick();
+      history.tick();
+      await history.settled();
+    },
+    kill: async () => {
+      await service.close();
+      await history.settled();
+      await historyStore?.close();
+    },
+    close: () => service.close(),
+  };
 }
 
 export async function aFleet(given: {
   readonly clock?: Clock;
   readonly metrics?: Metrics<typeof METRICS>;
   readonly registry?: Registry;
+  readonly catalogStore?: CatalogStore;
 }): Promise<{ readonly fleet: Fleet; readonly catalog: Catalog; readonly metrics: Metrics<typeof METRICS> }> {
   const metrics = given.metrics ?? createMetrics(METRICS);
   let ids = 0;
@@ -170,8 +229,9 @@ export async function aFleet(given: {
     log: silentLog,
     newId: () => `order-${(ids += 1)}`,
   });
-  await fleet.load();
-  return { fleet, catalog: new Catalog(new MemoryCatalogStore()), metrics };
+  const catalog = new Catalog(given.catalogStore ?? new MemoryCatalogStore());
+  await Promise.all([fleet.load(), catalog.load()]);
+  return { fleet, catalog, metrics };
 }
 
 /** The value of one sample, 0 where it never was counted. */
