@@ -1,13 +1,13 @@
-// `larder steer explain`: where a client would be sent for a title, and why, appliance by appliance.
+// `larder steer explain`: where a client would be sent for a title, or was at an instant, and why, appliance by appliance.
 
 import type { Command } from 'commander';
 import { explanation, type Explanation } from '../protocol/decision.ts';
-import { Fault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../runtime/command.ts';
 import { option } from '../runtime/config.ts';
 import { isIP } from 'node:net';
-import { say, servicesOf } from './ask.ts';
-import { instantFlag } from './instant.ts';
+import { say, servicesOf, usage } from './ask.ts';
+import { pastInstantFlag } from './instant.ts';
 import { formatTable } from './table.ts';
 import { paint, type Look } from './terminal.ts';
 
@@ -22,17 +22,16 @@ const TABLE = {
   }),
   title: option.id({ doc: 'Title that is asked for' }),
   at: option.optional(
-    option.custom<number>({ doc: 'As it was then (default: now)', placeholder: 'TIME', parse: instantFlag }),
+    option.custom<number>({ doc: 'As it was then (default: now)', placeholder: 'TIME', parse: pastInstantFlag }),
   ),
   ...CLIENT_TABLE,
 } as const;
 
-/** An answer for another minute is no answer to the question. */
-const NEAR_MS = 60_000;
-
 const EXAMPLES = `
 Examples:
   larder steer explain --client 192.0.2.7 --title harbor
+  larder steer explain --client 192.0.2.7 --title harbor --at 21:40
+  larder steer explain --client 192.0.2.7 --title harbor --at 2026-03-01T21:40:07Z
   larder steer explain --client 2001:db8::7 --title harbor --json | jq '.pathways[].id'`;
 
 export const verb: Verb = {
@@ -45,16 +44,25 @@ async function explain(_flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, TABLE);
   const query = new URLSearchParams({ client: values.client, title: values.title });
   if (values.at !== null) query.set('at', new Date(values.at).toISOString());
-  const answer = await servicesOf(values).steering(`/v1/explain?${query.toString()}`, explanation);
-  if (values.at !== null && Math.abs(Date.parse(answer.at) - values.at) > NEAR_MS)
+  const answer = await servicesOf(values)
+    .steering(`/v1/explain?${query.toString()}`, explanation)
+    .catch((error: unknown) => {
+      // A time that lies ahead is a slip of the command line.
+      throw isFault(error) && error.detail['field'] === 'query.at' && error.code === 'request_malformed'
+        ? usage(error.message)
+        : error;
+    });
+  // A steering of before there was a history answers for now, and that is no answer to the question.
+  if (values.at !== null && Date.parse(answer.at) !== values.at)
     throw new Fault(
-      'state_conflict',
-      `steering keeps no record of that time: it answered for ${answer.at}; leave --at out`,
+      'peer_invalid',
+      `steering answered for ${answer.at}: it is of a version that cannot tell of the past`,
     );
-  say(values, answer, (look) => describe(answer, look));
+  say(values, answer, (look) => describe(answer, values.at === null ? 'now' : 'then', look));
 }
 
-function describe(answer: Explanation, look: Look): string {
+function describe(answer: Explanation, when: 'now' | 'then', look: Look): string {
+  const then = when === 'now' ? '' : `as it was at ${toTheSecond(answer.at)}: `;
   const pathways = answer.pathways.map((pathway, at) => ({ ...pathway, rank: at + 1 }));
   const chosen = formatTable(
     pathways,
@@ -82,8 +90,10 @@ function describe(answer: Explanation, look: Look): string {
           ],
           look,
         )}`;
-  return `${paint(look, 'strong', answer.client.address)} ${footing(answer)}, asks for ${paint(look, 'strong', answer.title)}\n\n${chosen}${left}`;
+  return `${then}${paint(look, 'strong', answer.client.address)} ${footing(answer)}, asks for ${paint(look, 'strong', answer.title)}\n\n${chosen}${left}`;
 }
+
+const toTheSecond = (iso: string): string => `${iso.slice(0, 19).replace('T', ' ')} UTC`;
 
 function footing({ client }: Explanation): string {
   const site = client.site ?? 'no site';

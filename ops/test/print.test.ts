@@ -130,6 +130,8 @@ test('instants are typed as a clock time, a date, or with a zone', () => {
   expect(parseInstant('13:30', noon)).toBe(new Date(2026, 2, 1, 13, 30).getTime());
   expect(parseInstant('02:00', noon)).toBe(new Date(2026, 2, 2, 2, 0).getTime());
   expect(parseInstant('12:00', noon)).toBe(new Date(2026, 2, 2, 12, 0).getTime());
+  expect(parseInstant('12:00', noon, 'last')).toBe(noon);
+  expect(parseInstant('13:30', noon, 'last')).toBe(new Date(2026, 1, 28, 13, 30).getTime());
   expect(parseInstant('2026-03-01T02:00+01:00', noon)).toBe(Date.UTC(2026, 2, 1, 1, 0));
   expect(parseInstant('2026-04-01', noon)).toBe(new Date(2026, 3, 1).getTime());
   for (const text of ['', 'soon', '24:00', '1:60', '2026-13-01', '2026-03-01T25:00', '99', 'tomorrow'])

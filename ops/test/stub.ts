@@ -85,7 +85,14 @@ function routes(state: StubState): Route[] {
       path: '/v1/explain',
       summary: '',
       roles: operator,
-      query: z.object({ client: z.string(), title: z.literal(TITLE.id) }),
+      query: z.object({
+        client: z.string(),
+        title: z.literal(TITLE.id),
+        at: z
+          .string()
+          .refine((at) => at < '2100', 'which lies ahead')
+          .optional(),
+      }),
       run: () => state.explanation,
     }),
     route({

@@ -228,10 +228,22 @@ test('orders and requests carry what was typed', async () => {
   ]);
 });
 
-test('an explanation for another time than was asked is refused, not passed off', async () => {
-  const { status, stdout, stderr } = await larder('steer explain --client 192.0.2.7 --title film --at 2020-01-01');
+test('an explanation of the past says of when it is; one for another time is refused, not passed off', async () => {
+  const question = 'steer explain --client 192.0.2.7 --title film --at 2020-01-01T00:00:07Z';
+  stub.state.explanation = { ...stub.state.explanation, at: '2020-01-01T00:00:07.000Z' };
+  expect((await larder(question)).stdout).toMatch(/^as it was at 2020-01-01 00:00:07 UTC: 192\.0\.2\.7 belongs to/);
+  expect(stub.asked.at(-1)!.url).toContain('at=2020-01-01T00%3A00%3A07.000Z');
+
+  stub.state.explanation = { ...stub.state.explanation, at: '2026-03-01T02:00:00.000Z' };
+  const { status, stdout, stderr } = await larder(question);
   expect([status, stdout]).toEqual([1, '']);
   expect(stderr).toContain('2026-03-01T02:00:00.000Z');
+});
+
+test('an explanation of the future is a slip of the command line: 2', async () => {
+  const { status, stdout, stderr } = await larder('steer explain --client 192.0.2.7 --title film --at 2999-01-01');
+  expect([status, stdout]).toEqual([2, '']);
+  expect(stderr).toContain('which lies ahead');
 });
 
 test('a refused import ends with 1 and the line that is wrong', async () => {
