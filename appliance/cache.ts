@@ -5,9 +5,9 @@ import { isFault } from '../protocol/faults.ts';
 import type { HoldingId } from '../protocol/ids.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import { assetDiskBytes, blockBytes, diskBytesOf } from './block-file.ts';
+import { freeBytes, newBook, useOf, type Book, type VolumeUse } from './book.ts';
+import { assetDiskBytes, BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from './block-file.ts';
 import {
-  DISK_RUNS,
   RUN_BLOCKS,
   runAsset,
   runFirstBlock,
@@ -16,13 +16,9 @@ import {
   type NameOf,
   type RunKey,
 } from './eviction.ts';
-import { nameOf, partOf } from './filter.ts';
-import { Lru } from './lru.ts';
 import type { Tally } from './metrics.ts';
-import type { AssetMeta, Entry, Volume } from './store.ts';
+import { BITS, type AssetMeta, type Entry, type Volume } from './store.ts';
 
-/** Left to the index of each volume from the start, so that its growth never breaks the budget. */
-export const INDEX_BYTES_RESERVED = 12 * 2 ** 20;
 /** How long a reservation waits for workers to close what was evicted. */
 const CLOSE_WAIT_MS = 1_000;
 /** Evictions under way on one volume. */
@@ -34,33 +30,6 @@ export interface Forgotten {
   readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
 }
 export type Broadcast = (forgotten: Forgotten) => Promise<void>;
-
-interface Book {
-  readonly volume: Volume;
-  readonly order: EvictionOrder;
-  readonly byId: Map<number, Entry>;
-  readonly limitBytes: number;
-  /** What its catalogued assets take once they are whole. */
-  promisedBytes: number;
-  pinnedBytes: number;
-  reservedBytes: number;
-  /** Unlinked, but perhaps still open in a worker. */
-  leavingBytes: number;
-  readonly leaving: Set<Promise<void>>;
-  /** Reservations take turns. */
-  queue: Promise<unknown>;
-}
-
-export interface VolumeUse {
-  readonly volume: number;
-  readonly directory: string;
-  readonly limitBytes: number;
-  readonly pinnedBytes: number;
-  readonly demandBytes: number;
-  readonly reservedBytes: number;
-  readonly leavingBytes: number;
-  readonly indexBytes: number;
-}
 
 export interface CacheDeps {
   readonly volumes: readonly Volume[];
@@ -89,17 +58,7 @@ export class Cache {
     this.#deps = deps;
     this.#pinned = deps.pinned;
     const limitBytes = Math.floor(deps.storeBytes / deps.volumes.length);
-    this.#books = deps.volumes.map((volume) => ({
-      volume,
-      ...ordered(deps.newOrder ?? (() => new Lru(DISK_RUNS))),
-      limitBytes,
-      promisedBytes: 0,
-      pinnedBytes: 0,
-      reservedBytes: 0,
-      leavingBytes: 0,
-      leaving: new Set(),
-      queue: Promise.resolve(),
-    }));
+    this.#books = deps.volumes.map((volume) => newBook(volume, limitBytes, deps.newOrder));
     for (const book of this.#books) this.#adopt(book);
     // The limit may be lower than it was.
     for (const book of this.#books) void this.#inTurn(book, () => this.#makeRoom(book, 0));
@@ -127,16 +86,7 @@ export class Cache {
   }
 
   use(): VolumeUse[] {
-    return this.#books.map((book) => ({
-      volume: book.volume.number,
-      directory: book.volume.directory,
-      limitBytes: book.limitBytes,
-      pinnedBytes: book.pinnedBytes,
-      demandBytes: book.order.bytes,
-      reservedBytes: book.reservedBytes,
-      leavingBytes: book.leavingBytes,
-      indexBytes: book.volume.indexBytes(),
-    }));
+    return this.#books.map(useOf);
   }
 
   /** The entry for a sealed version; an entry of another version of the key leaves. */
@@ -290,7 +240,7 @@ export class Cache {
       const keep = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
       this.#byKey.set(entry.key, keep);
       this.#join(book, entry);
-      for (const number of entry.blocks) this.#count(book, entry, number, 1);
+      this.#countAll(book, entry);
       const loser = keep === entry ? other : entry;
       if (loser !== undefined)
         void this.drop(loser).catch((error: unknown) =>
@@ -307,25 +257,20 @@ export class Cache {
   }
 
   async #makeRoom(book: Book, bytes: number): Promise<boolean> {
-    while (this.#freeBytes(book) + book.leavingBytes < bytes) {
+    while (freeBytes(book) + book.leavingBytes < bytes) {
       const victim = book.order.evict();
       if (victim === null) return false;
       const leaving = this.#evict(book, victim).finally(() => book.leaving.delete(leaving));
       book.leaving.add(leaving);
       if (book.leaving.size >= LEAVING_MAX) await Promise.race(book.leaving);
     }
-    if (this.#freeBytes(book) < bytes) {
+    if (freeBytes(book) < bytes) {
       const timeout = new Promise((resolve) => setTimeout(resolve, CLOSE_WAIT_MS).unref());
       await Promise.race([Promise.all(book.leaving), timeout]);
     }
-    if (this.#freeBytes(book) < bytes) return false;
+    if (freeBytes(book) < bytes) return false;
     book.reservedBytes += bytes;
     return true;
-  }
-
-  #freeBytes(book: Book): number {
-    const index = Math.max(INDEX_BYTES_RESERVED, book.volume.indexBytes());
-    return book.limitBytes - index - book.pinnedBytes - book.order.bytes - book.reservedBytes - book.leavingBytes;
   }
 
   async #evict(book: Book, run: RunKey): Promise<void> {
@@ -363,6 +308,25 @@ export class Cache {
     }
   }
 
+  /** Adds all blocks of an entry at once: a byte of its bitmap is a run. */
+  #countAll(book: Book, entry: Entry): void {
+    const { blocks, holding } = entry;
+    if (blocks.count === 0) return;
+    const last = blockCount(entry.bytes) - 1;
+    const shorter = blocks.has(last) ? BLOCK_BYTES - blockBytes(entry.bytes, last) : 0;
+    const shorterOnDisk = shorter === 0 ? 0 : diskBytesOf(BLOCK_BYTES) - diskBytesOf(BLOCK_BYTES - shorter);
+    const payload = blocks.count * BLOCK_BYTES - shorter;
+    if (holding !== null) this.#held.set(holding, (this.#held.get(holding) ?? 0) + payload);
+    if (this.isPinned(entry)) book.pinnedBytes += blocks.count * diskBytesOf(BLOCK_BYTES) - shorterOnDisk;
+    else
+      for (const [run, byte] of blocks.bytes.entries()) {
+        const tail = run === Math.floor(last / RUN_BLOCKS) ? shorterOnDisk : 0;
+        const bytes = BITS[byte]! * diskBytesOf(BLOCK_BYTES) - tail;
+        if (byte !== 0) book.order.add(runKey(entry.id, run * RUN_BLOCKS), bytes);
+      }
+    this.#changes += blocks.count;
+  }
+
   /** Adds (1) or takes off (−1) a block in every sum. Returns its bytes on disk. */
   #count(book: Book, entry: Entry, number: number, sign: 1 | -1): number {
     this.#changes += 1;
@@ -382,16 +346,6 @@ export class Cache {
     else book.order.subtract(key, bytes);
     return bytes;
   }
-}
-
-/** An order and the entries that its runs belong to. */
-function ordered(newOrder: (nameOf: NameOf) => EvictionOrder): Pick<Book, 'order' | 'byId'> {
-  const byId = new Map<number, Entry>();
-  const order = newOrder((run) => {
-    const entry = byId.get(runAsset(run));
-    return entry === undefined ? null : partOf(nameOf(entry.key), runFirstBlock(run));
-  });
-  return { order, byId };
 }
 
 const differing = (a: ReadonlySet<HoldingId>, b: ReadonlySet<HoldingId>): HoldingId[] => [

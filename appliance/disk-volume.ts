@@ -17,6 +17,8 @@ import { IndexWriter, type Batch } from './index-writer.ts';
 import { Bitmap, type AssetMeta, type Entry, type Volume } from './store.ts';
 
 const FLUSH_MS = 25;
+/** Of the index, read at once. */
+const LOAD_ROWS = 1_000;
 const INDEX_MEASURE_MS = 1_000;
 
 export class DiskVolume implements Volume {
@@ -250,23 +252,24 @@ export class DiskVolume implements Volume {
   /** False where the index is new although the store is not. */
   async #load(): Promise<boolean> {
     let known = false;
-    for await (const [key, value] of this.#index.iterator()) {
-      if (key === 'next') {
-        this.#nextId = Math.max(this.#nextId, Number(value));
-        known = true;
-      } else if (key.startsWith('a')) {
-        const id = Number.parseInt(key.slice(1), 36);
-        const record = JSON.parse(value) as StoredRecord;
-        this.#entry(
-          id,
-          record,
-          new Bitmap(blockCount(record.bytes), Buffer.from(record.blocks, 'base64')),
-          record.touchedMs,
-        );
-        this.#nextId = Math.max(this.#nextId, id + 1);
+    const rows = this.#index.iterator();
+    for (let some = await rows.nextv(LOAD_ROWS); some.length > 0; some = await rows.nextv(LOAD_ROWS)) {
+      for (const [key, value] of some) {
+        if (key === 'next') {
+          this.#nextId = Math.max(this.#nextId, Number(value));
+          known = true;
+        } else if (key.startsWith('a')) this.#restore(Number.parseInt(key.slice(1), 36), value);
       }
     }
+    await rows.close();
     return known;
+  }
+
+  #restore(id: number, value: string): void {
+    const record = JSON.parse(value) as StoredRecord;
+    const blocks = new Bitmap(blockCount(record.bytes), Buffer.from(record.blocks, 'base64'));
+    this.#entry(id, record, blocks, record.touchedMs);
+    this.#nextId = Math.max(this.#nextId, id + 1);
   }
 
   async #rebuild(): Promise<void> {

@@ -59,6 +59,13 @@ export interface Volume {
   close(): Promise<void>;
 }
 
+/** How many bits of a byte are set. */
+export const BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
+  let bits = 0;
+  for (let rest = byte; rest > 0; rest >>= 1) bits += rest & 1;
+  return bits;
+});
+
 /** A fixed-size set of block numbers. */
 export class Bitmap {
   readonly bytes: Uint8Array;
@@ -66,8 +73,11 @@ export class Bitmap {
 
   constructor(size: number, from?: Uint8Array) {
     this.bytes = new Uint8Array(Math.ceil(size / 8));
-    if (from !== undefined) this.bytes.set(from.subarray(0, this.bytes.length));
-    for (let at = 0; at < size; at += 1) if (this.has(at)) this.#count += 1;
+    if (from === undefined) return;
+    this.bytes.set(from.subarray(0, this.bytes.length));
+    // What lies beyond the size is nobody's block.
+    if (size % 8 !== 0 && this.bytes.length > 0) this.bytes[this.bytes.length - 1]! &= 2 ** (size % 8) - 1;
+    for (const byte of this.bytes) this.#count += BITS[byte]!;
   }
 
   get count(): number {

@@ -4,8 +4,9 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { silentLog } from '../../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from '../block-file.ts';
-import { Cache, INDEX_BYTES_RESERVED, type Broadcast } from '../cache.ts';
-import type { Entry } from '../store.ts';
+import { INDEX_BYTES_RESERVED } from '../book.ts';
+import { Cache, type Broadcast } from '../cache.ts';
+import type { Entry, Volume } from '../store.ts';
 import { MemoryVolume } from './memory-volume.ts';
 
 const BLOCK_ON_DISK = diskBytesOf(BLOCK_BYTES);
@@ -14,9 +15,10 @@ function cacheOf(spec: {
   readonly blocks: number;
   readonly pinned?: ReadonlySet<string>;
   readonly broadcast?: Broadcast;
-  readonly volumes?: number;
+  readonly volumes?: number | readonly Volume[];
 }): Cache {
-  const volumes = Array.from({ length: spec.volumes ?? 1 }, (_, at) => new MemoryVolume(at));
+  const { volumes: given = 1 } = spec;
+  const volumes = typeof given === 'number' ? Array.from({ length: given }, (_, at) => new MemoryVolume(at)) : given;
   return new Cache({
     volumes,
     storeBytes: volumes.length * (INDEX_BYTES_RESERVED + spec.blocks * BLOCK_ON_DISK),
@@ -55,6 +57,32 @@ test('the least recently used asset goes first, a touched one stays', async () =
   expect(await put(cache, d!, 0)).toBe(true);
   expect(cache.find('/b')).toBeNull();
   expect(['/a', '/c', '/d'].every((key) => cache.find(key)!.blocks.has(0))).toBe(true);
+});
+
+test('what a volume brings at the start counts as if it had come block by block, to the last byte', async () => {
+  const assets = fc.record({
+    bytes: fc.integer({ min: 1, max: 40 * BLOCK_BYTES }),
+    holding: fc.constantFrom(null, 't:pinned', 't:free'),
+    blocks: fc.uniqueArray(fc.nat(39), { maxLength: 40 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(assets, { maxLength: 5 }), async (list) => {
+      const volumes = [new MemoryVolume()];
+      const pinned = new Set(['t:pinned']);
+      const cache = cacheOf({ blocks: 200, pinned, volumes });
+      for (const [at, { bytes, holding, blocks }] of list.entries()) {
+        const entry = await cache.admit({ ...metaOf(`/${at}`, 1, holding), bytes });
+        for (const number of blocks) if (number < blockCount(bytes)) await put(cache, entry, number);
+        if (entry.blocks.count === 0) await cache.drop(entry);
+      }
+      const again = cacheOf({ blocks: 200, pinned, volumes });
+      const sums = (each: Cache): unknown => [each.use(), each.heldBytes('t:pinned'), each.heldBytes('t:free')];
+      expect(sums(again)).toEqual(sums(cache));
+      for (const entry of [...again.entries()]) await again.drop(entry);
+      expect(again.use()).toMatchObject([{ pinnedBytes: 0, demandBytes: 0 }]);
+    }),
+    { numRuns: 40 },
+  );
 });
 
 test('what is pinned is never evicted; when only pins are left, room is refused', async () => {
