@@ -52,18 +52,18 @@ export const admission: Bench = {
     ];
     const findings: Finding[] = [];
     const notes: string[] = [];
-    let beyondBelady = Number.NEGATIVE_INFINITY;
+    let besideBelady = 0;
     for (const trace of traces) {
       const contest = contestOf(trace, trace === traces[2] ? footprintOf(trace) : spec.objects);
       const scores = scoresOf(contest);
       const best = scores['belady']!;
       for (const score of Object.values(scores))
-        if (score !== best) beyondBelady = Math.max(beyondBelady, score.bytes - best.bytes);
+        if (score !== best && score.bytes > 0) besideBelady = Math.max(besideBelady, score.bytes / best.bytes);
       findings.push(...findingsOf(path !== null && trace === traces[2] ? 'trace' : trace.name, scores));
       notes.push(descriptionOf(contest));
       say(`${trace.name}: replayed`);
     }
-    findings.push(alone('beyond Belady', 'points', 100 * beyondBelady, 0));
+    findings.push(alone('bytes hit ÷ Belady', 'at most', besideBelady, 1));
     for (const point of CHE) {
       const { measured, expected } = lruBesideChe({ ...point, objects: spec.objects, requests: parameters['che']! });
       const what = `lru, zipf ${point.alpha}, ${point.percent} %`;

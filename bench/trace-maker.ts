@@ -1,4 +1,4 @@
-// Writes a trace in the formats that trace-file.ts reads; `node dist/bench/trace-maker.js DIR` makes those that the tests read.
+// Writes a trace in the formats that trace-file.ts reads; `node dist/bench/trace-maker.js bench/test` makes those that tests read.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -13,8 +13,8 @@ import { Recorded, type Now } from './recorded.ts';
 
 /** How far back an explanation is promised, as far as `HISTORY_ROWS_MAX` lets it. */
 export const HISTORY_AGE_MS = 7 * 86_400_000;
-/** About 100 bytes on disk each; see decisions/0013-explain-history.md. */
-export const HISTORY_ROWS_MAX = 5_000_000;
+/** About 30 bytes on disk each; see decisions/0013-explain-history.md. */
+export const HISTORY_ROWS_MAX = 10_000_000;
 /** Changes written at once; more wait a second. They take the event loop some 10 ms. */
 export const CHANGES_MAX = 2_000;
 /** Twice as many are pruned at once, so that a flood of them is followed. */

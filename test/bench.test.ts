@@ -71,7 +71,7 @@ const ROWS: readonly Row[] = [
       ...['zipf 0.8', 'zipf+scan', 'evening'].flatMap((trace) =>
         ['hits', 'bytes hit', 'written'].map((what) => `${trace} ${what}`),
       ),
-      'beyond Belady',
+      'bytes hit ÷ Belady',
       ...['0.8, 10 %', '1, 10 %', '0.8, 1 %', '1.2, 1 %'].map((point) => `lru, zipf ${point}`),
       'memory a run, lru',
       'memory a run, s3-fifo',

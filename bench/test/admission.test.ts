@@ -149,7 +149,7 @@ describe('orders to compare with', () => {
 });
 
 describe('recorded traces', () => {
-  const samples = join(packageRoot, 'bench', 'test', 'traces');
+  const samples = join(packageRoot, 'bench', 'test');
   const directory = mkdtempSync(join(tmpdir(), 'larder-trace-'));
   afterAll(() => rmSync(directory, { recursive: true }));
   const write = (name: string, bytes: string | Buffer): string => {

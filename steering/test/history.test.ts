@@ -467,4 +467,24 @@ describe('history_down_unrecorded', () => {
     expect((await past(before)).scene.contenders).toHaveLength(1);
     await town.history.close();
   });
+
+  it('waits where the clock is set back, rather than tell two stories of one instant', async () => {
+    const hand = handClock();
+    let jumpMs = 0;
+    const clock = { ...hand, now: () => hand.now() + jumpMs };
+    const town = await openTown({ state: aDirectory(), clock });
+    const heldAt = async (at: number): Promise<unknown> =>
+      (await town.history.past({ at, title: 'harbor', address: '127.1.0.1' })).scene.contenders.length;
+    await town.second();
+    const at = clock.now();
+    jumpMs = -600_000;
+    await town.beat({ appliance: 'n1' });
+    await town.second();
+    expect(await fallbackCount(town.metrics, 'history_down_unrecorded')).toBe(1);
+    await town.second(600_000);
+    expect(await heldAt(at)).toBe(0);
+    expect(await heldAt(clock.now())).toBe(1);
+    await town.close();
+    await town.history.close();
+  });
 });
