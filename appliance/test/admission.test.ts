@@ -8,6 +8,7 @@ import { silentLog } from '../../runtime/log.ts';
 import { BLOCK_BYTES } from '../block-file.ts';
 import { INDEX_BYTES_RESERVED } from '../book.ts';
 import { Cache } from '../cache.ts';
+import { policyOf, type ApplianceConfig } from '../config.ts';
 import { Inflight } from '../inflight.ts';
 import { Locate } from '../locate.ts';
 import { Miss } from '../miss.ts';
@@ -111,13 +112,14 @@ test('who asks while the first fetch is on its way follows it, and what has not 
   await appliance.until(async () => (await stored()) === before + 3);
 });
 
-test('readers of what is not admitted hold 256 MiB at most: for those beyond, the disk takes it after all', async () => {
+/** A member of a fleet whose admission refuses everything, before an origin that sends a byte of each and then waits. */
+function refusing(spec: { readonly pinned?: string; readonly planned?: string }) {
   const tally = { add: () => undefined };
   const cache = new Cache({
-    ...{ volumes: [new MemoryVolume()], storeBytes: INDEX_BYTES_RESERVED + 2 ** 30, pinned: new Set<string>() },
+    ...{ volumes: [new MemoryVolume()], storeBytes: INDEX_BYTES_RESERVED + 2 ** 30 },
+    ...{ pinned: new Set(spec.pinned === undefined ? [] : [spec.pinned]) },
     ...{ broadcast: async () => undefined, clock: systemClock, tally, log: silentLog },
   });
-  /** Sends a byte of each and then waits. */
   const origin = {
     countBytes: () => undefined,
     fetch: async (_pool: string, { first, last }: { readonly first: number; readonly last: number }) => ({
@@ -133,26 +135,45 @@ test('readers of what is not admitted hold 256 MiB at most: for those beyond, th
   const inflight = new Inflight({
     ...{ cache, origin, tally, log: silentLog },
     termsOf: async () => ({ digests: null, originTag: null }),
+    planned: (holding) => holding === spec.planned,
   });
-  const meta = { version: '"v"', bytes: 8 * BLOCK_BYTES, headers: {}, bornMs: null, holding: null };
+  const meta = { version: '"v"', bytes: 8 * BLOCK_BYTES, headers: {}, bornMs: null };
   const locate = new Locate({
     ...{ cache, inflight, origin, standsFor: false, clock: systemClock },
-    catalogued: async (key) => ({ key, ...meta }),
+    catalogued: async (key) => ({ key, ...meta, holding: `${key.slice(1)}:video` }),
   });
   const admission = { ask: () => false, memoryBytes: 0 };
   const miss = new Miss({ cache, inflight, locate, admission, alone: false, tally });
-  const open = async (at: number) => {
+  return async (key: string) => {
     const opened = await miss.open({
-      ...{ key: `/${at}`, known: null, from: 0, to: null },
+      ...{ key, known: null, from: 0, to: null },
       ...{ headers: {}, validate: null, storedOnly: false, again: false },
     });
     if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
     return { stored: opened.forward!.stored, body: opened.body };
   };
-  const readers = await Promise.all(Array.from({ length: 32 }, (_, at) => open(at)));
-  expect(readers.some(({ stored }) => stored)).toBe(false);
-  expect((await open(32)).stored).toBe(true);
+}
+
+test('what a plan wants or has pinned is stored at the first request', async () => {
+  const open = refusing({ pinned: 'pinned:video', planned: 'planned:video' });
+  const stored = await Promise.all(['/pinned', '/planned', '/other'].map(async (key) => (await open(key)).stored));
+  expect(stored).toEqual([true, true, false]);
+});
+
+test('readers of what is not admitted hold 256 MiB at most: for those beyond, the disk takes it after all', async () => {
+  const open = refusing({});
+  const readers = await Promise.all(Array.from({ length: 32 }, (_, at) => open(`/${at}`)));
+  expect(readers.some(({ stored: kept }) => kept)).toBe(false);
+  expect((await open('/32')).stored).toBe(true);
   // Two leave at the first piece.
   for (const { body } of readers.slice(0, 2)) for await (const _ of body) break;
-  expect((await open(33)).stored).toBe(false);
+  expect((await open('/33')).stored).toBe(false);
+});
+
+test('a fleet asks for a second hit unless told otherwise; alone everything is admitted', () => {
+  const config = { steering: [], admission: null } as unknown as ApplianceConfig;
+  const member = { ...config, steering: ['http://steering'] };
+  expect([config, member, { ...member, admission: 's3-fifo' as const }].map(policyOf)).toEqual([
+    ...['lru', 'second-hit', 's3-fifo'],
+  ]);
 });
