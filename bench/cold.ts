@@ -2,10 +2,20 @@
 // Decision it informs: how far to read ahead, over how many connections, and the size of a block.
 
 import { Agent, request } from 'undici';
-import { alone, atLeast, compare, interleave, median, type Bench, type Finding, type Peer } from './bench.ts';
+import {
+  alone,
+  atLeast,
+  compare,
+  interleave,
+  median,
+  type Bench,
+  type Finding,
+  type Parameters,
+  type Peer,
+} from './bench.ts';
 import { startDistant, type Distant } from './distant.ts';
 import { peersOf, startLarder, startNginxCache, startVarnish, type Contestant } from './peers.ts';
-import { withRing } from './ring.ts';
+import { withRing, type Ring } from './ring.ts';
 
 const BLOCKS_BEYOND = 2;
 const BLOCK_BYTES_MAX = 2 ** 20;
@@ -45,7 +55,7 @@ export const cold: Bench = {
         })),
         findings: [
           await sequential(parameters, [...caches, direct], say),
-          ...(await middle(parameters, caches, distant, say)),
+          ...(await middle({ ring, parameters, caches, distant, say })),
         ],
       };
     }),
@@ -53,7 +63,7 @@ export const cold: Bench = {
 
 /** Whole assets, each read once by one client on a connection of its own. */
 async function sequential(
-  parameters: Bench['small'],
+  parameters: Parameters,
   contestants: readonly (Pick<Contestant, 'name' | 'url'> & Peer)[],
   say: (progress: string) => void,
 ): Promise<Finding> {
@@ -77,23 +87,33 @@ async function sequential(
 }
 
 /** A range in the middle of a film nobody has asked for; the pool to the origin is warm by a read just before. */
-async function middle(
-  parameters: Bench['small'],
-  caches: readonly Contestant[],
-  distant: Distant,
-  say: (progress: string) => void,
-): Promise<Finding[]> {
+async function middle(spec: {
+  readonly ring: Ring;
+  readonly parameters: Parameters;
+  readonly caches: readonly Contestant[];
+  readonly distant: Distant;
+  readonly say: (progress: string) => void;
+}): Promise<Finding[]> {
+  const { ring, parameters, caches, distant, say } = spec;
   const rangeBytes = parameters['rangeMiB']! * 2 ** 20;
   const range = `bytes=${MIDDLE}-${MIDDLE + rangeBytes - 1}`;
   const firstMs = new Map<string, number[]>();
   const surplus = new Map<string, number[]>();
+  const beyond = new Set<Contestant>();
   for (let round = 0; round < parameters['rounds']!; round += 1) {
-    for (const { name, url } of caches) {
+    for (const cache of caches) {
+      const { name, url } = cache;
+      if (beyond.has(cache)) continue;
       await read(`${url}/1000/warm-${name}-${round}`, null);
       const before = await distant.settled();
       const { firstByteMs } = await read(`${url}/${FILM_BYTES}/film-${name}-${round}`, range, FIRST_BYTE_MS_MAX);
-      // What fetches the whole film goes on until it is told to stop, so it is counted as it stands.
-      const after = firstByteMs < FIRST_BYTE_MS_MAX ? await distant.settled() : await distant.counts();
+      const inTime = firstByteMs < FIRST_BYTE_MS_MAX;
+      const after = inTime ? await distant.settled() : await distant.counts();
+      if (!inTime) {
+        // One that fetches the whole film goes on with it for minutes: once is enough.
+        beyond.add(cache);
+        await ring.stop(cache.running);
+      }
       push(firstMs, name, firstByteMs);
       push(surplus, name, (after.bodyBytes - before.bodyBytes - rangeBytes) / 2 ** 20);
     }

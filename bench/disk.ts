@@ -90,7 +90,8 @@ async function hotBesideCold(ring: Ring, contestant: Contestant, parameters: Par
       clients: 16,
       rate: parameters['rate']!,
     });
-    if (result.errors > 0) throw new Error(`${contestant.name}: ${result.errors} failed requests`);
+    if (result.failures.length > 0)
+      throw new Error(`${contestant.name}: ${result.failures.length} failed requests, such as ${result.failures[0]}`);
     return result.p99Ms;
   };
   await dropPages(ring.directory);

@@ -28,7 +28,8 @@ export interface RatedResult {
   readonly requestsPerSecond: number;
   readonly medianMs: number;
   readonly p99Ms: number;
-  readonly errors: number;
+  /** Status of each answer that was none of the asset; −1 where none came. */
+  readonly failures: readonly number[];
 }
 
 export async function h2load(load: RatedLoad): Promise<RatedResult> {
@@ -51,6 +52,6 @@ export async function h2load(load: RatedLoad): Promise<RatedResult> {
     requestsPerSecond: times.length / load.seconds,
     medianMs: quantile(times, 0.5),
     p99Ms: quantile(times, 0.99),
-    errors: rows.length - times.length,
+    failures: rows.map(([, status]) => status).filter((status) => status !== 200 && status !== 206),
   };
 }

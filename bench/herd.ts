@@ -11,8 +11,8 @@ export const herd: Bench = {
   name: 'herd',
   question: 'a crowd on one cold asset, its origin 50 ms away',
   packages: ['nginx', 'varnish'],
-  small: { rounds: 1, clients: 50, assetMiB: 2, roundTripMs: 50 },
-  large: { rounds: 10, clients: 500, assetMiB: 8, roundTripMs: 50 },
+  small: { rounds: 1, clients: 50, assetMiB: 1, roundTripMs: 50 },
+  large: { rounds: 10, clients: 500, assetMiB: 2, roundTripMs: 50 },
   run: (parameters, say) =>
     withRing(async (ring) => {
       const bytes = parameters['assetMiB']! * 2 ** 20;

@@ -82,7 +82,8 @@ async function waitingTimes(ring: Ring, parameters: Parameters, say: (progress: 
     { rounds: parameters['rounds']!, contestants, say: (progress) => say(`at a rate: ${progress}`) },
     async ({ name, url }) => {
       const result = await ask(url, rate);
-      if (result.errors > 0) throw new Error(`${name}: ${result.errors} failed requests`);
+      if (result.failures.length > 0)
+        throw new Error(`${name}: ${result.failures.length} failed requests, such as ${result.failures[0]}`);
       if (name === 'larder') reached.push(result.requestsPerSecond);
       return result.p99Ms;
     },
