@@ -16,11 +16,15 @@ export interface Target {
 /** `fleet`: the session prefix is stripped and the query is not part of the key; `alone`: the query is. */
 export type KeyMode = 'fleet' | 'alone';
 
+/** RFC 9110 4.2.1, 4.2.4: a host that is not empty, perhaps a port, and nobody's name before it. */
+const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::\d*)?$/;
+
 /** Throws `request_malformed`. */
 export function parseTarget(target: string, mode: KeyMode): Target {
   if (target.length > TARGET_CHARS_MAX) throw malformed(target, `is longer than ${TARGET_CHARS_MAX} characters`);
   // RFC 9112 3.2.2: a server must accept the absolute form.
-  const origin = /^https?:\/\/[^/?#]*/i.exec(target);
+  const origin = /^https?:\/\/([^/?#]*)/i.exec(target);
+  if (origin !== null && !AUTHORITY.test(origin[1]!)) throw malformed(target, 'names no host');
   const local = origin === null ? target : target.slice(origin[0].length) || '/';
   if (!local.startsWith('/')) throw malformed(target, 'is not a path');
   if (!/^[!-~]*$/.test(local)) throw malformed(target, 'has a character that must be percent-encoded');

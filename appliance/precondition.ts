@@ -26,7 +26,7 @@ export function evaluate(conditions: Conditions, asset: Validators): Verdict {
     if (!listMatches(conditions.ifMatch, asset.etag, strongEqual)) return 'failed';
   } else if (conditions.ifUnmodifiedSince !== null) {
     const modified = httpMs(asset.lastModified);
-    const since = httpMs(conditions.ifUnmodifiedSince);
+    const since = conditionMs(conditions.ifUnmodifiedSince);
     // 13.1.4: ignored where the date is invalid or the asset has none.
     if (modified !== null && since !== null && modified > since) return 'failed';
   }
@@ -35,7 +35,8 @@ export function evaluate(conditions: Conditions, asset: Validators): Verdict {
   }
   if (conditions.ifModifiedSince !== null) {
     const modified = httpMs(asset.lastModified);
-    const since = httpMs(conditions.ifModifiedSince);
+    const since = conditionMs(conditions.ifModifiedSince);
+    // 13.1.3: ignored where the date is invalid or the asset has none.
     if (modified !== null && since !== null && modified <= since) return 'not_modified';
   }
   return 'proceed';
@@ -45,7 +46,7 @@ export function evaluate(conditions: Conditions, asset: Validators): Verdict {
 export function ifRangeHolds(ifRange: string, asset: Validators): boolean {
   if (ifRange.startsWith('"') || ifRange.startsWith('W/'))
     return asset.etag !== null && strongEqual(ifRange, asset.etag);
-  const asked = httpMs(ifRange);
+  const asked = conditionMs(ifRange);
   const modified = httpMs(asset.lastModified);
   const date = httpMs(asset.date);
   if (asked === null || modified === null || date === null) return false;
@@ -56,9 +57,48 @@ export function ifRangeHolds(ifRange: string, asset: Validators): boolean {
 export const isStrong = (etag: string | null): etag is string => etag !== null && /^"[!#-~\x80-\xff]*"$/.test(etag);
 
 function listMatches(list: string, etag: string | null, equal: (a: string, b: string) => boolean): boolean {
-  if (list.trim() === '*') return true;
-  if (etag === null) return false;
-  return (list.match(/(?:W\/)?"[!#-~\x80-\xff]*"/g) ?? []).some((candidate) => equal(candidate, etag));
+  if (/^[\t ]*\*[\t ]*$/.test(list)) return true;
+  return etag !== null && (entityTags(list)?.some((candidate) => equal(candidate, etag)) ?? false);
+}
+
+/** The members of a list (5.6.1: empty ones are skipped); null where one of them is no entity tag. */
+function entityTags(list: string): string[] | null {
+  const member = /[\t ,]*((?:W\/)?"[!#-~\x80-\xff]*")[\t ]*(?:,[\t ,]*|$)/y;
+  const tags: string[] = [];
+  for (let at = 0; at < list.length; at = member.lastIndex) {
+    member.lastIndex = at;
+    const match = member.exec(list);
+    if (match === null) return null;
+    tags.push(match[1]!);
+  }
+  return tags;
+}
+
+const MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split(' ');
+const DAY = 'Mon|Tue|Wed|Thu|Fri|Sat|Sun';
+const LONG_DAY = '(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day';
+const TIME = String.raw`(?<hour>\d\d):(?<minute>\d\d):(?<second>\d\d)`;
+/** 5.6.7: IMF-fixdate, and the two that must be understood as well. */
+const DATES = [
+  String.raw`(?:${DAY}), (?<day>\d\d) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) ${TIME} GMT`,
+  String.raw`${LONG_DAY}, (?<day>\d\d)-(?<month>[A-Z][a-z]{2})-(?<year>\d\d) ${TIME} GMT`,
+  String.raw`(?:${DAY}) (?<month>[A-Z][a-z]{2}) (?<day>[ \d]\d) ${TIME} (?<year>\d{4})`,
+].map((form) => new RegExp(`^${form}$`));
+
+/** Null where it is no valid date: a condition with one is no condition, and guessing would make it one. */
+function conditionMs(text: string): number | null {
+  const parts = DATES.map((form) => form.exec(text)?.groups).find((groups) => groups !== undefined);
+  if (parts === undefined) return null;
+  const [year, day, hour, minute, second] = ['year', 'day', 'hour', 'minute', 'second'].map((name) =>
+    Number(parts[name]),
+  ) as [number, number, number, number, number];
+  // Of two digits: about fifty years either way.
+  const century = parts['year']!.length === 4 ? 0 : year < 70 ? 2000 : 1900;
+  const date = new Date(0);
+  date.setUTCFullYear(century + year, MONTHS.indexOf(parts['month']!), day);
+  date.setUTCHours(hour, minute, second);
+  const real = date.getUTCDate() === day && MONTHS[date.getUTCMonth()] === parts['month'];
+  return real && hour < 24 && minute < 60 && second < 60 ? date.getTime() : null;
 }
 
 const strongEqual = (a: string, b: string): boolean => a === b && !a.startsWith('W/');

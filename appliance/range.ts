@@ -57,10 +57,9 @@ interface Spec {
 function parseSpecs(text: string): Spec[] | null {
   const specs: Spec[] = [];
   for (const part of text.split(',')) {
-    const spec = part.trim();
-    // RFC 9110 5.6.1.2: empty list elements are skipped.
-    if (spec === '') continue;
-    const match = /^(\d*)-(\d*)$/.exec(spec);
+    // RFC 9110 5.6.1.2, 5.6.3: empty list elements are skipped; white space is blanks and tabs, nothing else.
+    if (/^[\t ]*$/.test(part)) continue;
+    const match = /^[\t ]*(\d*)-(\d*)[\t ]*$/.exec(part);
     if (match === null) return null;
     const [, first, last] = match as unknown as [string, string, string];
     if (first === '' && last === '') return null;

@@ -107,3 +107,14 @@ describe('the two modes', () => {
     expect(new Set(keys)).toEqual(new Set(['/film']));
   });
 });
+
+test.each(['http://', 'http:///a', 'http://?a', 'http://x@y/a', 'http://a b/', 'http://x:y/a', 'http://x%zz/a'])(
+  '%s names no host, so it names no asset (RFC 9110 4.2.1, 4.2.4)',
+  (text) => {
+    expect(keyOf(text)).toBeNull();
+  },
+);
+
+test.each(['http://[::1]:80/a', 'http://x.example:/a', 'HTTPS://%41.example:8080/a'])('%s names one', (text) => {
+  expect(keyOf(text)).toBe('/a');
+});

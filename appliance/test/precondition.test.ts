@@ -97,6 +97,52 @@ describe('13.2.2, in order', () => {
   });
 });
 
+test.each(['"a"x', 'x"a"', '"b"a"', '"b" "a"', '"a""b"', 'w/"a"', 'W/ "a"', '"b", a, "a"', '"a"\u00a0', '*\u00a0'])(
+  'a list with a member that is no entity tag matches nothing: %s',
+  (list) => {
+    expect(evaluate({ ...NONE, ifNoneMatch: list }, asset('"a"'))).toBe('proceed');
+    expect(evaluate({ ...NONE, ifMatch: list }, asset('"a"'))).toBe('failed');
+  },
+);
+
+describe('dates of conditions', () => {
+  const changed = Date.UTC(2026, 2, 1, 9, 8, 7);
+  const since = (text: string): string =>
+    evaluate({ ...NONE, ifModifiedSince: text }, asset('"a"', new Date(changed).toUTCString()));
+
+  test.each([
+    'Sun, 01 Mar 2026 09:08:07 GMT',
+    'Sunday, 01-Mar-26 09:08:07 GMT',
+    'Sun Mar  1 09:08:07 2026',
+    'Sun Mar 01 09:08:07 2026',
+    'Sunday, 01-Mar-69 09:08:07 GMT',
+    'Fri, 31 Dec 9999 23:59:59 GMT',
+  ])('%s is understood (5.6.7)', (text) => {
+    expect(since(text)).toBe('not_modified');
+  });
+
+  test.each([
+    'Sun, 01 Mar 2026 09:08:06 GMT',
+    'Sunday, 01-Mar-70 09:08:07 GMT',
+    'Mon, 01 Jan 0001 00:00:00 GMT',
+    'Sun, 01 Mar 2026 09:08:07 CET',
+    'Sun, 01 Mar 2026 09:08:07 +0000',
+    'Sun, 01 Mar 2026 09:08:07',
+    'Sun 01 Mar 2026 09:08:07 GMT',
+    'Sun, 1 Mar 2026 09:08:07 GMT',
+    'Sun, 01 MAR 2026 09:08:07 GMT',
+    'Sun, 01 Mar 2026 24:00:00 GMT',
+    'Sun, 30 Feb 2027 09:08:07 GMT',
+    'Sun, 01 Xyz 2027 09:08:07 GMT',
+    'Sun,  01 Mar 2027 09:08:07 GMT',
+    '01 Mar 2027 09:08:07 GMT',
+    '2027-03-01T09:08:07Z',
+    '',
+  ])('%s is earlier, or no date of HTTP and so no condition (13.1.3)', (text) => {
+    expect(since(text)).toBe('proceed');
+  });
+});
+
 describe('If-Range by date', () => {
   test.each<readonly [string, string, Validators, boolean]>([
     ['the very date', day(2), asset(null), true],
