@@ -86,7 +86,7 @@ async function crowd(
   await warm([`${url}${path}`]);
   const audience = startAudience(ring, { url, manner, readers, path });
   await audience.ready;
-  await new Promise((resolve) => setTimeout(resolve, parameters['settleMs']!));
+  await new Promise((resolve) => setTimeout(resolve, parameters['settleMs']));
   const { connected, errors } = await audience.counts();
   const { residentBytes } = usageOf(running.pid);
   await audience.leave();
