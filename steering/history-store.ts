@@ -66,7 +66,7 @@ export class HistoryStore {
   #horizon: number;
   #rows: number;
   #last: number;
-  /** No change on disk is older. */
+  /** No change on disk is older, and no end of a span. */
   #oldest = 0;
 
   private constructor(db: Db, state: { readonly horizon: number; readonly rows: number; readonly last: number }) {
@@ -165,12 +165,14 @@ export class HistoryStore {
     } finally {
       await rows.close();
     }
-    this.#oldest = oldest;
-    if (gone.size === 0) return false;
     for await (const entry of this.#db.iterator({ gt: 's!', lt: 's"', limit: SPANS_STEP_MAX })) {
-      if (spanOf(entry).to >= horizon) break;
+      const { to } = spanOf(entry);
+      oldest = Math.min(oldest, to);
+      if (to >= Math.max(horizon, limits.before)) break;
       gone.add(entry[0]);
     }
+    this.#oldest = oldest;
+    if (gone.size === 0) return false;
     const batch = this.#db.batch().put(META, { layout: HISTORY_LAYOUT, rows: left, horizon });
     for (const key of gone) batch.del(key);
     await batch.write();
