@@ -135,6 +135,19 @@ describe('history on disk', () => {
     await store.close();
   });
 
+  it('lets go of old spans where nothing ever changed', async () => {
+    const store = await HistoryStore.open(aDirectory());
+    for (const from of [10, 20, 30]) {
+      const span = { from, to: from + 5, start: true };
+      await store.commit({ ...commit(from + 5, []), span });
+      await store.prune({ before: from - 2, rowsMax: 0, stepMax: 100 });
+    }
+    await store.read(async (reading) => {
+      expect(await reading.spans(0)).toEqual({ last: null, next: { from: 30, to: 35, start: true } });
+    });
+    await store.close();
+  });
+
   it('of another layout is refused by name, and says what is lost with it', async () => {
     const directory = aDirectory();
     await (await HistoryStore.open(directory)).close();
