@@ -4,6 +4,7 @@
 import { LRUCache } from 'lru-cache';
 import { isFault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { hit, type Outcome } from './answer.ts';
 import { parseDirectives, type Directives } from './cache-control.ts';
 import { freshnessOf, judge, mayServeOnError, type Freshness } from './freshness.ts';
 import type { AssetView, Forward, Head, Validation } from './link.ts';
@@ -71,10 +72,10 @@ export class Known {
   }
 
   /** A known answer that any plain request may have now: none that varies or has aged. */
-  hot(key: string): AssetView | null {
+  hot(key: string): Stored | null {
     const stored = this.#stored.get(key);
     if (stored === undefined) return null;
-    return judge(stored.freshness, NOTHING_ASKED, this.#deps.clock.now()) === 'fresh' ? stored.asset : null;
+    return judge(stored.freshness, NOTHING_ASKED, this.#deps.clock.now()) === 'fresh' ? stored : null;
   }
 
   forget(keys: readonly string[]): void {
@@ -195,6 +196,10 @@ export class Known {
       .finally(() => this.#revalidating.delete(key));
   }
 }
+
+/** What a stored answer that is served without a word from the origin is called. */
+export const hitOf = ({ asset, freshness }: Stored, nowMs: number): Outcome =>
+  hit(asset.bornMs === null ? null : freshness.bornMs + freshness.lifetimeMs - nowMs);
 
 /** A body that nobody reads is let go; the flight behind it ends what it began. */
 export function leave(opening: { readonly answer: Answer } | null): void {

@@ -11,6 +11,7 @@ export const METRICS = {
     help: 'Answers by what the cache did: hit, partial, miss, pass.',
     labels: ['outcome'],
   },
+  larder_fast_total: { type: 'counter', help: 'Answers that took the short way from socket to disk.' },
   larder_aborted_total: { type: 'counter', help: 'Players that hung up before the end of an answer.' },
   larder_faults_total: { type: 'counter', help: 'Faults by code.', labels: ['code'] },
   larder_origin_requests_total: { type: 'counter', help: 'Requests to the origin.', labels: ['pool'] },

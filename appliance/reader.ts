@@ -1,6 +1,7 @@
 // Reading stored blocks in a worker: a small cache of open files, each chunk checked against its crc32 when it is first
 // read through an open file. A first read may touch the disk and goes through the thread pool; a later one comes from the
-// page cache and is read on the spot, which is cheaper than the trip.
+// page cache and is read on the spot, which is cheaper than the trip. One that takes long all the same came from the
+// disk: then nothing of that volume is read on the spot for a while.
 
 import { closeSync, readSync } from 'node:fs';
 import { open as openAsync, read as readAsync } from 'node:fs';
@@ -8,13 +9,17 @@ import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES, type BlockHead } from './block-file.ts';
-import { blockPath } from './volume-directory.ts';
 import type { AssetView } from './link.ts';
+import { HEAD_ROOM_BYTES, type PiecePool, SMALL_PIECE_BYTES, type Slab } from './piece-pool.ts';
+import { blockPath } from './volume-directory.ts';
 
-/** One read, one write to the socket: 256 KiB lost a third of the speed at 1 MiB. */
-export const PIECE_BYTES = 2 * CHUNK_BYTES;
 const OPEN_FILES_MAX = 1_024;
-const FREE_BUFFERS_MAX = 64;
+/** First reads under way at once, each with a large buffer; the others wait without one. */
+const COLD_READS_MAX = 64;
+/** A read on the spot that took this long waited for something; for a disk, if the system read from one. */
+const SLOW_READ_MS = 10;
+/** How long the thread pool then reads all of that volume. */
+const WARY_MS = 1_000;
 
 const open = promisify(openAsync);
 const read = promisify(readAsync);
@@ -39,7 +44,18 @@ interface OpenBlock {
 export class BlockReader {
   readonly #open = new LRUCache<string, OpenBlock>({ max: OPEN_FILES_MAX, dispose: (block) => closeWhenIdle(block) });
   readonly #opening = new Map<string, Promise<OpenBlock | null>>();
-  readonly #free: Buffer[] = [];
+  readonly #pool: PiecePool;
+  /** By volume: until when its pages are taken for cold. */
+  readonly #waryUntil = new Map<number, number>();
+  readonly #waiting: (() => void)[] = [];
+  #coldReads = 0;
+  /** Blocks that the system had read from disks for this process when a read was last slow, and when that was. */
+  #diskReads = 0;
+  #suspectedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(pool: PiecePool) {
+    this.#pool = pool;
+  }
 
   /** Whether the block lies on disk, as far as can be told without reading it. */
   async has(asset: AssetView, number: number): Promise<boolean> {
@@ -54,15 +70,39 @@ export class BlockReader {
    * storekeeper is then asked for the bytes.
    */
   read(asset: AssetView, from: number, to: number): Piece | null | Promise<Piece | null> {
+    const slab = this.#pool.take(to - from);
+    let bytes: number;
+    try {
+      bytes = this.readHot(asset, from, to, slab);
+    } catch (error) {
+      this.#pool.giveBack(slab);
+      throw error;
+    }
+    if (bytes > 0) return this.#piece(slab, 0, bytes);
+    this.#pool.giveBack(slab);
+    return this.#readCold(asset, from, to);
+  }
+
+  /** Whether the block is open here: then it is on disk, and was read before. */
+  isOpen(asset: AssetView, number: number): boolean {
+    return this.#open.peek(nameOf(asset.volume, asset.id, number)) !== undefined;
+  }
+
+  /**
+   * Reads the beginning of [from, to) behind the room for a head, as far as block and slab go, and returns how many bytes
+   * that is: none where it might take a disk. Throws `disk_corrupt`.
+   */
+  readHot(asset: AssetView, from: number, to: number, slab: Slab): number {
     const number = Math.floor(from / BLOCK_BYTES);
     const block = this.#open.get(nameOf(asset.volume, asset.id, number));
     const start = from - number * BLOCK_BYTES;
-    const end = Math.min(to - number * BLOCK_BYTES, BLOCK_BYTES, start + PIECE_BYTES);
-    if (block === undefined || !isChecked(block, start, end)) return this.#readCold(asset, number, start, end);
-    const buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
-    const got = readSync(block.fd, buffer, 0, end - start, HEAD_BYTES + start);
-    if (got === end - start) return this.#piece(buffer, 0, got);
-    this.#giveBack(buffer);
+    const end = Math.min(to - number * BLOCK_BYTES, BLOCK_BYTES, start + slab.room);
+    if (block === undefined || !isChecked(block, start, end) || this.#isWary(asset.volume)) return 0;
+    const before = performance.now();
+    const got = readSync(block.fd, slab.buffer, HEAD_ROOM_BYTES, end - start, HEAD_BYTES + start);
+    const after = performance.now();
+    if (after - before > SLOW_READ_MS) this.#suspect(asset.volume, after);
+    if (got === end - start) return got;
     this.#open.delete(nameOf(asset.volume, asset.id, number));
     throw new Fault('disk_corrupt', `block file ${block.path} became shorter while it was open`);
   }
@@ -88,27 +128,73 @@ export class BlockReader {
     this.#open.clear();
   }
 
-  async #readCold(asset: AssetView, number: number, start: number, end: number): Promise<Piece | null> {
+  /** A busy machine is slow too. So there have to be two soon after each other, with reads from a disk before both. */
+  #suspect(volume: number, nowMs: number): void {
+    const { fsRead } = process.resourceUsage();
+    const fromDisk = fsRead !== this.#diskReads;
+    this.#diskReads = fsRead;
+    if (!fromDisk) return;
+    if (nowMs - this.#suspectedAt < WARY_MS) this.#waryUntil.set(volume, nowMs + WARY_MS);
+    this.#suspectedAt = nowMs;
+  }
+
+  #isWary(volume: number): boolean {
+    if (this.#waryUntil.size === 0) return false;
+    const until = this.#waryUntil.get(volume);
+    if (until === undefined) return false;
+    if (performance.now() < until) return true;
+    this.#waryUntil.delete(volume);
+    return false;
+  }
+
+  async #readCold(asset: AssetView, from: number, to: number): Promise<Piece | null> {
+    if (this.#coldReads >= COLD_READS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#coldReads += 1;
+    try {
+      return await this.#readChunk(asset, from, to);
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#coldReads -= 1;
+      else next();
+    }
+  }
+
+  /** Reads and checks the chunk in which `from` lies, and hands out as much of it as was asked for. */
+  async #readChunk(asset: AssetView, from: number, to: number): Promise<Piece | null> {
+    const number = Math.floor(from / BLOCK_BYTES);
     const block = this.#open.get(nameOf(asset.volume, asset.id, number)) ?? (await this.#openBlock(asset, number));
     if (block === null) return null;
+    const start = from - number * BLOCK_BYTES;
     const chunk = Math.floor(start / CHUNK_BYTES);
     const chunkStart = chunk * CHUNK_BYTES;
     const chunkBytes = Math.min(CHUNK_BYTES, block.head.bytes - chunkStart);
-    const buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
+    const slab = this.#pool.takeLarge();
     block.busy += 1;
     try {
-      const { bytesRead } = await read(block.fd, buffer, 0, chunkBytes, HEAD_BYTES + chunkStart);
-      checkChunk(block.head, chunk, buffer.subarray(0, bytesRead), block.path);
+      const { bytesRead } = await read(block.fd, slab.buffer, HEAD_ROOM_BYTES, chunkBytes, HEAD_BYTES + chunkStart);
+      const payload = slab.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytesRead);
+      checkChunk(block.head, chunk, payload, block.path);
       block.checked |= 1 << chunk;
     } catch (error) {
-      this.#giveBack(buffer);
+      this.#pool.giveBack(slab);
       this.#open.delete(nameOf(asset.volume, asset.id, number));
       throw error;
     } finally {
       block.busy -= 1;
       if (block.closing) closeWhenIdle(block);
     }
-    return this.#piece(buffer, start - chunkStart, Math.min(end - chunkStart, chunkBytes));
+    const end = Math.min(to - number * BLOCK_BYTES - chunkStart, chunkBytes);
+    return this.#keep(slab, start - chunkStart, end);
+  }
+
+  /** A large buffer is for those who take their bytes; while too many do not, a little of it is copied out. */
+  #keep(slab: Slab, start: number, end: number): Piece {
+    if (this.#pool.ample && end - start > SMALL_PIECE_BYTES) return this.#piece(slab, start, end);
+    const small = this.#pool.take(SMALL_PIECE_BYTES);
+    const bytes = Math.min(end - start, SMALL_PIECE_BYTES);
+    slab.buffer.copy(small.buffer, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + start, HEAD_ROOM_BYTES + start + bytes);
+    this.#pool.giveBack(slab);
+    return this.#piece(small, 0, bytes);
   }
 
   #openBlock(asset: AssetView, number: number): Promise<OpenBlock | null> {
@@ -125,12 +211,11 @@ export class BlockReader {
     return opening;
   }
 
-  #piece(buffer: Buffer, start: number, end: number): Piece {
-    return { bytes: buffer.subarray(start, end), release: () => this.#giveBack(buffer) };
-  }
-
-  #giveBack(buffer: Buffer): void {
-    if (this.#free.length < FREE_BUFFERS_MAX) this.#free.push(buffer);
+  #piece(slab: Slab, start: number, end: number): Piece {
+    return {
+      bytes: slab.buffer.subarray(HEAD_ROOM_BYTES + start, HEAD_ROOM_BYTES + end),
+      release: () => this.#pool.giveBack(slab),
+    };
   }
 }
 

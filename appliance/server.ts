@@ -11,7 +11,6 @@ import {
   assetFields,
   faultFields,
   forwarded,
-  hit,
   notModifiedFields,
   PARTIAL,
   preflightFields,
@@ -24,7 +23,7 @@ import { BLOCK_BYTES } from './block-file.ts';
 import { parseDirectives, requestDirectives } from './cache-control.ts';
 import { fetchFields } from './fields.ts';
 import { room } from './flow.ts';
-import { Known, leave, type Asked, type Found } from './known.ts';
+import { hitOf, Known, leave, type Asked, type Found, type Stored } from './known.ts';
 import type { AssetView } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
 import { frame, newBoundary } from './multipart.ts';
@@ -71,7 +70,7 @@ export class Server {
   }
 
   /** What any plain request for a key may have without asking anybody. */
-  hot(key: string): AssetView | null {
+  hot(key: string): Stored | null {
     return this.#known.hot(key);
   }
 
@@ -148,9 +147,7 @@ export class Server {
   }
 
   #outcomeOf(found: Found & { kind: 'asset' }): Outcome {
-    if (found.forward !== null) return forwarded(found.forward);
-    const { bornMs, lifetimeMs } = found.freshness;
-    return hit(found.asset.bornMs === null ? null : bornMs + lifetimeMs - this.#deps.clock.now());
+    return found.forward !== null ? forwarded(found.forward) : hitOf(found, this.#deps.clock.now());
   }
 
   /** Whether all of these bytes are on disk. */

@@ -8,14 +8,16 @@ import type { ApplianceMetric, Tally } from './metrics.ts';
 const TOUCHED_MAX = 100_000;
 const HOLDINGS_MAX = 50_000;
 
-interface Count {
+/** A count that its owner may add to directly. */
+export interface Counter {
   readonly name: ApplianceMetric;
   value: number;
   readonly labels: Record<string, string>;
 }
 
 export class WorkerTally implements Tally {
-  #counts = new Map<string, Count>();
+  #counts = new Map<string, Counter>();
+  readonly #counters: Counter[] = [];
   #touched = new Map<number, Set<RunKey>>();
   #served = new Map<HoldingId, { bytes: number; requests: number }>();
   #bytes = 0;
@@ -26,6 +28,13 @@ export class WorkerTally implements Tally {
     const count = this.#counts.get(key);
     if (count === undefined) this.#counts.set(key, { name, value, labels });
     else count.value += value;
+  }
+
+  /** For what is counted with every request: adding to its `value` is all there is to do. */
+  counter(name: ApplianceMetric, labels: Record<string, string>): Counter {
+    const counter: Counter = { name, value: 0, labels };
+    this.#counters.push(counter);
+    return counter;
   }
 
   touch(asset: AssetView, block: number): void {
@@ -50,7 +59,7 @@ export class WorkerTally implements Tally {
     const report: WorkerReport = {
       touched: [...this.#touched].map(([volume, runs]) => ({ volume, runs: [...runs] })),
       served: [...this.#served].map(([holding, row]) => ({ holding, ...row })),
-      counts: [...this.#counts.values()],
+      counts: [...this.#counts.values(), ...this.#takeCounters()],
       connections,
       bytes: this.#bytes,
       requests: this.#requests,
@@ -61,6 +70,12 @@ export class WorkerTally implements Tally {
     this.#bytes = 0;
     this.#requests = 0;
     return report;
+  }
+
+  #takeCounters(): Counter[] {
+    const moved = this.#counters.filter((counter) => counter.value !== 0).map((counter) => ({ ...counter }));
+    for (const counter of this.#counters) counter.value = 0;
+    return moved;
   }
 
   /** Nobody took the report: count it on. */

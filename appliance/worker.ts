@@ -7,9 +7,11 @@ import { createLog } from '../runtime/log.ts';
 import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
 import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
+import { FastLane, watchBridge } from './fast-lane.ts';
 import { Link, ReadClient } from './link-client.ts';
 import { Origin } from './origin.ts';
 import { Pass } from './pass.ts';
+import { PiecePool } from './piece-pool.ts';
 import { BlockReader } from './reader.ts';
 import { Server } from './server.ts';
 import { WorkerTally } from './tally.ts';
@@ -29,7 +31,8 @@ dieOnDefect(log);
 followParent();
 
 const tally = new WorkerTally();
-const reader = new BlockReader();
+const pool = new PiecePool();
+const reader = new BlockReader(pool);
 const { manner } = spec;
 const clock = systemClock;
 const keeper = new ReadClient();
@@ -71,7 +74,10 @@ const http = createServer(
     maxHeaderSize: HEADER_BYTES_MAX,
     noDelay: true,
   },
-  (request, response) => turns.take(request, response, () => void server.serve(request, response)),
+  (request, response) => {
+    watchBridge(request, response);
+    turns.take(request, response, () => void server.serve(request, response));
+  },
 );
 
 // Node hangs up on CONNECT where nobody listens for it.
@@ -80,7 +86,23 @@ http.on('connect', (_request, socket) => socket.end(NO_TUNNEL));
 // It never listens: connections come by IPC. The event starts node:http's own checks of slow and idle connections.
 http.emit('listening');
 
-const sockets = new Set<Socket>();
+const lane = new FastLane({
+  mode: spec.mode,
+  server,
+  http,
+  reader,
+  pool,
+  keeper,
+  origin,
+  manner,
+  tally,
+  clock,
+  log,
+  draining: () => draining,
+  firstRequestMs: HEADERS_MS,
+  keepAliveMs: KEEP_ALIVE_MS,
+});
+setInterval(() => lane.sweep(), CONNECTIONS_CHECK_MS).unref();
 
 process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
   if (message.kind === 'socket') take(message.number, socket);
@@ -93,20 +115,17 @@ function take(number: number, socket: Socket | undefined): void {
   tell({ kind: 'taken', number });
   // The player hung up on the way here.
   if (socket === undefined) return;
-  if (sockets.size >= spec.connectionsMax) {
+  if (lane.size >= spec.connectionsMax) {
     tally.add('larder_faults_total', 1, { code: 'overloaded' });
     socket.on('error', () => undefined).end(REFUSAL, () => socket.destroy());
     return;
   }
-  sockets.add(socket);
-  socket.on('close', () => sockets.delete(socket));
-  http.emit('connection', socket);
-  socket.resume();
+  lane.take(socket);
 }
 
 function report(): void {
   if (!link.up) return;
-  const taken = tally.take(sockets.size);
+  const taken = tally.take(lane.size);
   if (!link.send({ kind: 'report', ...taken })) tally.putBack(taken);
 }
 
@@ -114,8 +133,9 @@ function report(): void {
 async function drain(): Promise<void> {
   draining = true;
   for (;;) {
+    lane.closeIdle();
     http.closeIdleConnections();
-    if (sockets.size === 0) break;
+    if (lane.size === 0) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   report();

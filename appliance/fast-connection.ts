@@ -1,0 +1,143 @@
+// One player's connection: each request goes the short way or, byte for byte, the long one by node:http. Here too is how long
+// a connection may wait, and how it ends.
+
+import type { Server as HttpServer } from 'node:http';
+import type { Socket } from 'node:net';
+import type { KeyMode } from './asset-key.ts';
+import { Bridge, type BridgeEvents } from './fast-bridge.ts';
+import { FAST_HEAD_BYTES_MAX, fastKey, type FastHead } from './fast-head.ts';
+import { FastSend, type SendDeps, type SendEvents } from './fast-send.ts';
+
+/** node:http closes a connection this long after the time that it announces. */
+const KEEP_ALIVE_GRACE_MS = 1_000;
+const TIMED_OUT = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n';
+
+export interface ConnectionDeps extends SendDeps {
+  readonly mode: KeyMode;
+  readonly http: HttpServer;
+  readonly head: FastHead;
+  readonly draining: () => boolean;
+  readonly firstRequestMs: number;
+  readonly keepAliveMs: number;
+}
+
+/** `bridged`: node:http has the connection, from an odd request until all is answered. */
+type State = 'idle' | 'sending' | 'bridged' | 'closed';
+
+export class Connection implements BridgeEvents, SendEvents {
+  readonly #socket: Socket;
+  readonly #deps: ConnectionDeps;
+  readonly #send: FastSend;
+  #bridge: Bridge | null = null;
+  #state: State = 'idle';
+  /** When the state began, for what may last only so long. */
+  #since: number;
+  #answered = false;
+  /** What came while an answer was under way; the socket is paused, so that it is little. */
+  #early: Buffer | null = null;
+
+  constructor(socket: Socket, deps: ConnectionDeps) {
+    this.#socket = socket;
+    this.#deps = deps;
+    this.#send = new FastSend(socket, deps, this);
+    this.#since = deps.clock.monotonic();
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('end', () => this.#bridge?.push(null));
+    socket.on('error', () => undefined);
+    socket.on('close', () => this.#closed());
+  }
+
+  /** `now` is monotonic. Requests that are half said are node:http's to end. */
+  expire(now: number): void {
+    if (this.#state === 'sending' || this.#state === 'closed') return;
+    if (this.#state === 'bridged' && this.#bridge!.running > 0) return;
+    const waitedMs = now - this.#since;
+    if (this.#answered || this.#state === 'bridged') {
+      if (waitedMs > this.#deps.keepAliveMs + KEEP_ALIVE_GRACE_MS) this.#socket.destroy();
+    } else if (waitedMs > this.#deps.firstRequestMs) {
+      this.#socket.write(TIMED_OUT, 'latin1');
+      this.#socket.destroy();
+    }
+  }
+
+  closeIdle(): void {
+    if (this.#state === 'idle') this.#socket.destroySoon();
+  }
+
+  /** node:http has answered everything. */
+  quiet(): void {
+    this.#idle();
+  }
+
+  /** A drain makes node:http let go of what it thinks idle: an answer that is going the short way goes on. */
+  down(): void {
+    this.#bridge = null;
+    if (this.#state !== 'bridged') return;
+    this.#state = 'closed';
+    this.#socket.destroy();
+  }
+
+  /** The answer that went the short way has left. */
+  sent(): void {
+    this.#idle();
+    const early = this.#early;
+    if (early === null) return;
+    this.#early = null;
+    this.#socket.resume();
+    this.#take(early);
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#state === 'idle') {
+      if (this.#serve(chunk)) this.#state = 'sending';
+      else this.#cross(chunk);
+    } else if (this.#state === 'bridged') this.#bridge!.feed(chunk);
+    else if (this.#state === 'sending') {
+      this.#early = this.#early === null ? chunk : Buffer.concat([this.#early, chunk]);
+      this.#socket.pause();
+    }
+  }
+
+  /** False where the request is not for this way: then nothing has happened. */
+  #serve(chunk: Buffer): boolean {
+    const { server, clock, head, mode, draining } = this.#deps;
+    if (chunk.length > FAST_HEAD_BYTES_MAX || draining() || !head.read(chunk.toString('latin1'))) return false;
+    const key = fastKey(head.target, mode);
+    // Fresh, and the same for everybody who asks.
+    const stored = key === null ? null : server.hot(key);
+    if (stored === null || stored.asset.bytes === 0) return false;
+    const nowMs = clock.now();
+    if (head.method === 'HEAD') return this.#send.head(stored, nowMs);
+
+    const { bytes } = stored.asset;
+    if (!head.ranged) return this.#send.begin(stored, { nowMs, ranged: false, first: 0, last: bytes - 1 });
+    // RFC 9110 14.1.2; what is not satisfiable is told so by the long way.
+    const first = head.first === -1 ? Math.max(0, bytes - head.last) : head.first;
+    const last = head.first === -1 ? bytes - 1 : Math.min(head.last, bytes - 1);
+    return first < bytes && this.#send.begin(stored, { nowMs, ranged: true, first, last });
+  }
+
+  /** The long way: node:http reads what came, and goes on until all is answered. */
+  #cross(chunk: Buffer): void {
+    this.#state = 'bridged';
+    this.#since = this.#deps.clock.monotonic();
+    if (this.#bridge === null) {
+      this.#bridge = new Bridge(this.#socket, this);
+      this.#deps.http.emit('connection', this.#bridge);
+    }
+    this.#bridge.feed(chunk);
+  }
+
+  #idle(): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'idle';
+    this.#answered = true;
+    this.#since = this.#deps.clock.monotonic();
+  }
+
+  #closed(): void {
+    this.#state = 'closed';
+    this.#send.abort();
+    this.#bridge?.destroy();
+  }
+}

@@ -1,0 +1,80 @@
+// The short way from a socket to bytes on disk. A plain GET or HEAD for an asset that this worker knows, all of whose blocks
+// are open here, is answered on the spot: head and first piece in one write. Any other request goes, byte for byte, to
+// node:http and `server.ts`; once that has answered, the connection's next request may take the short way again.
+//
+//   fast-head.ts        reads plain requests, and no other
+//   fast-connection.ts  which way a request goes, and how long a connection may wait
+//   fast-send.ts        the bytes of one answer
+//   fast-answer.ts      its head
+//   fast-bridge.ts      the connection as node:http sees it
+
+import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Manner } from './answer.ts';
+import type { KeyMode } from './asset-key.ts';
+import { FastHeads } from './fast-answer.ts';
+import { Bridge } from './fast-bridge.ts';
+import { Connection, type ConnectionDeps } from './fast-connection.ts';
+import { FastHead } from './fast-head.ts';
+import type { SendDeps } from './fast-send.ts';
+
+export interface LaneDeps extends Omit<SendDeps, 'heads' | 'counts'> {
+  readonly mode: KeyMode;
+  readonly manner: Manner;
+  readonly http: HttpServer;
+  readonly draining: () => boolean;
+  /** From the accept to the first request. */
+  readonly firstRequestMs: number;
+  readonly keepAliveMs: number;
+}
+
+/** The connections of a worker. */
+export class FastLane {
+  readonly #connections = new Set<Connection>();
+  readonly #deps: ConnectionDeps;
+
+  constructor(deps: LaneDeps) {
+    const { tally } = deps;
+    this.#deps = {
+      ...deps,
+      head: new FastHead(),
+      heads: new FastHeads(deps.manner, deps.keepAliveMs),
+      counts: {
+        partial: tally.counter('larder_requests_total', { method: 'GET', status: '206' }),
+        whole: tally.counter('larder_requests_total', { method: 'GET', status: '200' }),
+        head: tally.counter('larder_requests_total', { method: 'HEAD', status: '200' }),
+        hit: tally.counter('larder_cache_total', { outcome: 'hit' }),
+        stored: tally.counter('larder_served_bytes_total', { source: 'store' }),
+        fetched: tally.counter('larder_served_bytes_total', { source: 'origin' }),
+        fast: tally.counter('larder_fast_total', {}),
+        aborted: tally.counter('larder_aborted_total', {}),
+      },
+    };
+  }
+
+  get size(): number {
+    return this.#connections.size;
+  }
+
+  take(socket: Socket): void {
+    const connection = new Connection(socket, this.#deps);
+    this.#connections.add(connection);
+    socket.on('close', () => this.#connections.delete(connection));
+  }
+
+  /** Ends what has waited too long; to be called every second or so. */
+  sweep(): void {
+    const now = this.#deps.clock.monotonic();
+    for (const connection of this.#connections) connection.expire(now);
+  }
+
+  closeIdle(): void {
+    for (const connection of this.#connections) connection.closeIdle();
+  }
+}
+
+/** To be called for every request that node:http reads: it may have come over a bridge of ours. */
+export function watchBridge(request: IncomingMessage, response: ServerResponse): void {
+  const socket: unknown = request.socket;
+  if (socket instanceof Bridge) socket.watch(request, response);
+}

@@ -1,0 +1,244 @@
+// The bytes of one answer on the short way, piece by piece and with back-pressure: read on the spot from block files that are
+// open here. Each connection has one of these for all its answers, so that an answer allocates little.
+
+import type { Socket } from 'node:net';
+import { Fault, isFault } from '../protocol/faults.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Log } from '../runtime/log.ts';
+import { BLOCK_BYTES } from './block-file.ts';
+import type { FastHeads, HeadSpec } from './fast-answer.ts';
+import type { Stored } from './known.ts';
+import { HEAD_ROOM_BYTES, PIECE_BYTES, SMALL_PIECE_BYTES, type PiecePool, type Slab } from './piece-pool.ts';
+import type { Piece } from './reader.ts';
+import type { Server } from './server.ts';
+import { Source, type SourceDeps } from './source.ts';
+import type { Counter, WorkerTally } from './tally.ts';
+
+/** A longer answer lasts so long that the long way costs it nothing. */
+const BLOCKS_MAX = 16;
+/** A piece that took longer to leave had a slow reader: the next is a small one. */
+const SLOW_WRITE_MS = 200;
+/** Pieces that a socket may take at once before others have their turn. */
+const BURST_PIECES_MAX = 8;
+
+export interface SendDeps extends SourceDeps {
+  readonly server: Server;
+  readonly heads: FastHeads;
+  readonly pool: PiecePool;
+  readonly tally: WorkerTally;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly counts: Readonly<
+    Record<'partial' | 'whole' | 'head' | 'hit' | 'stored' | 'fetched' | 'fast' | 'aborted', Counter>
+  >;
+}
+
+export interface SendEvents {
+  /** All of the answer has left. */
+  sent(): void;
+}
+
+export class FastSend {
+  readonly #socket: Socket;
+  readonly #deps: SendDeps;
+  readonly #events: SendEvents;
+  /** Null between answers and for one without a body. */
+  #stored: Stored | null = null;
+  #running = false;
+  #ranged = false;
+  #first = 0;
+  #at = 0;
+  #end = 0;
+  #slab: Slab | null = null;
+  #piece: Piece | null = null;
+  #source: Source | null = null;
+  #touchedBlock = -1;
+  #pieces = 0;
+  #writtenAt = 0;
+  #slow = false;
+
+  constructor(socket: Socket, deps: SendDeps, events: SendEvents) {
+    this.#socket = socket;
+    this.#deps = deps;
+    this.#events = events;
+  }
+
+  /** RFC 9110 14.2: HEAD knows no ranges. False as in `begin`. */
+  head(stored: Stored, nowMs: number): boolean {
+    const { pool, heads, counts } = this.#deps;
+    const slab = pool.take(0);
+    const spec = { nowMs, ranged: false, first: 0, last: -1 };
+    const at = heads.write(stored, spec, slab.buffer, HEAD_ROOM_BYTES);
+    if (at === -1) {
+      pool.giveBack(slab);
+      return false;
+    }
+    counts.head.value += 1;
+    this.#start(null, spec);
+    this.#write(slab, at, HEAD_ROOM_BYTES);
+    return true;
+  }
+
+  /** False where not all of it is at hand: then nothing has happened, and the long way knows what to do. */
+  begin(stored: Stored, spec: HeadSpec): boolean {
+    if (!this.#allOpen(stored, spec)) return false;
+    const { pool, heads, reader, counts } = this.#deps;
+    const slab = pool.take(this.#pieceBytes(spec.last - spec.first + 1));
+    let bytes = 0;
+    let at = -1;
+    try {
+      bytes = reader.readHot(stored.asset, spec.first, spec.last + 1, slab);
+      if (bytes > 0) at = heads.write(stored, spec, slab.buffer, HEAD_ROOM_BYTES);
+    } catch {
+      // The long way meets the same fault.
+    }
+    if (at === -1) {
+      pool.giveBack(slab);
+      return false;
+    }
+    counts.hit.value += 1;
+    this.#start(stored, spec);
+    this.#take(bytes);
+    this.#write(slab, at, HEAD_ROOM_BYTES + bytes);
+    return true;
+  }
+
+  /** The connection has ended. */
+  abort(): void {
+    if (!this.#running) return;
+    if (this.#stored !== null) this.#deps.counts.aborted.value += 1;
+    this.#source?.cancel();
+    this.#settle();
+  }
+
+  #allOpen({ asset }: Stored, { first, last }: HeadSpec): boolean {
+    const from = Math.floor(first / BLOCK_BYTES);
+    const to = Math.floor(last / BLOCK_BYTES);
+    if (to - from >= BLOCKS_MAX) return false;
+    // Of the first block the read itself will tell.
+    for (let number = from + 1; number <= to; number += 1) if (!this.#deps.reader.isOpen(asset, number)) return false;
+    return true;
+  }
+
+  #start(stored: Stored | null, spec: HeadSpec): void {
+    this.#deps.counts.fast.value += 1;
+    this.#running = true;
+    this.#stored = stored;
+    this.#ranged = spec.ranged;
+    this.#first = spec.first;
+    this.#at = spec.first;
+    this.#end = spec.last + 1;
+    this.#touchedBlock = -1;
+    this.#pieces = 0;
+  }
+
+  #pieceBytes(wanted: number): number {
+    return Math.min(wanted, this.#slow ? SMALL_PIECE_BYTES : PIECE_BYTES);
+  }
+
+  /** Goes on by `bytes`, and says once per block that it is in use. */
+  #take(bytes: number): void {
+    const block = Math.floor(this.#at / BLOCK_BYTES);
+    if (block !== this.#touchedBlock) {
+      this.#touchedBlock = block;
+      this.#deps.tally.touch(this.#stored!.asset, block);
+    }
+    this.#at += bytes;
+  }
+
+  #write(slab: Slab, from: number, to: number): void {
+    this.#slab = slab;
+    this.#writtenAt = this.#deps.clock.monotonic();
+    this.#socket.write(slab.buffer.subarray(from, to), this.#onWritten);
+  }
+
+  /** Called by the socket when a piece has left, or never will. */
+  readonly #onWritten = (error?: Error | null): void => {
+    const { pool, clock } = this.#deps;
+    if (this.#slab !== null) pool.giveBack(this.#slab);
+    this.#slab = null;
+    this.#piece?.release();
+    this.#piece = null;
+    // A socket that was destroyed says of what it still held that it was written.
+    if (!this.#running || this.#socket.destroyed || (error !== null && error !== undefined)) return;
+    if (this.#at >= this.#end) {
+      this.#settle();
+      this.#events.sent();
+      return;
+    }
+    this.#slow = clock.monotonic() - this.#writtenAt > SLOW_WRITE_MS;
+    this.#pieces += 1;
+    if (this.#pieces % BURST_PIECES_MAX === 0) setImmediate(this.#onTurn);
+    else this.#next();
+  };
+
+  readonly #onTurn = (): void => {
+    if (this.#running) this.#next();
+  };
+
+  #next(): void {
+    if (this.#source === null) {
+      const { pool, reader } = this.#deps;
+      const slab = pool.take(this.#pieceBytes(this.#end - this.#at));
+      let bytes = 0;
+      try {
+        bytes = reader.readHot(this.#stored!.asset, this.#at, this.#end, slab);
+      } catch {
+        // Asked again below, by those who know what to do about it.
+      }
+      if (bytes > 0) {
+        this.#take(bytes);
+        return this.#write(slab, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes);
+      }
+      pool.giveBack(slab);
+      const spec = { at: this.#at, end: this.#end, headers: {}, opening: null };
+      this.#source = new Source(this.#deps, this.#stored!.asset, spec);
+    }
+    void this.#follow(this.#source);
+  }
+
+  /** Not all of it was at hand after all: on by way of the disk and the storekeeper. */
+  async #follow(source: Source): Promise<void> {
+    try {
+      const piece = await source.next();
+      if (this.#source !== source) {
+        piece?.release();
+        return source.cancel();
+      }
+      if (piece === null) throw new Fault('internal', 'a range ended before its end');
+      this.#piece = piece;
+      this.#at += piece.bytes.length;
+      this.#writtenAt = this.#deps.clock.monotonic();
+      this.#socket.write(piece.bytes, this.#onWritten);
+    } catch (error) {
+      if (this.#source === source) this.#fail(error);
+    }
+  }
+
+  /** A short read is the only honest answer left: the length was promised. */
+  #fail(error: unknown): void {
+    const { tally, server, log } = this.#deps;
+    const { key } = this.#stored!.asset;
+    if (!isFault(error)) log.error({ err: error, key: key.slice(0, 200) }, 'request failed');
+    tally.add('larder_faults_total', 1, { code: isFault(error) ? error.code : 'internal' });
+    server.forget([key]);
+    this.#settle();
+    this.#socket.destroy();
+  }
+
+  /** Accounts for the answer and is ready for the next. */
+  #settle(): void {
+    this.#running = false;
+    const stored = this.#stored;
+    if (stored === null) return;
+    const { counts, tally } = this.#deps;
+    const sent = this.#at - this.#first;
+    const fetched = this.#source?.fetchedBytes ?? 0;
+    (this.#ranged ? counts.partial : counts.whole).value += 1;
+    counts.stored.value += sent - fetched;
+    counts.fetched.value += fetched;
+    tally.served(stored.asset.holding, sent);
+    this.#stored = null;
+    this.#source = null;
+  }
+}
