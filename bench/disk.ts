@@ -51,7 +51,7 @@ export const disk: Bench = {
       const origin = await startNginxStatic(ring, { root });
       const contestants = [
         await startLarder(ring, { origin: origin.url }),
-        await startNginxCache(ring, { origin: origin.url, extra: 'aio threads; ' }),
+        await startNginxCache(ring, { origin: origin.url, aio: true }),
       ];
       const samples: Sample[][] = contestants.map(() => []);
       for (const contestant of contestants) {
