@@ -2,6 +2,7 @@
 // take of CPU and memory?
 // Decision it informs: how a worker takes turns between readers, and how much it writes ahead of a slow one.
 
+import { setTimeout as pause } from 'node:timers/promises';
 import { alone, atMost, compare, interleave, median, type Bench, type Finding, type Parameters } from './bench.ts';
 import { startAudience } from './audience.ts';
 import { startDistant, type Distant } from './distant.ts';
@@ -14,14 +15,25 @@ import { numbered, warm } from './warm.ts';
 
 const CAPACITY_SHARE = 0.7;
 const RANGE_BYTES = 65_536;
-const READER_RANGE_BYTES = 2 ** 21;
+/** How often each reader asks while it is measured, after it has asked once. */
+const ROUNDS_OF_READERS = 2;
 const MIB = 2 ** 20;
 
 export const load: Bench = {
   name: 'load',
   question: 'busy, not at the limit: waiting at 70 % of capacity, and an audience at its own pace',
   packages: ['nginx', 'nghttp2-client', 'varnish'],
-  small: { rounds: 1, seconds: 1, clients: 16, assets: 4, assetMiB: 4, readers: 40, readerMbps: 4, missPercent: 5 },
+  small: {
+    rounds: 1,
+    seconds: 1,
+    clients: 16,
+    assets: 4,
+    assetMiB: 4,
+    readers: 40,
+    readerMbps: 4,
+    rangeKiB: 128,
+    missPercent: 5,
+  },
   large: {
     rounds: 10,
     seconds: 5,
@@ -30,6 +42,7 @@ export const load: Bench = {
     assetMiB: 16,
     readers: 1_000,
     readerMbps: 4,
+    rangeKiB: 1_024,
     missPercent: 5,
   },
   run: async (parameters, say) => {
@@ -133,7 +146,7 @@ async function audienceCost(ring: Ring, parameters: Parameters, say: (progress: 
       { ...late, peers: peers.map(({ name }) => median(onTime.get(name)!)) },
     ],
     notes: [
-      `The audience: ${parameters['readers']} readers at ${parameters['readerMbps']} Mb/s, ${parameters['missPercent']} % of their ranges cold; ${median(gigabits).toFixed(1)} Gb/s.`,
+      `The audience: ${parameters['readers']} readers at ${parameters['readerMbps']} Mb/s in ranges of ${parameters['rangeKiB']} KiB, ${parameters['missPercent']} % of their ranges cold; ${median(gigabits).toFixed(1)} Gb/s.`,
     ],
   };
 }
@@ -152,6 +165,9 @@ async function attend(
   parameters: Parameters,
 ): Promise<Seen> {
   const assetBytes = parameters['assetMiB']! * MIB;
+  const rangeBytes = parameters['rangeKiB']! * 1_024;
+  const bytesPerSecond = (parameters['readerMbps']! * 1e6) / 8;
+  const askMs = (rangeBytes / bytesPerSecond) * 1_000;
   const before = await distant.counts();
   const audience = startAudience(ring, {
     url,
@@ -160,14 +176,15 @@ async function attend(
     path: `/${assetBytes}/hot-{}`,
     assets: parameters['assets']!,
     assetBytes,
-    rangeBytes: Math.min(READER_RANGE_BYTES, assetBytes),
-    bytesPerSecond: (parameters['readerMbps']! * 1e6) / 8,
+    rangeBytes,
+    bytesPerSecond,
     missShare: parameters['missPercent']! / 100,
     missPath: `/${assetBytes}/miss-${name}-{}`,
   });
   await audience.ready;
+  await pause(askMs);
   const [begun, usage, startMs] = [await audience.counts(), usageOf(running.pid), performance.now()];
-  await new Promise((resolve) => setTimeout(resolve, parameters['seconds']! * 1_000));
+  await pause(askMs * ROUNDS_OF_READERS);
   const [ended, usageThen, endMs] = [await audience.counts(), usageOf(running.pid), performance.now()];
   await audience.leave();
   if (ended.errors > 0) throw new Error(`${name}: ${ended.errors} errors of its readers`);

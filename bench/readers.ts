@@ -104,11 +104,18 @@ class Reader {
     const path = miss
       ? spec.missPath.replace('{}', `${process.pid}-${(misses += 1)}`)
       : spec.path.replace('{}', String(Math.floor(Math.random() * spec.assets)));
-    const first =
-      Math.floor(Math.random() * Math.max(1, Math.floor(spec.assetBytes / spec.rangeBytes))) * spec.rangeBytes;
-    const range = spec.rangeBytes === 0 ? '' : `Range: bytes=${first}-${first + spec.rangeBytes - 1}\r\n`;
+    const range = spec.rangeBytes === 0 ? '' : `Range: bytes=${this.#range()}\r\n`;
     this.#head = '';
     this.#socket.write(`GET ${path} HTTP/1.1\r\nHost: bench\r\n${range}\r\n`);
+  }
+
+  /** The first of those who are paced is of any length, so that they do not all ask at the same time from then on. */
+  #range(): string {
+    const slots = Math.max(1, Math.floor(spec.assetBytes / spec.rangeBytes));
+    const first = Math.floor(Math.random() * slots) * spec.rangeBytes;
+    const whole = spec.manner !== 'paced' || this.bytes > 0;
+    const length = whole ? spec.rangeBytes : 1 + Math.floor(Math.random() * spec.rangeBytes);
+    return `${first}-${first + length - 1}`;
   }
 
   /** False pauses the socket. */

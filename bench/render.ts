@@ -10,7 +10,8 @@ export function render(bench: Bench, outcome: Outcome): string {
     `${finding.what}, ${finding.unit}`,
     figure(finding.larder),
     ...outcome.peers.map((_, at) => figure(finding.peers[at] ?? null)),
-    figure(finding.ratio),
+    // One digit more than the bars have, so that none reads as met that is missed.
+    finding.ratio === null ? '' : finding.ratio.toFixed(3),
     barOf(finding),
   ]);
   const used = heads.map((_, at) => at < 2 || rows.some((row) => row[at] !== ''));
