@@ -142,7 +142,7 @@ async function audienceCost(ring: Ring, parameters: Parameters, say: (progress: 
     peers,
     findings: [
       compare({ what: 'core per Gb/s', unit: '%', better: 'less', samples: cpu, peers, bar: atMost(1) }),
-      compare({ what: 'memory with it', unit: 'MiB', better: 'less', samples: resident, peers, bar: null }),
+      compare({ what: 'memory with it', unit: 'MiB', better: 'less', samples: resident, peers, bar: atMost(1) }),
       { ...late, peers: peers.map(({ name }) => median(onTime.get(name)!)) },
     ],
     notes: [
