@@ -26,7 +26,7 @@ export const disk: Bench = {
   name: 'disk',
   question: 'hot readers while cold readers wait for a disk of a few MB/s',
   packages: ['nginx', 'nghttp2-client'],
-  small: { rounds: 1, seconds: 1, hotAssets: 8, coldAssets: 8, coldMiB: 8, coldReaders: 8, diskMBps: 8, rate: 200 },
+  small: { rounds: 1, seconds: 0.4, hotAssets: 8, coldAssets: 8, coldMiB: 8, coldReaders: 8, diskMBps: 8, rate: 200 },
   large: {
     rounds: 10,
     seconds: 4,

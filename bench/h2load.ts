@@ -10,7 +10,7 @@ import { CLIENT_CORE } from './ring.ts';
 
 const run = promisify(execFile);
 /** Connections that have just been opened are not what is asked about; h2load keeps no time of theirs. */
-const WARM_UP_S = 1;
+const WARM_UP_S_MAX = 1;
 /**
  * A client that waits asks nothing meanwhile. Where more than this share of the requests were never made or never answered,
  * they count as having waited all the time: else a server that answers nobody would look fast.
@@ -42,7 +42,15 @@ export async function h2load(load: RatedLoad): Promise<RatedResult> {
   const log = join(load.directory, 'h2load.log');
   writeFileSync(uris, load.paths.map((path) => `${load.url}${path}\n`).join(''));
   writeFileSync(log, '');
-  const args = ['h2load', '--h1', '-t1', `-c${load.clients}`, `-D${load.seconds}`, `--warm-up-time=${WARM_UP_S}`];
+  const warmUpMs = Math.min(WARM_UP_S_MAX, load.seconds / 2) * 1_000;
+  const args = [
+    'h2load',
+    '--h1',
+    '-t1',
+    `-c${load.clients}`,
+    `-D${load.seconds * 1_000}ms`,
+    `--warm-up-time=${warmUpMs}ms`,
+  ];
   // h2load takes whole requests per second and client.
   const perClient = load.rate === 0 ? 0 : Math.max(1, Math.round(load.rate / load.clients));
   const pace = perClient === 0 ? [] : [`--rps=${perClient}`];

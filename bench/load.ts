@@ -25,7 +25,7 @@ export const load: Bench = {
   packages: ['nginx', 'nghttp2-client', 'varnish'],
   small: {
     rounds: 1,
-    seconds: 1,
+    seconds: 0.4,
     clients: 16,
     assets: 4,
     assetMiB: 4,
