@@ -25,7 +25,9 @@ export function parseTarget(target: string, mode: KeyMode): Target {
   // RFC 9112 3.2.2: a server must accept the absolute form.
   const origin = /^https?:\/\/([^/?#]*)/i.exec(target);
   if (origin !== null && !AUTHORITY.test(origin[1]!)) throw malformed(target, 'names no host');
-  const local = origin === null ? target : target.slice(origin[0].length) || '/';
+  const rest = origin === null ? target : target.slice(origin[0].length);
+  // RFC 9110 4.2.3: an empty path is `/`.
+  const local = origin === null || rest.startsWith('/') ? rest : `/${rest}`;
   if (!local.startsWith('/')) throw malformed(target, 'is not a path');
   if (!/^[!-~]*$/.test(local)) throw malformed(target, 'has a character that must be percent-encoded');
   if (/[#\\]/.test(local)) throw malformed(target, 'has a # or \\');

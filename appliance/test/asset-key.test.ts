@@ -96,6 +96,8 @@ describe('the two modes', () => {
     ['/~abc/', '/~abc/', '/', 'abc'],
     ['/~abc/~def/a', '/~abc/~def/a', '/~def/a', 'abc'],
     ['/a/~abc/b', '/a/~abc/b', '/a/~abc/b', null],
+    ['http://x', '/', '/', null],
+    ['http://x?y', '/?y', '/', null],
     ['http://x/~abc/a?y', '/~abc/a?y', '/a', 'abc'],
   ])('%s', (text, alone, fleet, session) => {
     expect(parseTarget(text, 'alone')).toEqual({ key: alone, session: null });
