@@ -13,7 +13,8 @@ export const CHUNK_BYTES = 2 ** 18;
 export const HEAD_BYTES = 4096;
 /** Of the JSON; what remains of the page after magic, length and crc. */
 const JSON_BYTES_MAX = HEAD_BYTES - 16;
-export const STORED_HEADERS_BYTES_MAX = 1_800;
+/** Sizes, number, birth and a crc32 for each chunk, with their names. */
+const NUMBERS_BYTES_MAX = 400;
 const MAGIC = 'LARDRB01';
 
 const headSchema = z.object({
@@ -49,6 +50,12 @@ export function chunkCrcs(payload: Buffer): number[] {
   for (let at = 0; at < payload.length; at += CHUNK_BYTES) crcs.push(crc32(payload.subarray(at, at + CHUNK_BYTES)));
   return crcs;
 }
+
+/** Whether what an asset version is known by fits into the heads of its blocks, whatever their numbers and checksums. */
+export const fitsHead = (meta: Pick<BlockHead, 'key' | 'version' | 'headers' | 'holding'>): boolean => {
+  const { key, version, headers, holding } = meta;
+  return Buffer.byteLength(JSON.stringify({ key, version, headers, holding })) <= JSON_BYTES_MAX - NUMBERS_BYTES_MAX;
+};
 
 export function encodeHead(head: BlockHead): Buffer {
   const json = Buffer.from(JSON.stringify(head), 'utf8');

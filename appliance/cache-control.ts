@@ -1,6 +1,8 @@
 // Cache directives of requests and answers, read as RFC 9111 5.2 and 9213 say. Pure. What is malformed is never read in
 // favour of storing: a number that is none counts as 0.
 
+import { parseDictionary } from 'structured-headers';
+
 /** A directive's argument, '' where it has none. Names are lower case. */
 export type Directives = ReadonlyMap<string, string>;
 
@@ -66,19 +68,21 @@ export function requestDirectives(cacheControl: string | undefined, pragma: stri
   return /\bno-cache\b/i.test(pragma ?? '') ? new Map([['no-cache', '']]) : NONE;
 }
 
-const MEMBER =
-  /^([a-z*][a-z0-9_.*-]*)(?:=(\?[01]|-?\d{1,15}|"(?:[^"\\]|\\["\\])*"|[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*))?(?:\s*;.*)?$/;
-
-/** A structured-field dictionary (RFC 8941 3.2), strictly: one bad member and the whole field does not count. */
+/** A structured-field dictionary (RFC 8941 3.2): a bad member and the whole field does not count (RFC 9213 2.1). */
 function targetedDirectives(text: string | undefined): Directives | null {
   if (text === undefined || text.trim() === '' || text.length > FIELD_CHARS_MAX) return null;
-  const directives = new Map<string, string>();
-  for (const member of text.split(',')) {
-    const match = MEMBER.exec(member.trim());
-    if (match === null) return null;
-    // A boolean false is a directive that is not set.
-    directives.delete(match[1]!);
-    if (match[2] !== '?0') directives.set(match[1]!, (match[2] ?? '').replace(/^\?1$/, '').replaceAll('"', ''));
+  try {
+    const directives = new Map<string, string>();
+    for (const [name, [value]] of parseDictionary(text)) {
+      // A boolean false is a directive that is not set.
+      if (value === true || typeof value === 'number') directives.set(name, value === true ? '' : String(value));
+      // A value of another type than the directive has: it is there, and says nothing.
+      else if (value !== false && !NUMERIC.has(name)) directives.set(name, '');
+    }
+    return directives;
+  } catch {
+    return null;
   }
-  return directives;
 }
+
+const NUMERIC = new Set(['max-age', 's-maxage', 'stale-while-revalidate', 'stale-if-error']);

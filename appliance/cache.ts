@@ -156,7 +156,7 @@ export class Cache {
   freshen(entry: Entry, news: { readonly headers: Entry['headers']; readonly bornMs: number }): void {
     entry.headers = news.headers;
     entry.bornMs = news.bornMs;
-    this.#touched.add(entry);
+    entry.volume.update(entry);
   }
 
   /** Removes a block that is not what the index says. */

@@ -162,6 +162,11 @@ export class DiskVolume implements Volume {
     await this.#unlinkAfter(this.#writer.write(batch, { sync: false }), entry, numbers);
   }
 
+  update(entry: Entry): void {
+    this.touch(entry);
+    this.#scheduleFlush();
+  }
+
   touch(entry: Entry): void {
     if (entry.blocks.count > 0 && !entry.dropped) this.#dirty.add(entry);
   }

@@ -2,7 +2,6 @@
 
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Dispatcher } from 'undici';
-import { STORED_HEADERS_BYTES_MAX } from './block-file.ts';
 
 type Headers = Readonly<Record<string, string>>;
 
@@ -16,6 +15,7 @@ const HOP_BY_HOP = new Set([
   'upgrade',
   'proxy-authenticate',
   'proxy-authorization',
+  'proxy-authentication-info',
   'proxy-connection',
 ]);
 
@@ -30,21 +30,6 @@ const OF_THE_LISTENER = [
   'server-timing',
   'report-to',
   'nel',
-];
-
-/** Stored headers always have room for these; others are left out when the page of a block head is full. */
-const KEPT_FIRST = [
-  'etag',
-  'last-modified',
-  'content-type',
-  'cache-control',
-  'cdn-cache-control',
-  'date',
-  'expires',
-  'vary',
-  'content-encoding',
-  'content-language',
-  'content-disposition',
 ];
 
 /** Request fields that are ours to set, or belong to one request alone. */
@@ -62,38 +47,37 @@ const NOT_FETCHED_WITH = new Set([
   'content-length',
   'content-type',
   'expect',
-  'via',
 ]);
 
-/** `proxy`: the appliance stands for the origin and keeps what its listener says. */
+/**
+ * What a request says of where it comes from or how it is to be read. Origins make links, redirects and routes of these, and
+ * no cache keys by them: in a fetch that others share they would be one client's words in everybody's answer.
+ */
+const UNKEYED =
+  /^(?:forwarded$|x-forwarded|x-original|x-rewrite|x-http-method|x-method|x-host|x-real|x-client|x-cluster|true-client|cf-connecting|fastly-client|client-ip|front-end-https)/;
+
+/** `standsFor`: the appliance keeps what the origin's listener says. */
 export function storedFields(headers: Headers, standsFor: boolean): Record<string, string> {
-  const candidates = Object.entries(endToEnd(headers)).filter(
-    ([name]) =>
-      !OF_ONE_ANSWER.includes(name) &&
-      (standsFor || (!OF_THE_LISTENER.includes(name) && !name.startsWith('access-control-'))),
+  return Object.fromEntries(
+    Object.entries(endToEnd(headers)).filter(
+      ([name]) =>
+        !OF_ONE_ANSWER.includes(name) &&
+        (standsFor || (!OF_THE_LISTENER.includes(name) && !name.startsWith('access-control-'))),
+    ),
   );
-  const rank = (name: string): number => (KEPT_FIRST.includes(name) ? KEPT_FIRST.indexOf(name) : KEPT_FIRST.length);
-  const kept: Record<string, string> = {};
-  let bytes = 0;
-  for (const [name, value] of candidates.sort((a, b) => rank(a[0]) - rank(b[0]))) {
-    bytes += JSON.stringify(name).length + JSON.stringify(value).length + 2;
-    if (bytes > STORED_HEADERS_BYTES_MAX) break;
-    kept[name] = value;
-  }
-  return kept;
 }
 
-/** RFC 9111 3.2: a 304 or a HEAD says nothing new about the content itself. */
+/** RFC 9111 3.2: a 304 or a HEAD replaces fields, but not those by which the stored bytes are read and named. */
 export function updatedFields(stored: Headers, news: Headers, standsFor: boolean): Record<string, string> {
   const { etag: _etag, ...updates } = storedFields(news, standsFor);
-  for (const name of ['content-encoding', 'content-type', 'content-language']) delete updates[name];
-  return storedFields({ ...stored, ...updates }, standsFor);
+  delete updates['content-encoding'];
+  return { ...stored, ...updates };
 }
 
 /** What of a request goes with a fetch that others may share. */
 export function fetchFields(headers: IncomingHttpHeaders): Record<string, string> {
   const fields = endToEnd(singleHeaders(headers));
-  for (const name of NOT_FETCHED_WITH) delete fields[name];
+  for (const name of Object.keys(fields)) if (NOT_FETCHED_WITH.has(name) || UNKEYED.test(name)) delete fields[name];
   return fields;
 }
 
@@ -110,4 +94,10 @@ export function singleHeaders(
   for (const [name, value] of Object.entries(headers))
     if (value !== undefined) single[name] = Array.isArray(value) ? value.join(', ') : value;
   return single;
+}
+
+/** Several Set-Cookie fields must not be joined by commas (RFC 9110 5.3). */
+export function cookiesOf(headers: Dispatcher.ResponseData['headers']): readonly string[] {
+  const cookies = headers['set-cookie'];
+  return cookies === undefined ? [] : Array.isArray(cookies) ? cookies : [cookies];
 }

@@ -1,6 +1,7 @@
-// Writing with back-pressure, without leaving a listener behind per wait.
+// Writing with back-pressure, without leaving a listener behind per wait; and places for so many at once.
 
-import type { Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
+import { Fault } from '../protocol/faults.ts';
 
 /** Resolves at once while there is room, else when the reader took enough; false when it has left. */
 export function room(stream: Writable): boolean | Promise<boolean> {
@@ -17,4 +18,76 @@ export function room(stream: Writable): boolean | Promise<boolean> {
     stream.on('drain', onDrain);
     stream.on('close', onClose);
   });
+}
+
+/** As `room`, but a reader that takes nothing for so long is let go: false. */
+export async function roomWithin(stream: Writable, ms: number): Promise<boolean> {
+  const free = room(stream);
+  if (typeof free === 'boolean') return free;
+  const stalled = setTimeout(() => stream.destroy(), ms);
+  const alive = await free;
+  clearTimeout(stalled);
+  return alive;
+}
+
+/** A body as it comes. Throws `body_late` where it pauses for so long. */
+export async function* steady(body: Readable, ms: number): AsyncGenerator<Buffer> {
+  const late = (): void => {
+    body.destroy(new Fault('body_late', `no byte of the request's body came for ${ms / 1000} s`));
+  };
+  let pause = setTimeout(late, ms);
+  try {
+    for await (const chunk of body) {
+      clearTimeout(pause);
+      yield chunk as Buffer;
+      pause = setTimeout(late, ms);
+    }
+  } finally {
+    clearTimeout(pause);
+  }
+}
+
+/** So many at once; so many wait, each so long. */
+export class Places {
+  readonly #spec: { readonly most: number; readonly waitingMost: number; readonly waitMs: number };
+  readonly #waiting = new Set<() => void>();
+  #taken = 0;
+
+  constructor(spec: { readonly most: number; readonly waitingMost: number; readonly waitMs: number }) {
+    this.#spec = spec;
+  }
+
+  /** Resolves when there is a place; it must be left. Throws `overloaded`. */
+  async take(): Promise<void> {
+    const { most, waitingMost, waitMs } = this.#spec;
+    if (this.#taken < most) {
+      this.#taken += 1;
+      return;
+    }
+    if (this.#waiting.size >= waitingMost)
+      throw new Fault('overloaded', `${most} requests pass through to the origin and ${waitingMost} wait`);
+    await new Promise<void>((resolve, reject) => {
+      const called = (): void => {
+        clearTimeout(tired);
+        resolve();
+      };
+      const tired = setTimeout(() => {
+        this.#waiting.delete(called);
+        reject(
+          new Fault('overloaded', `${most} requests pass through to the origin; none ended in ${waitMs / 1000} s`),
+        );
+      }, waitMs);
+      this.#waiting.add(called);
+    });
+  }
+
+  /** The place goes to whoever has waited longest. */
+  leave(): void {
+    const [next] = this.#waiting;
+    if (next === undefined) this.#taken -= 1;
+    else {
+      this.#waiting.delete(next);
+      next();
+    }
+  }
 }

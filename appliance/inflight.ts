@@ -9,8 +9,9 @@ import type { HoldingId } from '../protocol/ids.ts';
 import type { Log } from '../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes } from './block-file.ts';
 import type { Cache } from './cache.ts';
+import { Landing } from './landing.ts';
 import type { Tally } from './metrics.ts';
-import { originFault, type Bytes, type Origin, type PoolName } from './origin.ts';
+import { discard, originFault, type Bytes, type Origin, type PoolName } from './origin.ts';
 import { isStrong } from './precondition.ts';
 import type { Entry } from './store.ts';
 
@@ -36,84 +37,6 @@ export interface InflightDeps {
   readonly planned?: (holding: HoldingId) => boolean;
   readonly tally: Tally;
   readonly log: Log;
-}
-
-/** One block on its way. */
-export class Landing {
-  readonly number: number;
-  readonly bytes: number;
-  /** The block behind it in a flight that is not stored: who reads this one holds on to what follows. */
-  next: Landing | null = null;
-  buffer: Buffer | null = null;
-  landed = 0;
-  fault: Fault | null = null;
-  /** Whether the volume is to have it: settled when `taken` resolves, before the first byte lands. */
-  kept = false;
-  readonly taken: Promise<void>;
-  #take!: () => void;
-  /** Landed, verified and, where there was room, on disk. */
-  readonly done: Promise<void>;
-  #settle!: () => void;
-  #waiting: (() => void)[] = [];
-
-  constructor(number: number, bytes: number) {
-    this.number = number;
-    this.bytes = bytes;
-    this.done = new Promise((resolve) => {
-      this.#settle = resolve;
-    });
-    this.taken = new Promise((resolve) => {
-      this.#take = resolve;
-    });
-  }
-
-  take(kept: boolean): void {
-    this.kept = kept;
-    this.#take();
-  }
-
-  append(chunk: Buffer): void {
-    this.buffer ??= Buffer.allocUnsafeSlow(this.bytes);
-    chunk.copy(this.buffer, this.landed);
-    this.landed += chunk.length;
-    this.#wake();
-  }
-
-  /** What landed is not what it should be: none of it is handed out any more. */
-  reject(fault: Fault): void {
-    this.landed = 0;
-    this.fail(fault);
-  }
-
-  fail(fault: Fault): void {
-    this.fault ??= fault;
-    this.#take();
-    this.#wake();
-    this.#settle();
-  }
-
-  finish(): void {
-    this.#settle();
-  }
-
-  /** Bytes [from, to) of the block as they land. Throws the fault of the flight. */
-  async *follow(from: number, to: number): AsyncGenerator<Buffer> {
-    let at = from;
-    while (at < to) {
-      if (this.landed > at) {
-        const upTo = Math.min(this.landed, to);
-        yield this.buffer!.subarray(at, upTo);
-        at = upTo;
-      } else if (this.fault !== null) throw this.fault;
-      else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    }
-  }
-
-  #wake(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const resolve of waiting) resolve();
-  }
 }
 
 /** What is done is let go at once: an origin that ignores ranges makes one flight of a whole film. */
@@ -168,7 +91,8 @@ export class Inflight {
 
   /** Follows the block if it is on its way. */
   join(entry: Entry, number: number): Landing | null {
-    return this.#landings.get(entry)?.get(number) ?? null;
+    const landing = this.#landings.get(entry)?.get(number);
+    return landing === undefined || landing.fault !== null ? null : landing;
   }
 
   /**
@@ -197,7 +121,9 @@ export class Inflight {
     if (!this.isStored(entry)) for (const [at, landing] of landings.entries()) landing.next = landings[at + 1] ?? null;
     const known = this.#landings.get(entry) ?? new Map<number, Landing>();
     this.#landings.set(entry, known);
-    for (const landing of landings) if (!known.has(landing.number)) known.set(landing.number, landing);
+    for (const landing of landings)
+      if ((known.get(landing.number)?.fault ?? null) !== null || !known.has(landing.number))
+        known.set(landing.number, landing);
     entry.flights += 1;
     const flight: Flight = {
       entry,
@@ -227,7 +153,7 @@ export class Inflight {
       });
       if (!isSealed(entry)) for (const landing of landings.values()) stores.push(this.#store(flight, landing));
     } catch (error) {
-      answer?.body.on('error', () => undefined).destroy();
+      if (answer !== null) discard(answer.body);
       const fault = isFault(error) ? error : originFault(error, entry.key);
       this.#deps.tally.add('larder_faults_total', 1, { code: fault.code });
       if (fault.code === 'version_gone' || !isSealed(entry)) await this.#deps.cache.drop(entry);
@@ -262,6 +188,12 @@ export class Inflight {
     }
   }
 
+  /** The origin forbids by now to store what it once let be stored. */
+  #giveUp(flight: Flight): void {
+    flight.entry.volume.abandon(flight.entry, [...flight.intended]);
+    flight.intended.clear();
+  }
+
   /** Fills the landings in order from one upstream range, resumed once where it breaks off. */
   async #land(
     flight: Flight,
@@ -280,6 +212,7 @@ export class Inflight {
           attempt === 1 && spec.answer !== null
             ? spec.answer
             : await this.#ask(flight, { first: at, last: end - 1, ifMatch: spec.originTag });
+        if (answer.unstorable !== null && spec.originTag !== null) this.#giveUp(flight);
         let position = answer.first;
         for await (const chunk of answer.body as AsyncIterable<Buffer>) {
           this.#deps.origin.countBytes(pool, chunk.length);
@@ -316,12 +249,14 @@ export class Inflight {
     spec: { readonly first: number; readonly last: number; readonly ifMatch: string | null },
   ): Promise<Bytes> {
     const answer = await this.#deps.origin.fetch(pool, { ...spec, key: entry.key, headers, signal: null });
-    if (answer.kind === 'relay')
+    if (answer.kind === 'relay') {
+      discard(answer.body);
       throw new Fault('origin_refused', `${entry.key}: the origin answered ${answer.status}`, {
         detail: { status: answer.status },
       });
+    }
     if (answer.total !== null && answer.total !== entry.bytes) {
-      answer.body.on('error', () => undefined).destroy();
+      discard(answer.body);
       throw new Fault('version_gone', `${entry.key} has ${answer.total} bytes at the origin now, not ${entry.bytes}`);
     }
     return answer;

@@ -2,14 +2,16 @@
 // is fresh enough for the request is served without asking anybody.
 
 import { LRUCache } from 'lru-cache';
-import { isFault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
+import type { Log } from '../runtime/log.ts';
 import { hit, type Outcome } from './answer.ts';
+import type { KeyMode } from './asset-key.ts';
 import { parseDirectives, type Directives } from './cache-control.ts';
 import { freshnessOf, judge, mayServeOnError, type Freshness } from './freshness.ts';
 import type { AssetView, Forward, Head, Validation } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
-import type { Conditions } from './precondition.ts';
+import { isUnconditional, type Conditions } from './precondition.ts';
 import { firstByteHint } from './range.ts';
 import type { WorkerTally } from './tally.ts';
 import { assetKeyOf, Variants } from './variants.ts';
@@ -48,13 +50,21 @@ export type Found =
     })
   | { readonly kind: 'relay'; readonly head: Head & { kind: 'relay' }; readonly answer: Answer }
   /** The request is the origin's; `forward` is why, in the words of RFC 9211. */
-  | { readonly kind: 'pass'; readonly forward: 'bypass' | 'stale' | 'request'; readonly detail: string }
+  | {
+      readonly kind: 'pass';
+      readonly forward: 'bypass' | 'stale' | 'request';
+      readonly detail: string;
+      /** May be served where the origin is away. */
+      readonly instead?: Stored;
+    }
   | { readonly kind: 'absent' };
 
 export interface KnownDeps {
   readonly keeper: ReadClient;
+  readonly mode: KeyMode;
   readonly tally: WorkerTally;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 const NOTHING_ASKED = parseDirectives(undefined);
@@ -107,7 +117,10 @@ export class Known {
         if (verdict !== 'validate') return { kind: 'asset', ...stored, opening: null, forward: null };
         if (storedOnly) return { kind: 'absent' };
         // RFC 9111 4.3.5: its own answer brings the stored one up to date.
-        if (asked.method === 'HEAD') return { kind: 'pass', forward: 'stale', detail: '' };
+        if (asked.method === 'HEAD') {
+          const instead = this.#terms(stored, asked).ifUnreachable ? { instead: stored } : {};
+          return { kind: 'pass', forward: 'stale', detail: '', ...instead };
+        }
       }
       if (!storedOnly && directives.has('no-store')) return { kind: 'pass', forward: 'request', detail: '' };
       const found = await this.#ask(asked, {
@@ -135,9 +148,13 @@ export class Known {
     let answer: Answer;
     let current = false;
     try {
-      answer = await this.#deps.keeper.read({ key, known: null, from, to, headers, again: false, ...spec });
+      const takesWhole = asked.method === 'GET' && asked.range === null && isUnconditional(asked.conditions);
+      answer = await this.#deps.keeper.read({ key, known: null, from, to, headers, again: false, takesWhole, ...spec });
     } catch (error) {
       if (!isFault(error) || error.code !== 'unreachable') throw error;
+      // In a fleet the catalog says what may be served, and only the storekeeper knows it.
+      if (this.#deps.mode === 'fleet')
+        throw new Fault('overloaded', 'the storekeeper is being started again; what is not known here waits for it');
       this.#deps.tally.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
       return { kind: 'pass', forward: 'bypass', detail: '; detail=storekeeper-down' };
     } finally {
@@ -190,8 +207,8 @@ export class Known {
     this.#ask({ ...asked, method: 'HEAD' }, { storedOnly: false, validate: terms })
       .then((found) => leave(found.kind === 'asset' ? found.opening : found.kind === 'relay' ? found : null))
       .catch((error: unknown) => {
-        if (!isFault(error)) throw error;
-        this.#deps.tally.add('larder_faults_total', 1, { code: error.code });
+        if (isFault(error)) this.#deps.tally.add('larder_faults_total', 1, { code: error.code });
+        else this.#deps.log.error({ err: error, key }, 'revalidation failed');
       })
       .finally(() => this.#revalidating.delete(key));
   }

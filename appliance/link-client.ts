@@ -40,7 +40,12 @@ export class ReadClient {
   /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
   async read(ask: Ask): Promise<Answer> {
     const response = await this.#send('/read', ask);
-    const head = JSON.parse(String(response.headers[HEAD_FIELD])) as Head;
+    const field = response.headers[HEAD_FIELD];
+    if (typeof field !== 'string') {
+      await response.body.dump();
+      throw new Fault('internal', `the storekeeper answered ${response.statusCode} without a head`);
+    }
+    const head = JSON.parse(field) as Head;
     if (head.kind !== 'fault') return { head, body: response.body };
     await response.body.dump();
     throw new Fault(head.code in FAULTS ? (head.code as FaultCode) : 'internal', head.message);

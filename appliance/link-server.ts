@@ -7,7 +7,7 @@ import { rmSync } from 'node:fs';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Forgotten } from './cache.ts';
-import { room } from './flow.ts';
+import { roomWithin } from './flow.ts';
 import {
   HEAD_BYTES_MAX,
   HEAD_FIELD,
@@ -174,9 +174,10 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
     send(response, opened);
     response.end();
   } else if (opened.kind === 'relay') {
-    const { kind, status, headers, forward } = opened;
-    send(response, { kind, status, headers, forward });
-    response.end(opened.body);
+    const { kind, status, headers, cookies, forward, body } = opened;
+    send(response, { kind, status, headers, cookies, forward });
+    await pump(Buffer.isBuffer(body) ? [body] : body, response);
+    response.end();
   } else {
     const { kind, validated, forward } = opened;
     send(response, { kind, asset: viewOf(opened.entry), body: opened.body !== null, validated, forward });
@@ -186,21 +187,13 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
 }
 
 /** Follows the writer at the reader's pace; a reader that left ends the following, not the flight. */
-async function pump(body: AsyncGenerator<Buffer>, response: ServerResponse): Promise<void> {
+async function pump(body: AsyncIterable<Buffer> | readonly Buffer[], response: ServerResponse): Promise<void> {
   for await (const chunk of body) {
     for (let at = 0; at < chunk.length; at += SLICE_BYTES) {
       response.write(chunk.subarray(at, at + SLICE_BYTES));
-      const free = room(response);
-      if (free === false || (free !== true && !(await inTime(free, response)))) return;
+      if (!(await roomWithin(response, STALLED_MS))) return;
     }
   }
-}
-
-async function inTime(free: Promise<boolean>, response: ServerResponse): Promise<boolean> {
-  const stalled = setTimeout(() => response.destroy(), STALLED_MS);
-  const alive = await free;
-  clearTimeout(stalled);
-  return alive;
 }
 
 function send(response: ServerResponse, head: Head): void {

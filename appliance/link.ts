@@ -12,8 +12,8 @@ export const LINK_SOCKET = 'link.sock';
 export const HEAD_FIELD = 'x-larder';
 export const LINE_CHARS_MAX = 8 * 2 ** 20;
 
-/** Of a head in `x-larder`: a key, a request's fields, both perhaps twice as long as JSON. */
-export const HEAD_BYTES_MAX = 64 * 1024;
+/** Of a head in `x-larder`: a key and a request's fields, 24 KiB together, each byte perhaps six characters of JSON. */
+export const HEAD_BYTES_MAX = 192 * 1024;
 
 /** Sent as JSON in `x-larder` of `GET /read`. */
 export interface Ask {
@@ -27,6 +27,8 @@ export interface Ask {
   readonly headers: Readonly<Record<string, string>>;
   /** What is stored may not be served without the origin's word on it. */
   readonly validate: Validation | null;
+  /** All of the asset is wanted, whatever it is: no range, no condition. */
+  readonly takesWhole: boolean;
   /** `only-if-cached`: the origin is not asked. */
   readonly storedOnly: boolean;
   /** The answer to one player goes on: the asset is not asked for anew. */
@@ -102,6 +104,7 @@ export type Head =
       readonly kind: 'relay';
       readonly status: number;
       readonly headers: Readonly<Record<string, string>>;
+      readonly cookies: readonly string[];
       readonly forward: Forward;
     }
   /** Nothing that a cache may keep: ask the origin directly. */

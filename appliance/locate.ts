@@ -1,38 +1,47 @@
 // Which stored answer fits an ask, and whether it still holds: the storekeeper's half of RFC 9111. Asks for the same thing
-// at the same time cost one request to the origin; its answer begins an entry, brings one up to date, or passes by.
+// at the same time cost one request to the origin; its answer begins an entry, brings one up to date, or goes on as it is.
 
 import { randomBytes } from 'node:crypto';
+import { Readable } from 'node:stream';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { KEY_CHARS_MAX } from './asset-key.ts';
-import { BLOCK_BYTES } from './block-file.ts';
+import { BLOCK_BYTES, fitsHead } from './block-file.ts';
 import type { Cache } from './cache.ts';
 import { updatedFields } from './fields.ts';
-import { bornMs, whyUnstorable } from './freshness.ts';
-import { FLIGHT_BLOCKS_MAX, isSealed, type Inflight } from './inflight.ts';
+import { bornMs, varyNames, whyUnstorable } from './freshness.ts';
+import { isSealed, type Inflight } from './inflight.ts';
 import type { Ask, Forward, Told } from './link.ts';
-import type { Bytes, Origin, Relay } from './origin.ts';
-import { isStrong } from './precondition.ts';
+import { forwarded, relayed, relayOf, servedStale, shared, type Located } from './located.ts';
+import { discard, type Bytes, type Origin, type Relay } from './origin.ts';
+import {
+  askerOf,
+  cookieOf,
+  isPlain,
+  mayShare,
+  OF_THE_ASKER,
+  readAlong,
+  upTo,
+  validatorsOf,
+  wantedBlocks,
+  weak,
+} from './question.ts';
 import type { AssetMeta, Entry } from './store.ts';
 import { assetKeyOf, variantKey, Variants } from './variants.ts';
-import { varyNames } from './freshness.ts';
 
-/** An answer without a strong entity tag is kept only whole, and waits in memory until it is. */
+/** An answer without a strong entity tag, or without a length, is kept only whole, and waits in memory until it is. */
 export const WHOLE_BYTES_MAX = 64 * 2 ** 20;
 /** How long an answer that may not be stored is remembered, so that the next request passes at once. */
 const PASS_REMEMBERED_MS = 60_000;
 const PASS_REMEMBERED_MAX = 10_000;
-/** Reasons that lie in who asks: the next one may be luckier. */
-const OF_THE_ASKER = new Set(['authorization', 'cookie']);
+/** An origin that failed is not asked again for so long where what is stored may be served meanwhile. */
+const FAILING_MS = 5_000;
+/** Fetches that began before a change are told apart from those after it for so long. */
+const CHANGED_MS = 300_000;
+const CHANGED_MAX = 50_000;
 /** Looks at a thing that keeps changing under the asker. */
 const LOOKS_MAX = 4;
-
-export type Located =
-  | { readonly kind: 'entry'; readonly entry: Entry; readonly validated: boolean; readonly forward: Forward | null }
-  | (Relay & { readonly forward: Forward })
-  | { readonly kind: 'pass'; readonly reason: string }
-  | { readonly kind: 'absent' };
 
 export interface LocateDeps {
   readonly cache: Cache;
@@ -44,17 +53,25 @@ export interface LocateDeps {
   readonly clock: Clock;
 }
 
+interface UnderWay {
+  readonly located: Promise<Located>;
+  /** Nobody's credentials went with it. */
+  readonly plain: boolean;
+}
+
+/** An ask that goes to the origin. */
+interface Question {
+  readonly ask: Ask;
+  /** What is fetched may be stored. */
+  readonly admitted: boolean;
+  /** How many changes had been told of when it began. */
+  readonly since: number;
+}
+
 /** A first answer, and what is to be made of it. */
 interface Sealing {
   readonly answer: Bytes;
   readonly reason: Forward['reason'];
-  readonly admitted: boolean;
-}
-
-interface UnderWay {
-  readonly located: Promise<Located>;
-  /** Nobody's credentials went with it: whatever comes back is for everybody. */
-  readonly plain: boolean;
 }
 
 export class Locate {
@@ -62,6 +79,12 @@ export class Locate {
   readonly #variants = new Variants();
   readonly #underWay = new Map<string, UnderWay>();
   readonly #passing = new LRUCache<string, string>({ max: PASS_REMEMBERED_MAX, ttl: PASS_REMEMBERED_MS });
+  readonly #failing = new LRUCache<string, { readonly status: number | null }>({
+    max: PASS_REMEMBERED_MAX,
+    ttl: FAILING_MS,
+  });
+  readonly #changed = new LRUCache<string, number>({ max: CHANGED_MAX, ttl: CHANGED_MS });
+  #changes = 0;
 
   constructor(deps: LocateDeps) {
     this.#deps = deps;
@@ -77,15 +100,16 @@ export class Locate {
         return { kind: 'entry', entry: stored, validated: false, forward: null };
       if (ask.storedOnly) return { kind: 'absent' };
       if (this.#deps.catalogued !== null) return this.#inCatalog(ask);
+      const question = { ask, admitted, since: this.#changes };
       const other = this.#joinable(ask);
-      if (other === null || look > LOOKS_MAX) return this.#lead(ask, stored, admitted);
-      const located = await other.located.catch((error: unknown) => (other.plain ? Promise.reject(error) : null));
+      if (other === null || look > LOOKS_MAX) return this.#lead(question, stored);
+      const plain = other.plain && isPlain(ask);
+      const located = await other.located.catch((error: unknown) => (plain ? Promise.reject(error) : null));
       if (located === null) continue;
-      // Another variant, or an answer that was made for somebody else: look again.
-      if (located.kind === 'entry') {
-        if (located.entry.key === this.#keyOf(ask)) return shared(located, ask.validate !== null);
-      } else if (other.plain && isPlain(ask)) return located;
-      else return this.#lead(ask, stored, admitted);
+      // An answer for nobody else is asked for again, by each for himself; another variant is looked for.
+      if (located.kind === 'relay' && !(plain && mayShare(located))) return this.#lead(question, stored);
+      if (located.kind !== 'entry') return located;
+      if (located.entry.key === this.#keyOf(ask)) return shared(located, ask.validate !== null);
     }
   }
 
@@ -93,23 +117,26 @@ export class Locate {
   async told(told: Told): Promise<void> {
     const { cache, clock } = this.#deps;
     if (told.kind === 'changed') {
-      for (const asset of told.keys)
+      this.#changes += 1;
+      for (const asset of told.keys) {
+        this.#changed.set(asset, this.#changes);
         for (const key of this.#variants.keysOf(asset)) {
+          this.#underWay.delete(key);
           const entry = cache.find(key);
           if (entry !== null) await cache.drop(entry);
         }
+      }
       return;
     }
     const entry = cache.find(this.#variants.keyFor(told.key, told.headers));
     if (entry === null || this.#deps.catalogued !== null) return;
     const { answer } = told;
     const same =
-      (answer['etag'] === undefined || answer['etag'] === entry.headers['etag']) &&
       (answer['last-modified'] === undefined || answer['last-modified'] === entry.headers['last-modified']) &&
       (answer['content-length'] === undefined || Number(answer['content-length']) === entry.bytes);
-    if (!same) return cache.drop(entry);
     const headers = { date: new Date(clock.now()).toUTCString(), ...answer };
-    this.#freshen(entry, { headers, bornMs: bornMs(headers, told) });
+    const news = { headers, bornMs: bornMs(headers, told) };
+    if (!same || this.#freshen(entry, news, told.headers) === 'other') await cache.drop(entry);
   }
 
   #keyOf(ask: Ask): string {
@@ -139,81 +166,103 @@ export class Locate {
     return ask.headers['authorization'] === undefined ? (this.#underWay.get(this.#keyOf(ask)) ?? null) : null;
   }
 
-  #lead(ask: Ask, stored: Entry | null, admitted: boolean): Promise<Located> {
+  #lead(question: Question, stored: Entry | null): Promise<Located> {
+    const { ask } = question;
     const name = this.#keyOf(ask);
-    const located = this.#atOrigin(ask, stored, admitted);
+    const located = this.#atOrigin(question, stored);
     if (ask.headers['authorization'] !== undefined || this.#underWay.has(name)) return located;
-    this.#underWay.set(name, { located, plain: isPlain(ask) });
-    return located.finally(() => this.#underWay.delete(name));
+    const underWay = { located, plain: isPlain(ask) };
+    this.#underWay.set(name, underWay);
+    return located.finally(() => {
+      if (this.#underWay.get(name) === underWay) this.#underWay.delete(name);
+    });
   }
 
-  async #atOrigin(ask: Ask, stored: Entry | null, admitted: boolean): Promise<Located> {
-    const reason = ask.key.length > KEY_CHARS_MAX ? 'key too long' : this.#passing.get(assetKeyOf(ask.key));
+  async #atOrigin(question: Question, stored: Entry | null): Promise<Located> {
+    const { ask } = question;
+    const reason = ask.key.length > KEY_CHARS_MAX ? 'key too long' : this.#passing.get(this.#passName(ask));
     if (reason !== undefined) return { kind: 'pass', reason };
-    if (stored !== null) return this.#validate(ask, stored, admitted);
-    const variant = this.#variants.has(assetKeyOf(ask.key));
-    return this.#first(ask, variant ? 'vary-miss' : 'uri-miss', admitted);
+    if (stored !== null) return this.#validate(question, stored);
+    return this.#first(question, this.#variants.has(assetKeyOf(ask.key)) ? 'vary-miss' : 'uri-miss');
   }
 
-  async #first(ask: Ask, reason: Forward['reason'], admitted: boolean): Promise<Located> {
+  async #first(question: Question, reason: Forward['reason']): Promise<Located> {
+    const { ask } = question;
     const { first, last } = wantedBlocks(ask);
     const answer = await this.#fetch(ask, { first, last });
-    if (answer.kind === 'bytes') return this.#seal(ask, { answer, reason, admitted });
+    if (answer.kind === 'bytes') return this.#seal(question, { answer, reason });
     if (answer.status !== 416) return relayed(answer, reason);
+    discard(answer.body);
     // Beyond the end: block 0 says how long the asset is. An empty asset has no satisfiable range at all.
-    const start = first === 0 ? answer : await this.#fetch(ask, { first: 0, last: 0 });
-    if (start.kind === 'bytes') return this.#seal(ask, { answer: start, reason, admitted });
-    return start.status === 416 ? { kind: 'pass', reason: 'empty' } : relayed(start, reason);
+    const start = first === 0 ? null : await this.#fetch(ask, { first: 0, last: 0 });
+    if (start?.kind === 'bytes') return this.#seal(question, { answer: start, reason });
+    if (start !== null && start.status !== 416) return relayed(start, reason);
+    if (start !== null) discard(start.body);
+    return { kind: 'pass', reason: 'empty' };
   }
 
   /** RFC 9111 4.3: the origin is asked whether what is stored still holds, and for the bytes wanted where it does not. */
-  async #validate(ask: Ask, stored: Entry, admitted: boolean): Promise<Located> {
+  async #validate(question: Question, stored: Entry): Promise<Located> {
     const { cache } = this.#deps;
-    const validation = ask.validate!;
-    const unless = validatorsOf(stored);
-    if (unless === null) {
-      await cache.drop(stored);
-      return this.#first(ask, 'stale', admitted);
-    }
+    const { ask } = question;
+    const mayServe = (status: number | null): boolean =>
+      !stored.dropped && (status === null ? ask.validate!.ifUnreachable : ask.validate!.ifFailing);
+    const failing = this.#failing.get(stored.key);
+    if (failing !== undefined && mayServe(failing.status)) return servedStale(stored, failing.status);
     let answer: Bytes | Relay;
     try {
-      answer = await this.#fetch(ask, wantedBlocks(ask), unless);
+      answer = await this.#fetch(ask, wantedBlocks(ask), validatorsOf(stored));
     } catch (error) {
       const away = isFault(error) && (error.code === 'origin_unreachable' || error.code === 'origin_timeout');
-      if (away && validation.ifUnreachable && !stored.dropped) return servedStale(stored, null);
-      throw away
-        ? new Fault('validation_failed', `${ask.key} is stale and the origin is away`, { cause: error })
-        : error;
+      if (!away) throw error;
+      this.#failing.set(stored.key, { status: null });
+      if (mayServe(null)) return servedStale(stored, null);
+      throw new Fault('validation_failed', `${ask.key} is stale and the origin is away`, { cause: error });
     }
-    if (answer.kind === 'bytes') return this.#seal(ask, { answer, reason: 'stale', admitted });
-    if (answer.status === 304 && !stored.dropped && this.#freshen(stored, answer))
-      return { kind: 'entry', entry: stored, validated: true, forward: forwarded('stale', 304) };
-    if (answer.status === 304 || answer.status === 416) {
-      await cache.drop(stored);
-      return this.#first(ask, 'stale', admitted);
+    if (answer.kind === 'bytes') {
+      if (answer.unstorable !== null && !OF_THE_ASKER.has(answer.unstorable)) await cache.drop(stored);
+      return this.#seal(question, { answer, reason: 'stale' });
     }
-    if (answer.status >= 500 && validation.ifFailing && !stored.dropped) return servedStale(stored, answer.status);
+    if (answer.status >= 500) this.#failing.set(stored.key, { status: answer.status });
+    if (answer.status >= 500 && mayServe(answer.status)) {
+      discard(answer.body);
+      return servedStale(stored, answer.status);
+    }
     if (answer.status === 404 || answer.status === 410) await cache.drop(stored);
-    return relayed(answer, 'stale');
+    if (answer.status !== 304 && answer.status !== 416) return relayed(answer, 'stale');
+    discard(answer.body);
+    const holds = answer.status === 304 && !stored.dropped && !this.#isOld(question);
+    if (holds && this.#freshen(stored, answer, ask.headers) !== 'other')
+      return { kind: 'entry', entry: stored, validated: true, forward: forwarded('stale', 304) };
+    await cache.drop(stored);
+    return this.#first(question, 'stale');
   }
 
-  /** False where the news are of another version, or forbid to store it. */
+  /**
+   * `other`: the news are of another version or variant, or forbid to store it. `theirs`: they are for him alone who
+   * asked, whose answer is the stored one all the same.
+   */
   #freshen(
     stored: Entry,
     news: { readonly headers: Readonly<Record<string, string>>; readonly bornMs: number },
-  ): boolean {
+    asker: Readonly<Record<string, string>>,
+  ): 'fresh' | 'theirs' | 'other' {
     const etag = news.headers['etag'];
-    if (isStrong(etag ?? null) && isSealed(stored) && etag !== stored.version) return false;
+    if (etag !== undefined && weak(etag) !== weak(stored.headers['etag'] ?? '')) return 'other';
     const headers = updatedFields(stored.headers, news.headers, this.#deps.standsFor);
-    if (whyUnstorable(headers, { authorization: false, cookie: false }) !== null) return false;
+    if (varyNames(headers)?.join() !== varyNames(stored.headers)?.join()) return 'other';
+    if (!fitsHead({ ...stored, headers })) return 'other';
+    const unstorable = whyUnstorable({ ...headers, ...cookieOf(news.headers) }, askerOf(asker));
+    if (unstorable !== null) return OF_THE_ASKER.has(unstorable) ? 'theirs' : 'other';
+    this.#failing.delete(stored.key);
     this.#deps.cache.freshen(stored, { headers, bornMs: news.bornMs });
-    return true;
+    return 'fresh';
   }
 
   #fetch(
     ask: Ask,
     blocks: { readonly first: number; readonly last: number },
-    unless?: Readonly<Record<string, string>>,
+    unless: Readonly<Record<string, string>> = {},
   ): Promise<Bytes | Relay> {
     return this.#deps.origin.fetch('miss', {
       key: ask.key,
@@ -221,118 +270,115 @@ export class Locate {
       last: (blocks.last + 1) * BLOCK_BYTES - 1,
       ifMatch: null,
       headers: ask.headers,
-      ...(unless === undefined ? {} : { unless }),
+      unless,
       signal: null,
     });
   }
 
   /** Turns a first answer into an entry with a flight that goes on reading it, or lets the request pass. */
-  async #seal(ask: Ask, spec: Sealing): Promise<Located> {
-    const { answer, reason } = spec;
-    const { total, etag } = answer;
-    if (answer.unstorable !== null) return this.#pass(ask, answer, answer.unstorable);
-    if (total === null || answer.last === null) return this.#pass(ask, answer, 'length unknown');
-    if (total === 0) return this.#pass(ask, answer, 'empty');
-    if (etag !== null) return this.#begin(ask, { ...spec, bytes: total, version: etag });
-    if (total > WHOLE_BYTES_MAX) return this.#pass(ask, answer, 'no strong validator');
-    const whole = answer.first === 0 && answer.last === total - 1 ? answer : await this.#refetchWhole(ask, answer);
-    if (whole.kind === 'relay') return relayed(whole, reason);
-    if (whole.unstorable !== null || whole.first !== 0 || whole.total === null || whole.last !== whole.total - 1)
-      return this.#pass(ask, whole, 'not whole');
-    const version = `whole:${randomBytes(8).toString('hex')}`;
-    return this.#begin(ask, { ...spec, answer: whole, bytes: whole.total, version });
+  async #seal(question: Question, sealing: Sealing): Promise<Located> {
+    const { answer } = sealing;
+    try {
+      const { total, etag } = answer;
+      if (answer.unstorable !== null) return this.#pass(question, sealing, answer.unstorable);
+      if (this.#isOld(question)) return this.#pass(question, sealing, null);
+      if (total === 0) return this.#pass(question, sealing, 'empty');
+      if (total === null || answer.last === null) return await this.#unmeasured(question, sealing);
+      if (etag !== null) return await this.#begin(question, { ...sealing, bytes: total, version: etag });
+      if (total > WHOLE_BYTES_MAX) return this.#pass(question, sealing, 'no strong validator');
+      const isWhole = answer.first === 0 && answer.last === total - 1;
+      const whole = isWhole ? answer : await this.#refetchWhole(question.ask, answer);
+      if (whole.kind === 'relay') return relayed(whole, sealing.reason);
+      const partial = whole.first !== 0 || whole.total === null || whole.last !== whole.total - 1;
+      if (whole.unstorable !== null || partial)
+        return this.#pass(question, { ...sealing, answer: whole }, whole.unstorable ?? 'not whole');
+      return await this.#begin(question, { ...sealing, answer: whole, bytes: whole.total, version: newVersion() });
+    } catch (error) {
+      discard(answer.body);
+      throw error;
+    }
   }
 
-  #refetchWhole(ask: Ask, partial: Bytes): Promise<Bytes | Relay> {
-    discard(partial);
-    const { key, headers } = ask;
+  #refetchWhole({ key, headers }: Ask, partial: Bytes): Promise<Bytes | Relay> {
+    discard(partial.body);
     return this.#deps.origin.fetch('miss', { key, first: 0, last: null, ifMatch: null, headers, signal: null });
   }
 
-  async #begin(ask: Ask, spec: Sealing & { readonly bytes: number; readonly version: string }): Promise<Located> {
-    const { answer } = spec;
+  async #begin(
+    { ask, admitted, since }: Question,
+    spec: Sealing & { readonly bytes: number; readonly version: string },
+  ): Promise<Located> {
+    const { answer, bytes, version, reason } = spec;
     const { cache, inflight } = this.#deps;
     const { headers, bornMs: born } = answer;
     const key = variantKey(assetKeyOf(ask.key), varyNames(headers)!, ask.headers);
+    if (!fitsHead({ key, version, headers, holding: null }))
+      return this.#pass({ ask, admitted, since }, spec, 'fields too long');
     for (const stale of this.#variants.learn(key, headers)) {
       const entry = cache.find(stale);
       if (entry !== null) await cache.drop(entry);
     }
-    const entry = await cache.admit({
-      key,
-      version: spec.version,
-      bytes: spec.bytes,
-      headers,
-      bornMs: born,
-      holding: null,
-    });
+    const entry = await cache.admit({ key, version, bytes, headers, bornMs: born, holding: null });
     cache.freshen(entry, { headers, bornMs: born });
-    if (spec.admitted) inflight.admit(entry);
+    if (admitted) inflight.admit(entry);
     const number = Math.floor(answer.first / BLOCK_BYTES);
     // The version that is stored already, or on its way: an origin that knows no conditions sent it again.
     if (entry.blocks.has(number) || inflight.has(entry, number)) {
-      discard(answer);
-      return { kind: 'entry', entry, validated: true, forward: forwarded(spec.reason, answer.status) };
+      discard(answer.body);
+      return { kind: 'entry', entry, validated: true, forward: forwarded(reason, answer.status) };
     }
-    const landing = inflight.start(entry, {
-      number,
-      lastWanted: Math.floor(answer.last! / BLOCK_BYTES),
-      pool: 'miss',
-      headers: ask.headers,
-      answer,
-    });
+    const lastWanted = Math.floor(answer.last! / BLOCK_BYTES);
+    const landing = inflight.start(entry, { number, lastWanted, pool: 'miss', headers: ask.headers, answer });
     await landing.taken;
-    const forward = { reason: spec.reason, status: answer.status, stored: landing.kept, collapsed: false };
+    const forward = { reason, status: answer.status, stored: landing.kept, collapsed: false };
     return { kind: 'entry', entry, validated: true, forward };
   }
 
-  #pass(ask: Ask, answer: Bytes, reason: string): Located {
-    discard(answer);
-    if (!OF_THE_ASKER.has(reason)) this.#passing.set(assetKeyOf(ask.key), reason);
-    return { kind: 'pass', reason };
+  /** A length that only the end tells: whole it becomes an asset; who asked for all of it reads along. */
+  async #unmeasured(question: Question, sealing: Sealing): Promise<Located> {
+    const { answer, reason } = sealing;
+    // Without framing an end and a break look alike.
+    if (answer.status !== 200 || !answer.framed) return this.#pass(question, sealing, 'length unknown');
+    const keep = (body: Buffer): Promise<Located> => {
+      const measured = { ...answer, first: 0, last: body.length - 1, total: body.length, body: Readable.from([body]) };
+      const version = answer.etag ?? newVersion();
+      return this.#begin(question, { answer: measured, reason, bytes: body.length, version });
+    };
+    if (question.ask.takesWhole) {
+      const body = readAlong(answer.body, WHOLE_BYTES_MAX, async (whole) => {
+        if (!this.#isOld(question)) await keep(whole);
+      });
+      return { ...relayOf(answer), body, forward: forwarded(reason, answer.status) };
+    }
+    const whole = await upTo(answer.body, WHOLE_BYTES_MAX);
+    if (!Buffer.isBuffer(whole)) await whole.return(undefined);
+    else if (whole.length > 0) return keep(whole);
+    return this.#pass(question, sealing, 'length unknown');
   }
-}
 
-/** Blocks of the first fetch: as far as the asker wants, no further than a flight goes. */
-function wantedBlocks({ from, to }: Ask): { readonly first: number; readonly last: number } {
-  if (from === 'suffix') return { first: 0, last: 0 };
-  const first = Math.floor(from / BLOCK_BYTES);
-  const wanted = to === null ? Number.POSITIVE_INFINITY : Math.max(first, Math.floor((to - 1) / BLOCK_BYTES));
-  return { first, last: Math.min(first + FLIGHT_BLOCKS_MAX - 1, wanted) };
-}
+  /** Whether the asset changed after the question was asked. */
+  #isOld({ ask, since }: Question): boolean {
+    return (this.#changed.get(assetKeyOf(ask.key)) ?? 0) > since;
+  }
 
-/** RFC 9110 13.1: the entity tag, weak or strong, else the date. */
-function validatorsOf({ headers }: Entry): Record<string, string> | null {
-  if (headers['etag'] !== undefined) return { 'if-none-match': headers['etag'] };
-  if (headers['last-modified'] !== undefined) return { 'if-modified-since': headers['last-modified'] };
-  return null;
+  /** Who has credentials may be answered otherwise than who has none. */
+  #passName(ask: Ask): string {
+    const { authorization, cookie } = askerOf(ask.headers);
+    return `${assetKeyOf(ask.key)} ${authorization ? 'a' : ''}${cookie ? 'c' : ''}`;
+  }
+
+  /** What is not kept is not asked for twice either, where the answer at hand is what was asked for. */
+  #pass({ ask }: Question, { answer, reason: forward }: Sealing, reason: string | null): Located {
+    if (reason !== null) this.#passing.set(this.#passName(ask), reason);
+    const whole =
+      answer.first === 0 && (answer.total === null ? answer.status === 200 : answer.last === answer.total - 1);
+    if (ask.takesWhole && whole) return { ...relayOf(answer), forward: forwarded(forward, answer.status) };
+    discard(answer.body);
+    return { kind: 'pass', reason: reason ?? 'changed' };
+  }
 }
 
 const younger = (entry: Entry, born: number): boolean => entry.bornMs === null || entry.bornMs > born;
 
-const isPlain = ({ headers }: Ask): boolean =>
-  headers['cookie'] === undefined && headers['authorization'] === undefined;
-
-/** Who asked for validation and joined one has the origin's word, too; who only missed judges for himself. */
-const shared = (located: Located & { kind: 'entry' }, validating: boolean): Located => ({
-  ...located,
-  validated: located.validated && validating,
-  forward: located.forward === null ? null : { ...located.forward, collapsed: true },
-});
-
-const forwarded = (reason: Forward['reason'], status: number | null): Forward => ({
-  ...{ reason, status, stored: false, collapsed: false },
-});
-
-const relayed = (answer: Relay, reason: Forward['reason']): Located => ({
-  ...answer,
-  forward: forwarded(reason, answer.status),
-});
-
-const servedStale = (entry: Entry, status: number | null): Located => ({
-  ...{ kind: 'entry', entry, validated: true, forward: forwarded('stale', status) },
-});
-
-function discard(answer: Bytes): void {
-  answer.body.on('error', () => undefined).destroy();
-}
+/** A name of our own for an answer without one. */
+const newVersion = (): string => `whole:${randomBytes(8).toString('hex')}`;

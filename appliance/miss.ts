@@ -6,9 +6,11 @@ import type { Admission } from './admission.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { Cache } from './cache.ts';
 import { nameOf } from './filter.ts';
-import { FLIGHT_BLOCKS_MAX, isSealed, type Inflight, type Landing } from './inflight.ts';
+import { FLIGHT_BLOCKS_MAX, isSealed, type Inflight } from './inflight.ts';
+import type { Landing } from './landing.ts';
 import type { Ask, Forward } from './link.ts';
-import type { Locate, Located } from './locate.ts';
+import type { Locate } from './locate.ts';
+import type { Located } from './located.ts';
 import type { Tally } from './metrics.ts';
 import type { Entry } from './store.ts';
 
@@ -128,9 +130,18 @@ export class Miss {
       landing ??= inflight.start(entry, { number, lastWanted, pool: 'miss', headers });
       if (at === from) found.forward ??= await forwardOf(entry, landing, joined);
       this.#readAhead(entry, number, wanted);
-      yield* landing.follow(at - base, end - base);
+      try {
+        for await (const chunk of landing.follow(at - base, end - base)) {
+          at += chunk.length;
+          yield chunk;
+        }
+      } catch (error) {
+        // Refused to him who began the fetch: who joined it asks in his own name.
+        if (!joined || !isFault(error) || error.code !== 'origin_refused') throw error;
+        held = null;
+        continue;
+      }
       held = landing.next;
-      at = end;
     }
   }
 

@@ -5,7 +5,8 @@ import type { Readable } from 'node:stream';
 import { Pool, type Dispatcher } from 'undici';
 import { Fault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { endToEnd, singleHeaders, storedFields } from './fields.ts';
+import { viaOf } from './answer.ts';
+import { cookiesOf, endToEnd, singleHeaders, storedFields } from './fields.ts';
 import { bornMs, whyUnstorable } from './freshness.ts';
 import type { Tally } from './metrics.ts';
 import { isStrong } from './precondition.ts';
@@ -17,7 +18,6 @@ const CONNECTIONS: Readonly<Record<PoolName, number>> = { miss: 64, fill: 8, pas
 const CONNECT_MS = 5_000;
 const HEADERS_MS = 15_000;
 const BODY_IDLE_MS = 15_000;
-const RELAY_BODY_BYTES_MAX = 64 * 2 ** 10;
 
 export interface RangeAsk {
   readonly key: string;
@@ -43,11 +43,17 @@ export interface Bytes {
   readonly last: number | null;
   readonly etag: string | null;
   readonly status: number;
+  /** Those that are stored. */
   readonly headers: Readonly<Record<string, string>>;
+  /** Those of the whole body, for an answer that goes on as it is. */
+  readonly whole: Readonly<Record<string, string>>;
+  readonly cookies: readonly string[];
+  /** The end of the body is told from a break. */
+  readonly framed: boolean;
   readonly bornMs: number;
   /** Null: may be stored by a shared cache; else why not. */
   readonly unstorable: string | null;
-  readonly body: Dispatcher.ResponseData['body'];
+  readonly body: Readable;
 }
 
 /** An answer for the player as it is: an error, a redirect. */
@@ -55,8 +61,10 @@ export interface Relay {
   readonly kind: 'relay';
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
+  /** Set-Cookie fields, which must not be joined (RFC 9110 5.3). */
+  readonly cookies: readonly string[];
   readonly bornMs: number;
-  readonly body: Buffer;
+  readonly body: Readable;
 }
 
 export interface Outgoing {
@@ -108,7 +116,7 @@ export class Origin {
       method: 'GET',
       headers: {
         ...ask.headers,
-        via: `1.1 ${this.#deps.via}`,
+        via: viaOf(ask.headers?.['via'], this.#deps.via),
         'accept-encoding': 'identity',
         range: `bytes=${ask.first}-${ask.last ?? ''}`,
         ...(ask.ifMatch === null ? {} : { 'if-match': ask.ifMatch }),
@@ -124,15 +132,22 @@ export class Origin {
       try {
         return { ...this.#check(ask, response, headers), bornMs: born };
       } catch (error) {
-        response.body.on('error', () => undefined).destroy();
+        discard(response.body);
         throw error;
       }
     }
-    const body = await readBounded(response.body);
-    if (response.statusCode === 412 && ask.ifMatch !== null)
+    if (response.statusCode === 412 && ask.ifMatch !== null) {
+      discard(response.body);
       throw new Fault('version_gone', `${ask.key} changed at the origin`);
-    const relayed = this.localised(endToEnd(headers));
-    return { kind: 'relay', status: response.statusCode, headers: relayed, bornMs: born, body };
+    }
+    return {
+      kind: 'relay',
+      status: response.statusCode,
+      headers: this.localised(endToEnd(headers)),
+      cookies: cookiesOf(response.headers),
+      bornMs: born,
+      body: response.body,
+    };
   }
 
   /** The answer as it comes, for requests that no cache may keep. */
@@ -187,6 +202,9 @@ export class Origin {
       etag,
       status: response.statusCode,
       headers: storedFields(headers, this.#deps.standsFor),
+      whole: this.#wholeFields(headers),
+      cookies: cookiesOf(response.headers),
+      framed: length !== null || headers['transfer-encoding'] !== undefined,
       unstorable: whyUnstorable(headers, {
         authorization: ask.headers?.['authorization'] !== undefined,
         cookie: ask.headers?.['cookie'] !== undefined,
@@ -214,6 +232,12 @@ export class Origin {
     if (total !== null && ask.last !== null && last < Math.min(ask.last, total - 1))
       throw lied(ask.key, `only "${headers['content-range']}" of bytes ${ask.first}-${ask.last}`);
     return { ...common, first, last, total };
+  }
+
+  /** Fields of a range that is all there is, as those of a 200. */
+  #wholeFields(headers: Readonly<Record<string, string>>): Record<string, string> {
+    const { 'content-range': range, 'set-cookie': _cookies, ...fields } = this.localised(endToEnd(headers));
+    return range === undefined ? fields : { ...fields, 'content-length': range.slice(range.lastIndexOf('/') + 1) };
   }
 
   countBytes(pool: PoolName, bytes: number): void {
@@ -244,19 +268,9 @@ function contentLength(headers: Readonly<Record<string, string>>, key: string): 
   return Number(text);
 }
 
-async function readBounded(body: Dispatcher.ResponseData['body']): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  try {
-    for await (const chunk of body as AsyncIterable<Buffer>) {
-      bytes += chunk.length;
-      if (bytes > RELAY_BODY_BYTES_MAX) return Buffer.alloc(0);
-      chunks.push(chunk);
-    }
-  } catch {
-    return Buffer.alloc(0);
-  }
-  return Buffer.concat(chunks);
+/** A body that nobody wants: its connection is closed, or used again where all of it has come. */
+export function discard(body: Readable): void {
+  body.on('error', () => undefined).destroy();
 }
 
 const lied = (key: string, what: string): Fault => new Fault('origin_lied', `${key}: the origin sent ${what}`);

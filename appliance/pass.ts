@@ -2,17 +2,22 @@
 // bounded in number. Also the way on for misses while the storekeeper is down.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { Fault } from '../protocol/faults.ts';
+import { Readable } from 'node:stream';
 import type { Clock } from '../runtime/clock.ts';
 import { bypass, forwarded, relayFields, viaOf, type Manner, type Outcome } from './answer.ts';
-import { endToEnd, fetchFields, singleHeaders } from './fields.ts';
-import { room } from './flow.ts';
+import { cookiesOf, endToEnd, fetchFields, singleHeaders } from './fields.ts';
+import { Places, roomWithin, steady } from './flow.ts';
 import type { Head, Told } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
 import { originFault, type Origin } from './origin.ts';
 import type { WorkerTally } from './tally.ts';
 
 export const PASSES_MAX = 64;
+const WAITING_MAX = 1_024;
+const WAIT_MS = 15_000;
+/** A body that pauses, and a reader that takes nothing, are let go. */
+const BODY_PAUSE_MS = 15_000;
+const STALLED_MS = 30_000;
 /** A storekeeper that is being restarted hears of a change when it is back. */
 const TELL_EVERY_MS = 200;
 const TELL_MS_MAX = 30_000;
@@ -36,7 +41,7 @@ export interface Passing {
 
 export class Pass {
   readonly #deps: PassDeps;
-  #under = 0;
+  readonly #places = new Places({ most: PASSES_MAX, waitingMost: WAITING_MAX, waitMs: WAIT_MS });
 
   constructor(deps: PassDeps) {
     this.#deps = deps;
@@ -44,9 +49,7 @@ export class Pass {
 
   /** Throws `overloaded` beyond the cap, else the origin's fault. */
   async send(request: IncomingMessage, response: ServerResponse, passing: Passing): Promise<void> {
-    if (this.#under >= PASSES_MAX)
-      throw new Fault('overloaded', `${PASSES_MAX} requests already pass through to the origin`);
-    this.#under += 1;
+    await this.#places.take();
     const hungUp = new AbortController();
     response.on('close', () => hungUp.abort());
     const { origin, clock, manner, tally } = this.#deps;
@@ -55,12 +58,12 @@ export class Pass {
     try {
       const answer = await origin.send('pass', passing.key, {
         method,
-        headers: this.#requestFields(request),
-        body: hasBody(request) ? request : null,
+        headers: this.#requestFields(request, passing),
+        body: hasBody(request) ? Readable.from(steady(request, BODY_PAUSE_MS)) : null,
         signal: hungUp.signal,
         onInterim: (status, headers) => interim(response, status, headers),
       });
-      const headers = endToEnd(singleHeaders(answer.headers));
+      const headers = origin.localised(endToEnd(singleHeaders(answer.headers)));
       if (method === 'HEAD' && answer.statusCode === 200 && passing.forward !== 'bypass')
         await this.#tell({
           ...{ kind: 'head', key: passing.key, headers: fetchFields(request.headers), answer: headers },
@@ -74,15 +77,15 @@ export class Pass {
           ? forwarded({ reason: 'stale', status: answer.statusCode, stored: false, collapsed: false })
           : bypass(forward, answer.statusCode, detail);
       response.writeHead(answer.statusCode, {
-        ...relayFields(origin.localised(headers), outcome, manner),
-        ...cookiesOf(answer.headers['set-cookie']),
+        ...relayFields(headers, outcome, manner),
+        ...withCookies(cookiesOf(answer.headers)),
       });
       await this.#copy(request, response, answer.statusCode, answer.body as AsyncIterable<Buffer>);
     } catch (error) {
       if (hungUp.signal.aborted) tally.add('larder_aborted_total');
       else throw originFault(error, passing.key);
     } finally {
-      this.#under -= 1;
+      this.#places.leave();
     }
   }
 
@@ -93,32 +96,34 @@ export class Pass {
     head: Head & { kind: 'relay' },
     answer: Answer,
   ): Promise<void> {
-    const body = Buffer.from(await answer.body.arrayBuffer());
-    const { 'content-length': _length, 'content-range': _range, ...headers } = head.headers;
+    const { 'content-range': _range, ...headers } = head.headers;
     response.writeHead(head.status, {
       ...relayFields(headers, forwarded(head.forward), this.#deps.manner),
-      // RFC 9110 8.6: never with a 204.
-      ...(head.status === 204 ? {} : { 'content-length': body.length }),
+      ...withCookies(head.cookies),
     });
-    await this.#copy(request, response, head.status, request.method === 'HEAD' ? [] : [body]);
+    if (request.method === 'HEAD') answer.body.on('error', () => undefined).destroy();
+    await this.#copy(request, response, head.status, request.method === 'HEAD' ? [] : answer.body);
   }
 
-  #requestFields(request: IncomingMessage): Record<string, string | string[]> {
-    const { host, expect: _expect, via, ...fields } = endToEnd(singleHeaders(request.headers));
+  #requestFields(request: IncomingMessage, { forward }: Passing): Record<string, string> {
     const { manner } = this.#deps;
+    // What its answer says is taken for what is stored, so it must be asked for as that was.
+    if (forward === 'stale')
+      return {
+        ...fetchFields(request.headers),
+        'accept-encoding': 'identity',
+        via: viaOf(request.headers.via, manner.via),
+      };
+    const { host: _host, expect: _expect, via, ...fields } = endToEnd(singleHeaders(request.headers));
+    const host = hostOf(request);
     const address = request.socket.remoteAddress ?? 'unknown';
     const before = fields['x-forwarded-for'];
-    return {
-      ...fields,
-      via: viaOf(via, manner.via),
-      ...(manner.standsFor
-        ? {
-            'x-forwarded-for': before === undefined ? address : `${before}, ${address}`,
-            'x-forwarded-proto': fields['x-forwarded-proto'] ?? ('encrypted' in request.socket ? 'https' : 'http'),
-            ...(host === undefined ? {} : { 'x-forwarded-host': fields['x-forwarded-host'] ?? host }),
-          }
-        : {}),
+    const proxied: Record<string, string> = {
+      'x-forwarded-for': before === undefined ? address : `${before}, ${address}`,
+      'x-forwarded-proto': 'encrypted' in request.socket ? 'https' : 'http',
+      ...(host === undefined ? {} : { 'x-forwarded-host': host }),
     };
+    return { ...fields, via: viaOf(via, manner.via), ...(manner.standsFor ? proxied : {}) };
   }
 
   async #tell(told: Told): Promise<void> {
@@ -143,7 +148,7 @@ export class Pass {
     for await (const chunk of body) {
       sent += chunk.length;
       response.write(chunk);
-      if (!(await room(response))) break;
+      if (!(await roomWithin(response, STALLED_MS))) break;
     }
     response.end();
     const { tally } = this.#deps;
@@ -157,9 +162,13 @@ export class Pass {
 export const hasBody = (request: IncomingMessage): boolean =>
   request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
 
+/** RFC 9112 3.2.2: of an absolute target its own. */
+const hostOf = ({ url, headers }: IncomingMessage): string | undefined =>
+  /^https?:\/\/([^/?#]*)/i.exec(url ?? '')?.[1] ?? headers.host;
+
 /** RFC 9111 4.4: the target, and what Location and Content-Location name on the same origin. */
 function changedKeys(request: IncomingMessage, key: string, headers: Readonly<Record<string, string>>): string[] {
-  const base = `http://${request.headers.host ?? 'origin'}${key}`;
+  const base = `http://${hostOf(request) ?? 'origin'}${key}`;
   const others = [headers['location'], headers['content-location']].flatMap((text) => {
     if (text === undefined || !URL.canParse(text, base)) return [];
     const url = new URL(text, base);
@@ -172,9 +181,14 @@ function changedKeys(request: IncomingMessage, key: string, headers: Readonly<Re
 function interim(response: ServerResponse, status: number, headers: Readonly<Record<string, string>>): void {
   if (response.headersSent || response.req.httpVersionMinor === 0) return;
   if (status === 102) response.writeProcessing();
-  if (status === 103 && headers['link'] !== undefined) response.writeEarlyHints({ ...headers, link: headers['link'] });
+  if (status !== 103 || headers['link'] === undefined) return;
+  const links = headers['link'].split(/,\s*(?=<)/);
+  try {
+    response.writeEarlyHints({ ...headers, link: links });
+  } catch {
+    // Node takes only links of a plain shape; hints may be left out.
+  }
 }
 
-/** Several Set-Cookie fields must not be joined by commas (RFC 9110 5.3). */
-const cookiesOf = (cookies: string | string[] | undefined): Record<string, string[]> =>
-  cookies === undefined ? {} : { 'set-cookie': Array.isArray(cookies) ? cookies : [cookies] };
+const withCookies = (cookies: readonly string[]): Record<string, string[]> =>
+  cookies.length === 0 ? {} : { 'set-cookie': [...cookies] };

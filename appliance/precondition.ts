@@ -18,6 +18,9 @@ export interface Conditions {
   readonly ifRange: string | null;
 }
 
+export const isUnconditional = (conditions: Conditions): boolean =>
+  Object.values(conditions).every((condition) => condition === null);
+
 export type Verdict = 'proceed' | 'not_modified' | 'failed';
 
 /** For GET and HEAD. */

@@ -52,6 +52,12 @@ export interface ServerDeps {
   readonly draining: () => boolean;
 }
 
+interface Exchange {
+  readonly asked: Asked;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+}
+
 export class Server {
   readonly #deps: ServerDeps;
   readonly #known: Known;
@@ -105,7 +111,7 @@ export class Server {
   async #serveAsset(asked: Asked, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const found = await this.#known.locate(asked);
     if (found.kind === 'absent') throw new Fault('not_stored', `${asked.key.slice(0, 200)} is not stored, or stale`);
-    if (found.kind === 'pass') return this.#deps.pass.send(request, response, { ...found, key: asked.key });
+    if (found.kind === 'pass') return this.#pass(found, { asked, request, response });
     if (found.kind === 'relay') return this.#deps.pass.relay(request, response, found.head, found.answer);
 
     const { asset, opening } = found;
@@ -121,7 +127,12 @@ export class Server {
       bytes[0]!.first === opening.from;
     if (!usable) leave(opening);
 
-    if (verdict === 'failed') throw new Fault('precondition_failed', 'a precondition of the request does not hold');
+    if (verdict === 'failed') {
+      // RFC 9111 4.3.2: no condition for a cache; stand-alone the origin may know better what holds.
+      if (this.#deps.mode === 'alone')
+        return this.#deps.pass.send(request, response, { key: asked.key, forward: 'request', detail: '' });
+      throw new Fault('precondition_failed', 'a precondition of the request does not hold');
+    }
     const known = this.#outcomeOf(found);
     const spec = { ...this.#deps.manner, nowMs: this.#deps.clock.now() };
     if (verdict === 'not_modified') return this.#end(request, response, 304, notModifiedFields(asset, known, spec));
@@ -144,6 +155,20 @@ export class Server {
       opening: usable ? opening.answer : null,
       outcome: whole ? known : PARTIAL,
     });
+  }
+
+  async #pass(found: Found & { kind: 'pass' }, on: Exchange): Promise<void> {
+    const { asked, request, response } = on;
+    try {
+      await this.#deps.pass.send(request, response, { ...found, key: asked.key });
+    } catch (error) {
+      const away = isFault(error) && (error.code === 'origin_unreachable' || error.code === 'origin_timeout');
+      if (!away || found.instead === undefined || response.headersSent) throw error;
+      const { asset } = found.instead;
+      const outcome = hitOf(found.instead, this.#deps.clock.now());
+      const spec = { ...this.#deps.manner, nowMs: this.#deps.clock.now() };
+      this.#end(request, response, 200, { ...assetFields(asset, outcome, spec), 'content-length': asset.bytes });
+    }
   }
 
   #outcomeOf(found: Found & { kind: 'asset' }): Outcome {
@@ -280,6 +305,9 @@ function checkMessage(request: IncomingMessage, manner: Manner): void {
   if (request.httpVersionMajor !== 1)
     throw new Fault('request_malformed', `HTTP/${request.httpVersion} is not spoken here; use HTTP/1.1`);
   checkFields(request.rawHeaders);
+  const coding = request.headers['transfer-encoding'];
+  if (coding !== undefined && coding.trim().toLowerCase() !== 'chunked')
+    throw new Fault('request_malformed', `Transfer-Encoding "${coding.slice(0, 40)}" is not chunked`);
   if (request.method === 'TRACE' || request.method === 'CONNECT')
     throw new Fault('method_not_allowed', `${request.method} is not one of ${manner.standsFor ? ALLOW_ALL : ALLOW}`);
   if (request.headers.via?.includes(manner.via) === true)

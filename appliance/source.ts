@@ -1,12 +1,13 @@
 // The bytes of one range of one sealed asset version, in order, wherever they are: a block file, or the storekeeper's
 // stream while they land. Never bytes of another version: then the source throws and the answer ends short.
 
+import type { Readable } from 'node:stream';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { AssetView, Forward } from './link.ts';
 import type { Answer, ReadClient } from './link-client.ts';
 import type { Tally } from './metrics.ts';
-import type { Origin } from './origin.ts';
+import { discard, type Origin } from './origin.ts';
 import { isDiskFault, type BlockReader, type Piece } from './reader.ts';
 
 /** Answers without a byte in a row before the storekeeper is called a liar. */
@@ -131,7 +132,7 @@ export class Source {
         from: this.#at,
         to: this.#end,
         headers: this.#headers,
-        ...{ validate: null, storedOnly: false },
+        ...{ validate: null, storedOnly: false, takesWhole: false },
         again,
       });
     } catch (error) {
@@ -162,7 +163,10 @@ export class Source {
       headers: this.#headers,
       signal: null,
     });
-    if (answer.kind === 'relay') throw new Fault('origin_refused', `${key}: the origin answered ${answer.status}`);
+    if (answer.kind === 'relay') {
+      discard(answer.body);
+      throw new Fault('origin_refused', `${key}: the origin answered ${answer.status}`);
+    }
     this.#stream = streamOf(answer);
     if (answer.first === this.#at) return this.next();
     this.cancel();
@@ -170,7 +174,7 @@ export class Source {
   }
 }
 
-function streamOf(answer: { readonly body: Answer['body'] }): AsyncIterator<Buffer> {
+function streamOf(answer: { readonly body: Readable }): AsyncIterator<Buffer> {
   answer.body.on('error', nothing);
   return (answer.body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
 }

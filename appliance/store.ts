@@ -50,6 +50,8 @@ export interface Volume {
   remove(entry: Entry, numbers: readonly number[]): Promise<void>;
   /** Removes the entry and all its blocks. */
   drop(entry: Entry): Promise<void>;
+  /** What is known of it has changed: to be saved soon. */
+  update(entry: Entry): void;
   /** Its recency is to be saved with the next flush. */
   touch(entry: Entry): void;
   /** Bytes on disk beside the blocks: the index. */

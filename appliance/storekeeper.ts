@@ -76,6 +76,8 @@ async function run(): Promise<void> {
     log,
   });
   const manner = mannerOf(config);
+  // What was stored under the other rules is nothing to go by: a catalog may not know it, or its age counts for nothing.
+  for (const entry of [...cache.entries()]) if ((entry.bornMs === null) !== inFleet(config)) await cache.drop(entry);
   const origin = new Origin({ url: config.origin, ...manner, clock, tally });
   const catalog = await openCatalog({ db, token, cache });
   const inflight = new Inflight({

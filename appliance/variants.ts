@@ -66,7 +66,8 @@ export class Variants {
 export function variantKey(asset: string, names: readonly string[], request: Headers): string {
   if (names.length === 0) return asset;
   const hash = createHash('sha256');
-  for (const name of names) hash.update(`${name}:${normal(request[name])}\n`);
+  for (const name of names)
+    hash.update(`${name}:${normal(Object.hasOwn(request, name) ? request[name] : undefined)}\n`);
   return `${asset} ${hash.digest('base64url').slice(0, 22)}`;
 }
 

@@ -130,6 +130,12 @@ export const FAULTS = {
     retry: 'same',
     help: "What is stored may not be served without the origin's word, and the origin is away.",
   },
+  body_late: {
+    status: 408,
+    blame: 'client',
+    retry: 'same',
+    help: 'The body of the request stopped coming; send it without such a pause.',
+  },
   not_stored: {
     status: 504,
     blame: 'client',

@@ -60,6 +60,8 @@ export class MemoryVolume implements Volume {
     this.#entries.delete(entry.id);
   }
 
+  update(): void {}
+
   touch(): void {}
 
   indexBytes(): number {

@@ -13,6 +13,7 @@ import { ensureFleetKey, issueToken } from '../../runtime/auth.ts';
 import { packageRoot } from '../../runtime/paths.ts';
 
 const START_MS = 30_000;
+const LAST_MODIFIED = 'Sun, 01 Nov 2026 00:00:00 GMT';
 
 export interface AssetSpec {
   readonly body: Buffer;
@@ -77,7 +78,9 @@ export class ScriptedOrigin {
     }
     const { body, etag, headers } = asset;
     const ifMatch = request.headers['if-match'];
-    if (ifMatch !== undefined && ifMatch !== etag) {
+    const since = Date.parse(request.headers['if-unmodified-since'] ?? '');
+    const modified = Date.parse(headers?.['last-modified'] ?? LAST_MODIFIED);
+    if (ifMatch === undefined ? modified > since : ifMatch !== etag && ifMatch !== '*') {
       response.writeHead(412).end();
       return;
     }
@@ -87,7 +90,7 @@ export class ScriptedOrigin {
     }
     const fields: Record<string, string> = {
       'content-type': 'application/octet-stream',
-      'last-modified': 'Sun, 01 Nov 2026 00:00:00 GMT',
+      'last-modified': LAST_MODIFIED,
       ...headers,
     };
     if (etag !== null) fields['etag'] = etag;

@@ -1,0 +1,41 @@
+// What comes of an ask: a stored answer, the origin's own, or a reason why there is none here.
+
+import type { Forward } from './link.ts';
+import type { Bytes, Relay } from './origin.ts';
+import { upTo } from './question.ts';
+import type { Entry } from './store.ts';
+
+/** An error of the origin up to this length is given to all who wait for it. */
+const SHARED_BYTES_MAX = 64 * 2 ** 10;
+
+export type Located =
+  | { readonly kind: 'entry'; readonly entry: Entry; readonly validated: boolean; readonly forward: Forward | null }
+  | (Omit<Relay, 'body'> & { readonly body: Buffer | AsyncIterable<Buffer>; readonly forward: Forward })
+  | { readonly kind: 'pass'; readonly reason: string }
+  | { readonly kind: 'absent' };
+
+/** Who asked for validation and joined one has the origin's word, too; who only missed judges for himself. */
+export const shared = (located: Located & { kind: 'entry' }, validating: boolean): Located => ({
+  ...located,
+  validated: located.validated && validating,
+  forward: located.forward === null ? null : { ...located.forward, collapsed: true },
+});
+
+export const forwarded = (reason: Forward['reason'], status: number | null): Forward => ({
+  ...{ reason, status, stored: false, collapsed: false },
+});
+
+/** A short error is read at once, so that others who wait for it may have it, too. */
+export async function relayed(answer: Relay, reason: Forward['reason']): Promise<Located> {
+  const short = answer.status >= 400 ? await upTo(answer.body, SHARED_BYTES_MAX) : answer.body;
+  return { ...answer, body: short, forward: forwarded(reason, answer.status) };
+}
+
+/** An answer that is whole, for him who asked for the whole. */
+export const relayOf = ({ whole: headers, cookies, bornMs: born, body }: Bytes): Relay => ({
+  ...{ kind: 'relay', status: 200, headers, cookies, bornMs: born, body },
+});
+
+export const servedStale = (entry: Entry, status: number | null): Located => ({
+  ...{ kind: 'entry', entry, validated: true, forward: forwarded('stale', status) },
+});
