@@ -235,7 +235,9 @@ export class Cache {
 
   /** Takes over what a volume found at start, oldest first; of two versions of a key the one used last wins. */
   #adopt(book: Book): void {
-    for (const entry of [...book.volume.entries()].sort((a, b) => a.touchedMs - b.touchedMs)) {
+    const entries = [...book.volume.entries()].sort((a, b) => a.touchedMs - b.touchedMs);
+    book.order.reserve(entries.reduce((sum, { blocks }) => sum + blocks.occupiedBytes, 0));
+    for (const entry of entries) {
       const other = this.#byKey.get(entry.key);
       const keep = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
       this.#byKey.set(entry.key, keep);

@@ -31,6 +31,8 @@ export interface EvictionOrder {
   readonly runs: number;
   /** What the order itself takes of memory, to the array. */
   readonly memoryBytes: number;
+  /** So many runs are about to be added: room is made for them at once. */
+  reserve(runs: number): void;
   /** Counts bytes to a run. */
   add(key: RunKey, bytes: number): void;
   /** Takes bytes off a run; the last ones take it out. A run that is not in the order stays out. */

@@ -23,6 +23,10 @@ export class Lru implements EvictionOrder {
     return this.#table.memoryBytes;
   }
 
+  reserve(runs: number): void {
+    this.#table.reserve(runs);
+  }
+
   /** What grows is the most recently used. */
   add(key: RunKey, bytes: number): void {
     let slot = this.#table.find(key);

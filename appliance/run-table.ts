@@ -18,6 +18,8 @@ const SEGMENT_CELLS_MIN = 8;
 /** 80 to 92 of 100 cells are in use: searches are long but lie in a few cache lines, and tags keep them from the slots. */
 const LOAD_MAX = 0.92;
 const GROWTH = 1.15;
+/** Segments differ: most hold less than this share more than the mean. */
+const UNEVEN = 1.04;
 const RUN_BITS = 21;
 const RUN_MASK = 2 ** RUN_BITS - 1;
 const MARK_MASK = 2 ** (32 - RUN_BITS) - 1;
@@ -47,6 +49,7 @@ export class RunTable {
   readonly #segments: (Uint32Array | null)[] = Array.from({ length: 2 ** SEGMENT_BITS }, () => null);
   readonly #counts = new Uint32Array(2 ** SEGMENT_BITS);
   #cells = 0;
+  #cellsMin = SEGMENT_CELLS_MIN;
   #runs = 0;
   /** Slots below have been in use. */
   #fresh = 1;
@@ -66,6 +69,12 @@ export class RunTable {
   get memoryBytes(): number {
     const slotBytes = this.#unitsMax < 2 ** 16 ? 18 : 20;
     return this.#pages.length * PAGE_SLOTS * slotBytes + 4 * (this.#cells + this.#counts.length);
+  }
+
+  /** The index grows to so many runs at the next touch of each segment, not step by step. */
+  reserve(runs: number): void {
+    const cells = Math.ceil((runs / 2 ** SEGMENT_BITS / LOAD_MAX) * UNEVEN);
+    this.#cellsMin = Math.max(this.#cellsMin, cells);
   }
 
   /** 0 where there is no such run. */
@@ -200,7 +209,7 @@ export class RunTable {
     const cells = this.#segments[segment]!;
     const size = cells?.length ?? 0;
     if (cells !== null && this.#counts[segment]! + 1 <= size * LOAD_MAX) return cells;
-    const larger = new Uint32Array(Math.max(SEGMENT_CELLS_MIN, Math.ceil(size * GROWTH)));
+    const larger = new Uint32Array(Math.max(this.#cellsMin, Math.ceil(size * GROWTH)));
     for (const cell of cells ?? []) if (cell !== 0) place(larger, this.#hash(cell & SLOT_MASK), cell & SLOT_MASK);
     this.#segments[segment] = larger;
     this.#cells += larger.length - size;

@@ -81,6 +81,10 @@ export class S3Fifo implements EvictionOrder {
     return this.#table.memoryBytes + this.#ghosts.memoryBytes;
   }
 
+  reserve(runs: number): void {
+    this.#table.reserve(runs);
+  }
+
   add(key: RunKey, bytes: number): void {
     const slot = this.#table.find(key);
     this.#pass(bytes);

@@ -86,6 +86,13 @@ export class Bitmap {
     return this.#count;
   }
 
+  /** Bytes of it that are not zero: runs of eight blocks with one at least. */
+  get occupiedBytes(): number {
+    let occupied = 0;
+    for (const byte of this.bytes) if (byte !== 0) occupied += 1;
+    return occupied;
+  }
+
   has(at: number): boolean {
     return ((this.bytes[at >> 3] ?? 0) & (1 << (at & 7))) !== 0;
   }

@@ -24,6 +24,10 @@ export class Fifo implements EvictionOrder {
     return this.table.memoryBytes;
   }
 
+  reserve(runs: number): void {
+    this.table.reserve(runs);
+  }
+
   add(key: RunKey, bytes: number): void {
     let slot = this.table.find(key);
     if (slot === 0) {
