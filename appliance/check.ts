@@ -10,7 +10,8 @@ import { isFault } from '../protocol/faults.ts';
 import { formatBytes, formatRate } from '../protocol/units.ts';
 import { call, reasonOf } from '../runtime/client.ts';
 import { makeDirectory, SPACE_REMEDY, spaceProblem } from './directories.ts';
-import { inFleet, ownToken, type ApplianceConfig } from './config.ts';
+import { inFleet, ownToken, tlsFilesOf, type ApplianceConfig } from './config.ts';
+import { dayOf, readMaterial, RENEWAL_MS, validityOf, whyNotValid, type Validity } from './tls-material.ts';
 
 export const CLOCK_SKEW_MS_MAX = 2_000;
 export const OPEN_FILES_MIN = 4_096;
@@ -42,6 +43,7 @@ interface Check {
 
 export const CHECKS: readonly Check[] = [
   { name: 'settings', run: checkSettings },
+  { name: 'certificate', run: checkCertificate },
   { name: 'open files', run: checkOpenFiles },
   { name: 'disk space', run: checkDiskSpace },
   { name: 'disk rate', run: checkDiskRate },
@@ -79,6 +81,30 @@ function checkSettings(config: ApplianceConfig): Outcome {
   if (config.fill === null)
     return failed('no --fill', 'Add --fill URL: the catalog says what this appliance may serve.');
   return passed(`${config.id} at site ${config.site}, ${config.timeZone}`);
+}
+
+/** What players would refuse, and what they will refuse soon. */
+function checkCertificate(config: ApplianceConfig): Outcome {
+  const files = tlsFilesOf(config);
+  if (files === null) return passed('players are served without TLS: no --tls-cert');
+  let validity: Validity;
+  try {
+    const hosts = config.advertise.map((url) => new URL(url).hostname);
+    validity = validityOf(readMaterial(files), hosts);
+  } catch (error) {
+    return failed(reasonOf(error), 'Give the certificate chain and the private key that belongs to it, both PEM.');
+  }
+  const { uncovered, subject, untilMs } = validity;
+  const flaw = whyNotValid(validity, Date.now());
+  if (flaw !== null) return failed(`${files.tlsCert}: ${flaw}`, 'Renew it, then: kill -HUP PID of the appliance.');
+  if (uncovered.length > 0)
+    return failed(
+      `${files.tlsCert} is for ${subject}, not for ${uncovered.join(', ')}`,
+      'Get a certificate for the host names of --advertise, or advertise those that it is for.',
+    );
+  if (untilMs - Date.now() < RENEWAL_MS)
+    return failed(`${files.tlsCert} expires on ${dayOf(untilMs)}`, 'Renew it, then: kill -HUP PID of the appliance.');
+  return passed(`for ${subject}, until ${dayOf(untilMs)}`);
 }
 
 /** The hard limit of this process is what the service will have. */

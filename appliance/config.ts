@@ -10,6 +10,7 @@ import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
 import type { Manner } from './answer.ts';
 import { POLICIES, type Policy } from './admission.ts';
+import type { TlsFiles } from './tls-material.ts';
 
 export const STORE_BYTES_MIN = 32 * 2 ** 20;
 export const WORKERS_MAX = 64;
@@ -79,6 +80,11 @@ export const APPLIANCE_TABLE = {
       parse: parsePolicy,
     }),
   ),
+  tlsCert: option.optional(
+    option.path({ doc: 'Certificate chain, PEM; given, players are served by HTTPS alone. SIGHUP reads it again' }),
+  ),
+  tlsKey: option.optional(option.path({ doc: 'Private key of the certificate, PEM' })),
+  http2: option.flag({ doc: 'Offer HTTP/2 too; needs --tls-cert' }),
   connectionsMax: option.integer({ doc: 'Client connections at once', fallback: '10000', min: 1, max: 1_000_000 }),
   drainTimeout: option.duration({ doc: 'Bound of a drain: what still runs then is cut off', fallback: '30s' }),
 } as const;
@@ -103,8 +109,25 @@ export function validateConfig(config: ApplianceConfig): void {
     problems.push(
       `--token is required with --steering, for ${config.fleetKey} holds no fleet key; the operator prints one with: larder keys issue --appliance ${config.id}`,
     );
+  problems.push(...tlsProblems(config));
   if (problems.length > 0)
     throw new Fault('config_invalid', `the settings do not fit together:\n  ${problems.join('\n  ')}`);
+}
+
+/** Null where players are served without TLS. */
+export const tlsFilesOf = ({ tlsCert, tlsKey }: ApplianceConfig): TlsFiles | null =>
+  tlsCert === null || tlsKey === null ? null : { tlsCert, tlsKey };
+
+function tlsProblems(config: ApplianceConfig): string[] {
+  const { tlsCert, tlsKey, http2, advertise } = config;
+  if (tlsCert !== null && tlsKey === null)
+    return ['--tls-key is required with --tls-cert: the file of its private key'];
+  if (tlsCert === null && tlsKey !== null)
+    return ['--tls-cert is required with --tls-key: the file of its certificate'];
+  if (tlsCert === null) return http2 ? ['--http2 needs --tls-cert and --tls-key: players speak it over TLS alone'] : [];
+  return advertise
+    .filter((url) => !url.startsWith('https:'))
+    .map((url) => `--advertise ${url} must begin with https: with --tls-cert the listener speaks TLS alone`);
 }
 
 /** As given, or made from the fleet key where this machine has it; null where there is neither. */

@@ -3,6 +3,7 @@
 import type { ApplianceConfig } from './config.ts';
 import type { Manner } from './answer.ts';
 import type { KeyMode } from './asset-key.ts';
+import type { TlsState } from './tls-keeper.ts';
 
 export interface WorkerSpec {
   readonly appliance: string;
@@ -11,6 +12,8 @@ export interface WorkerSpec {
   readonly mode: KeyMode;
   readonly manner: Manner;
   readonly connectionsMax: number;
+  /** Null without TLS; else what players may speak. The certificate comes as a message. */
+  readonly tls: { readonly http2: boolean } | null;
 }
 
 export interface KeeperSpec {
@@ -19,6 +22,8 @@ export interface KeeperSpec {
 
 export type FromSupervisor =
   | { readonly kind: 'socket'; readonly number: number }
+  /** To workers: the first thing they are told where there is TLS, and told again when it changes. */
+  | { readonly kind: 'tls'; readonly state: TlsState }
   /** To the storekeeper: the appliance is about to stop; workers are ending their answers. */
   | { readonly kind: 'leave' }
   /** End what runs, then leave. */

@@ -16,6 +16,8 @@ export interface BridgeEvents {
 }
 
 export class Bridge extends Duplex {
+  /** There where the player's connection has it. */
+  declare readonly encrypted?: true;
   readonly #socket: Socket;
   readonly #events: BridgeEvents;
   #running = 0;
@@ -26,6 +28,7 @@ export class Bridge extends Duplex {
 
   constructor(socket: Socket, events: BridgeEvents) {
     super();
+    if ('encrypted' in socket) Object.assign(this, { encrypted: true });
     this.#socket = socket;
     this.#events = events;
   }

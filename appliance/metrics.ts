@@ -16,6 +16,11 @@ export const METRICS = {
   larder_faults_total: { type: 'counter', help: 'Faults by code.', labels: ['code'] },
   larder_origin_requests_total: { type: 'counter', help: 'Requests to the origin.', labels: ['pool'] },
   larder_origin_bytes_total: { type: 'counter', help: 'Body bytes received from the origin.', labels: ['pool'] },
+  larder_tls_handshakes_total: {
+    type: 'counter',
+    help: 'TLS handshakes of players, by how they went: full, resumed, failed.',
+    labels: ['outcome'],
+  },
   larder_connections: { type: 'gauge', help: 'Open connections of players.' },
   larder_workers: { type: 'gauge', help: 'Serving workers that are linked.' },
   larder_store_bytes: { type: 'gauge', help: 'Bytes on disk.', labels: ['volume', 'kind'] },

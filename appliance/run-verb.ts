@@ -14,6 +14,10 @@ Examples:
     $ larder appliance run --listen :8080 --origin http://origin.example \\
         --store /srv/larder --store-bytes 500GB
 
+  With TLS; after a renewal, send it SIGHUP:
+    $ larder appliance run --listen :443 --tls-cert /etc/larder/chain.pem --tls-key /etc/larder/key.pem \\
+        --origin http://origin.example --store /srv/larder --store-bytes 500GB
+
   In a fleet:
     $ larder appliance run --id fra-1 --site fra --listen :8080 \\
         --advertise http://fra-1.cdn.example:8080 --origin http://origin.example \\
@@ -42,5 +46,7 @@ function absolutePaths(config: ApplianceConfig): ApplianceConfig {
     state: absolute(config.state),
     store: config.store.map(absolute),
     fleetKey: absolute(config.fleetKey),
+    tlsCert: config.tlsCert === null ? null : absolute(config.tlsCert),
+    tlsKey: config.tlsKey === null ? null : absolute(config.tlsKey),
   };
 }

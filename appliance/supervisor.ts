@@ -10,9 +10,10 @@ import { formatHostPort, type HostPort } from '../runtime/config.ts';
 import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
-import { inFleet, mannerOf, type ApplianceConfig } from './config.ts';
+import { inFleet, mannerOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
 import type { FromSupervisor, KeeperSpec, ToSupervisor, WorkerSpec } from './family.ts';
+import { TlsKeeper } from './tls-keeper.ts';
 
 const RESTART_MS = 50;
 const RESTART_MS_MAX = 5_000;
@@ -60,6 +61,7 @@ class Family {
   readonly #keeper: Child;
   readonly #workers: readonly Child[];
   readonly #waiting: Socket[] = [];
+  readonly #tls: TlsKeeper | null;
   #open = false;
   #stopping = false;
   #turn = 0;
@@ -69,6 +71,9 @@ class Family {
   constructor(config: ApplianceConfig, log: Log) {
     this.#config = config;
     this.#log = log;
+    const files = tlsFilesOf(config);
+    this.#tls =
+      files === null ? null : new TlsKeeper(files, log, () => this.#workers.forEach((each) => this.#tellTls(each)));
     const keeperSpec: KeeperSpec = { config };
     this.#keeper = child('storekeeper', 'storekeeper', { LARDER_STOREKEEPER: JSON.stringify(keeperSpec) });
     this.#workers = Array.from({ length: config.workers }, (_, worker) => {
@@ -79,6 +84,7 @@ class Family {
         mode: inFleet(config) ? 'fleet' : 'alone',
         manner: mannerOf(config),
         connectionsMax: Math.ceil(config.connectionsMax / config.workers),
+        tls: config.tlsCert === null ? null : { http2: config.http2 },
       };
       return child(`worker-${worker}`, 'worker', { LARDER_WORKER: JSON.stringify(spec) });
     });
@@ -95,6 +101,7 @@ class Family {
       this.#announce = resolve;
     });
     process.on('exit', () => this.#killAll());
+    if (this.#tls !== null) process.on('SIGHUP', () => this.#tls?.reload());
     for (const each of [this.#keeper, ...this.#workers]) this.#fork(each);
     await ready;
     this.#open = true;
@@ -138,6 +145,7 @@ class Family {
       });
       target.process = forked;
       forked.on('message', (message: ToSupervisor) => this.#hear(target, message));
+      if (target !== this.#keeper) this.#tellTls(target);
       forked.on('exit', (code, signal) => this.#restart(target, code, signal));
       // Without a process id there was no child, and there will be no exit.
       forked.on('error', (error) => {
@@ -146,6 +154,10 @@ class Family {
     } catch (error) {
       this.#cannotFork(target, error);
     }
+  }
+
+  #tellTls(worker: Child): void {
+    if (this.#tls !== null) send(worker, { kind: 'tls', state: this.#tls.state });
   }
 
   #cannotFork(target: Child, error: unknown): void {

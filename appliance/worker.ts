@@ -15,6 +15,9 @@ import { PiecePool } from './piece-pool.ts';
 import { BlockReader } from './reader.ts';
 import { Server } from './server.ts';
 import { WorkerTally } from './tally.ts';
+import { TlsDoor } from './tls-door.ts';
+import { Http2 } from './tls-http2.ts';
+import type { TlsState } from './tls-keeper.ts';
 import { Turns } from './turns.ts';
 
 const REPORT_MS = 500;
@@ -104,28 +107,57 @@ const lane = new FastLane({
 });
 setInterval(() => lane.sweep(), CONNECTIONS_CHECK_MS).unref();
 
+const http2 =
+  spec.tls?.http2 === true
+    ? new Http2({
+        streamsMax: spec.connectionsMax,
+        tally,
+        serve: (request, response) => void server.serve(request, response),
+        keepAliveMs: KEEP_ALIVE_MS,
+        draining: () => draining,
+      })
+    : null;
+let door: TlsDoor | null = null;
+const sockets = new Set<Socket>();
+
 process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
   if (message.kind === 'socket') take(message.number, socket);
+  else if (message.kind === 'tls') speakTls(message.state);
   else if (message.kind === 'drain') void drain();
 });
 setInterval(report, REPORT_MS).unref();
-tell({ kind: 'ready' });
+if (spec.tls === null) tell({ kind: 'ready' });
+
+function speakTls(state: TlsState): void {
+  if (door !== null) return door.change(state);
+  door = new TlsDoor({
+    state,
+    handshakeMs: HEADERS_MS,
+    tally,
+    http1: (secured) => lane.take(secured),
+    http2: http2 === null ? null : (secured) => http2.take(secured),
+  });
+  tell({ kind: 'ready' });
+}
 
 function take(number: number, socket: Socket | undefined): void {
   tell({ kind: 'taken', number });
   // The player hung up on the way here.
   if (socket === undefined) return;
-  if (lane.size >= spec.connectionsMax) {
+  if (sockets.size >= spec.connectionsMax) {
     tally.add('larder_faults_total', 1, { code: 'overloaded' });
     socket.on('error', () => undefined).end(REFUSAL, () => socket.destroy());
     return;
   }
-  lane.take(socket);
+  sockets.add(socket);
+  socket.on('close', () => sockets.delete(socket));
+  if (door === null) lane.take(socket);
+  else door.take(socket);
 }
 
 function report(): void {
   if (!link.up) return;
-  const taken = tally.take(lane.size);
+  const taken = tally.take(sockets.size);
   if (!link.send({ kind: 'report', ...taken })) tally.putBack(taken);
 }
 
@@ -135,7 +167,8 @@ async function drain(): Promise<void> {
   for (;;) {
     lane.closeIdle();
     http.closeIdleConnections();
-    if (lane.size === 0) break;
+    http2?.drain();
+    if (sockets.size === 0) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   report();

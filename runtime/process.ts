@@ -41,6 +41,7 @@ export function dieOnDefect(log: Log): void {
 export function followParent(): void {
   process.on('SIGTERM', () => undefined);
   process.on('SIGINT', () => undefined);
+  process.on('SIGHUP', () => undefined);
   process.on('disconnect', () => process.exit(EXIT.done));
   if (process.send !== undefined && !process.connected) process.exit(EXIT.done);
 }

@@ -16,7 +16,7 @@ declare module 'vitest' {
   }
 }
 
-export type Tool = 'chromium' | 'ffmpeg' | 'h2load' | 'nginx' | 'varnishd' | 'wrk';
+export type Tool = 'chromium' | 'curl' | 'ffmpeg' | 'h2load' | 'nginx' | 'openssl' | 'varnishd' | 'wrk';
 
 /** One line per tool, its command and its Debian package; .ci/run installs from the same file. */
 const packages = new Map(

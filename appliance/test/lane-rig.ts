@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { Duplex } from 'node:stream';
+import { Duplex, Readable } from 'node:stream';
 import { systemClock, type Clock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import type { KeyMode } from '../asset-key.ts';
@@ -26,6 +26,7 @@ import { blockPath } from '../volume-directory.ts';
 /** Turns of the event loop without a byte, after which none is to come: nothing here waits for a disk or a network. */
 const QUIET_TURNS = 12;
 
+const ABSENT = 'no such asset\n';
 const MISSED: Forward = { reason: 'uri-miss', status: 404, stored: false, collapsed: false };
 
 export class LaneRig {
@@ -135,9 +136,10 @@ export class LaneRig {
 
   #answer(key: string): object {
     const asset = this.views.get(key);
-    const body = { dump: async () => undefined, arrayBuffer: async () => Buffer.from('no such asset\n') };
+    const body = Object.assign(Readable.from([Buffer.from(ABSENT)]), { dump: async () => undefined });
+    const headers = { 'content-type': 'text/plain', 'content-length': String(ABSENT.length) };
     return asset === undefined
-      ? { head: { kind: 'relay', status: 404, headers: { 'content-type': 'text/plain' }, forward: MISSED }, body }
+      ? { head: { kind: 'relay', status: 404, headers, cookies: [], forward: MISSED }, body }
       : { head: { kind: 'asset', asset, body: false, validated: true, forward: null }, body };
   }
 }
