@@ -65,14 +65,22 @@ function machine(): {
   readonly commit: string;
   readonly at: string;
 } {
-  const git = (...args: string[]): string => execFileSync('git', args, { cwd: packageRoot, encoding: 'utf8' }).trim();
   return {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,
     node: process.version,
-    commit: git('rev-parse', '--short', 'HEAD'),
+    commit: commit(),
     at: new Date().toISOString(),
   };
+}
+
+/** An installed package has no history. */
+function commit(): string {
+  try {
+    return execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: packageRoot, encoding: 'utf8' }).trim();
+  } catch {
+    return 'unknown';
+  }
 }
 
 /** Appends the result, and draws the chart of all that is kept anew. */

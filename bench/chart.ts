@@ -17,6 +17,7 @@ const LABEL = 164;
 const BARS = COLUMN - LABEL - 80;
 /** About what a name and a figure take, so that the mark does not cross them. */
 const TEXT = 70;
+const CUT = 2.5;
 const LINE = 10;
 const ROW_GAP = 7;
 const TITLE = 24;
@@ -106,11 +107,11 @@ function linesOf({ peers }: Kept, finding: Finding): Line[] {
 
 function drawRow(finding: Finding, bar: Bar, lines: readonly Line[]): Drawn {
   const mark = markOf(finding, bar);
-  const most = Math.max(mark, ...lines.map(({ value }) => value));
-  const width = (value: number): number => Math.max(1, (Math.max(0, value) / most) * BARS);
+  const most = scaleOf(mark, lines);
+  const width = (value: number): number => Math.max(1, (Math.min(most, Math.max(0, value)) / most) * BARS);
   const drawn = lines.map(({ name, kind, value }, at) => {
     const y = at * LINE;
-    const text = `${name} ${figure(value)}`;
+    const text = `${name} ${figure(value)}${value > most ? ' »' : ''}`;
     const end = width(value);
     const crossed = kind === 'own' && width(mark) >= end && width(mark) < end + TEXT;
     const textX = LABEL + (crossed ? width(mark) : end) + 5;
@@ -123,6 +124,13 @@ function drawRow(finding: Finding, bar: Bar, lines: readonly Line[]): Drawn {
   const label = `<text x="${LABEL - 8}" y="8" text-anchor="end">${escaped(finding.what)}</text>\n`;
   const unit = `<text class="value" x="${LABEL - 8}" y="18" text-anchor="end">${escaped(finding.unit)}</text>\n`;
   return { svg: label + unit + drawn.join('') + line, height: Math.max(height, 2 * LINE) + ROW_GAP };
+}
+
+/** A peer far beyond Larder and its bar is cut off there, and says so: else nothing else would be seen. */
+function scaleOf(mark: number, lines: readonly Line[]): number {
+  const longest = Math.max(mark, ...lines.map(({ value }) => value));
+  const own = Math.max(mark, lines[0]!.value);
+  return longest > own * CUT ? own * CUT : longest;
 }
 
 /** In the finding's unit: what Larder must reach, or stay below. */

@@ -29,7 +29,7 @@ export const cold: Bench = {
   question: 'the first reader of an asset, its origin 50 ms and 25 MB/s per connection away',
   packages: ['nginx', 'varnish'],
   small: { rounds: 1, roundTripMs: 50, connectionMBps: 25, assetMiB: 8, rangeMiB: 1 },
-  large: { rounds: 10, roundTripMs: 50, connectionMBps: 25, assetMiB: 128, rangeMiB: 2 },
+  large: { rounds: 10, roundTripMs: 50, connectionMBps: 25, assetMiB: 64, rangeMiB: 2 },
   run: (parameters, say) =>
     withRing(async (ring) => {
       const distant = await startDistant(ring, {

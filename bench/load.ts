@@ -21,7 +21,7 @@ const MIB = 2 ** 20;
 
 export const load: Bench = {
   name: 'load',
-  question: 'busy, not at the limit: waiting at 70 % of capacity, and an audience at its own pace',
+  question: 'waiting at 70 % of capacity, and what an audience at its own pace takes',
   packages: ['nginx', 'nghttp2-client', 'varnish'],
   small: {
     rounds: 1,
