@@ -28,6 +28,7 @@ export class Ring {
   readonly directory = mkdtempSync(join(tmpdir(), 'larder-bench-'));
   readonly #running = new Set<Running>();
   readonly #deferred: (() => void)[] = [];
+  #closing: Promise<void> | null = null;
   readonly #onSignal = (): void => {
     void this.close().finally(() => process.exit(EXIT.interrupted));
   };
@@ -86,16 +87,24 @@ export class Ring {
   }
 
   async stop(running: Running, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
-    if (this.#running.delete(running)) await stop(running, signal);
+    if (!this.#running.has(running)) return;
+    await stop(running, signal);
+    this.#running.delete(running);
   }
 
-  async close(): Promise<void> {
+  /** Also when it is being closed already: by a signal, while the bench fails for want of what has ended. */
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  async #end(): Promise<void> {
+    await Promise.all([...this.#running].map((running) => this.stop(running)));
+    for (const work of this.#deferred.splice(0)) work();
+    rmSync(this.directory, { recursive: true, force: true, maxRetries: 10 });
     process.off('SIGINT', this.#onSignal);
     process.off('SIGTERM', this.#onSignal);
-    await Promise.all([...this.#running].map((running) => this.stop(running)));
     process.off('exit', this.#onExit);
-    for (const work of this.#deferred.splice(0)) work();
-    rmSync(this.directory, { recursive: true, force: true, maxRetries: 5 });
   }
 }
 
@@ -171,6 +180,8 @@ async function stop(running: Running, signal: NodeJS.Signals): Promise<void> {
   const timer = setTimeout(() => signalGroup(running, 'SIGKILL'), STOP_MS);
   await exited;
   clearTimeout(timer);
+  // Whoever of the group outlived its leader would write on.
+  signalGroup(running, 'SIGKILL');
 }
 
 function signalGroup({ pid }: Running, signal: NodeJS.Signals): void {
