@@ -9,13 +9,16 @@ import { APPLIANCE_TABLE } from './config.ts';
 
 const CHECK_TABLE = { ...APPLIANCE_TABLE, json: option.flag({ doc: 'Print JSON alone on stdout' }) } as const;
 
+const NAMES = CHECKS.map((check) => check.name);
+
 export const verb: Verb = {
   build(command: Command): void {
     addFlags(command, CHECK_TABLE, 'file').addHelpText(
       'after',
       `
 Takes the settings of "appliance run" and checks, in this order:
-  ${CHECKS.map((check) => check.name).join(', ')}
+  ${NAMES.slice(0, 5).join(', ')},
+  ${NAMES.slice(5).join(', ')}
 
 Examples:
   $ larder appliance check -c /etc/larder/appliance.yaml

@@ -15,7 +15,8 @@ Examples:
         --store /srv/larder --store-bytes 500GB
 
   With TLS; after a renewal, send it SIGHUP:
-    $ larder appliance run --listen :443 --tls-cert /etc/larder/chain.pem --tls-key /etc/larder/key.pem \\
+    $ larder appliance run --listen :443 \\
+        --tls-cert /etc/larder/chain.pem --tls-key /etc/larder/key.pem \\
         --origin http://origin.example --store /srv/larder --store-bytes 500GB
 
   In a fleet:
