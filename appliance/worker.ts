@@ -165,8 +165,8 @@ function report(): void {
 async function drain(): Promise<void> {
   draining = true;
   for (;;) {
+    // Not node:http's own way: what it calls idle may still have an answer's last bytes on their way, and cuts them off.
     lane.closeIdle();
-    http.closeIdleConnections();
     http2?.drain();
     if (sockets.size === 0) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
