@@ -69,9 +69,15 @@ export function say(request: IncomingMessage, response: ServerResponse, spec: Sa
   response.end(request.method === 'HEAD' ? undefined : part);
 }
 
-export async function blocksStored({ admin, token }: RunningAppliance): Promise<number> {
-  const metrics = await fetch(`${admin}/metrics`, { headers: { authorization: `Bearer ${token}` } });
-  return Number(/^larder_blocks_stored_total (\d+)$/m.exec(await metrics.text())?.[1] ?? 0);
+/** Blocks on disk of a resource, of all its variants. */
+export async function blocksStored({ admin, token }: RunningAppliance, path: string): Promise<number> {
+  const url = `${admin}/v1/assets?prefix=${encodeURIComponent(path)}`;
+  const { assets } = (await (await fetch(url, { headers: { authorization: `Bearer ${token}` } })).json()) as {
+    readonly assets: readonly { readonly key: string; readonly blocks: number }[];
+  };
+  // Another resource may begin as this one does.
+  const own = assets.filter(({ key }) => key === path || key.startsWith(`${path} `));
+  return own.reduce((sum, { blocks }) => sum + blocks, 0);
 }
 
 export class Resource {
@@ -102,10 +108,13 @@ export class Resource {
 
   /** Fetched once and on disk: the next look is at what is stored. */
   async stored(lines: readonly string[] = []): Promise<this> {
-    const before = await blocksStored(this.#appliance());
+    const before = await blocksStored(this.#appliance(), this.path);
     const first = await this.get(lines);
     expect([first.status, field(first, 'cache-status')]).toEqual([200, expect.stringMatching(/stored/)]);
-    await vi.waitUntil(async () => (await blocksStored(this.#appliance())) > before, { timeout: 10_000, interval: 5 });
+    await vi.waitUntil(async () => (await blocksStored(this.#appliance(), this.path)) > before, {
+      timeout: 10_000,
+      interval: 5,
+    });
     return this;
   }
 }
