@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Compares an appliance with nginx over random requests: test/differential.test.ts with more of them, progress and a count
+# of how often each difference was met. A run of 100,000 must need every rule of the table in decisions/0017.
+#
+#   test/fuzz.sh                  100,000 requests, of a new seed
+#   test/fuzz.sh 5000 42          so many, of that seed
+#   test/fuzz.sh 1 42 1234        case 1234 of that seed alone, as a failure names it
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export LARDER_FUZZ_REQUESTS=${1:-100000}
+export LARDER_FUZZ_SEED=${2:-$RANDOM}
+export LARDER_FUZZ_CASE=${3:-0}
+export LARDER_TEST_ALL=1
+npm run -s build
+echo "seed $LARDER_FUZZ_SEED"
+exec npx vitest run test/differential.test.ts --disable-console-intercept
