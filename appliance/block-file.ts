@@ -138,7 +138,7 @@ export function readHead(path: string): BlockHead | null {
 }
 
 /** Throws `disk_corrupt` where chunk `at` of the block is not what was written. */
-export function checkChunk(head: BlockHead, at: number, chunk: Buffer, path: string): void {
+export function checkChunk(head: { readonly crcs: readonly number[] }, at: number, chunk: Buffer, path: string): void {
   if (crc32(chunk) !== head.crcs[at]) throw corrupt(path, `fails its checksum at ${at * CHUNK_BYTES}`);
 }
 

@@ -1,7 +1,6 @@
 // Turn-up checks: what must be true of a box before it may serve. Each measures something real and says what mends it.
 
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { request } from 'undici';
@@ -10,6 +9,7 @@ import { isFault } from '../protocol/faults.ts';
 import { formatBytes, formatRate } from '../protocol/units.ts';
 import { call, reasonOf } from '../runtime/client.ts';
 import { makeDirectory, SPACE_REMEDY, spaceProblem } from './directories.ts';
+import { filesMax } from './machine.ts';
 import { inFleet, ownToken, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { dayOf, readMaterial, RENEWAL_MS, validityOf, whyNotValid, type Validity } from './tls-material.ts';
 
@@ -109,11 +109,8 @@ function checkCertificate(config: ApplianceConfig): Outcome {
 
 /** The hard limit of this process is what the service will have. */
 function checkOpenFiles(): Outcome {
-  const line = readFileSync('/proc/self/limits', 'utf8')
-    .split('\n')
-    .find((text) => text.startsWith('Max open files'));
-  const limit = Number(line?.split(/\s{2,}/)[1] ?? Number.NaN);
-  if (Number.isNaN(limit)) return skipped('the system does not tell');
+  const limit = filesMax();
+  if (limit === null) return skipped('the system does not tell');
   if (limit < OPEN_FILES_MIN)
     return failed(
       `${limit} open files`,

@@ -10,6 +10,8 @@ import { FastSend, type SendDeps, type SendEvents } from './fast-send.ts';
 
 /** node:http closes a connection this long after the time that it announces. */
 const KEEP_ALIVE_GRACE_MS = 1_000;
+/** A parser of node:http's costs more than a connection: one that waits this long is without. */
+const BRIDGE_IDLE_MS = 5_000;
 const TIMED_OUT = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n';
 
 export interface ConnectionDeps extends SendDeps {
@@ -52,6 +54,7 @@ export class Connection implements BridgeEvents, SendEvents {
     if (this.#state === 'sending' || this.#state === 'closed') return;
     if (this.#state === 'bridged' && this.#bridge!.running > 0) return;
     const waitedMs = now - this.#since;
+    if (this.#state === 'idle' && waitedMs > BRIDGE_IDLE_MS) this.#bridge?.destroy();
     if (this.#answered || this.#state === 'bridged') {
       if (waitedMs > this.#deps.keepAliveMs + KEEP_ALIVE_GRACE_MS) this.#socket.destroy();
     } else if (waitedMs > this.#deps.firstRequestMs) {

@@ -8,12 +8,17 @@ import { open as openAsync, read as readAsync } from 'node:fs';
 import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../protocol/faults.ts';
-import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES, type BlockHead } from './block-file.ts';
+import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from './block-file.ts';
 import type { AssetView } from './link.ts';
 import { HEAD_ROOM_BYTES, type PiecePool, SMALL_PIECE_BYTES, type Slab } from './piece-pool.ts';
 import { blockPath } from './volume-directory.ts';
 
-const OPEN_FILES_MAX = 1_024;
+/** Blocks that stay open: as many as the page cache may be thought to hold, in a quarter of memory. */
+const MEMORY_SHARE = 1 / 4;
+const OPEN_BLOCKS_MIN = 256;
+const OPEN_BLOCKS_MAX = 65_536;
+/** Files that are none: sockets to storekeeper and origin, blocks being opened. */
+const OTHER_FILES = 2_048;
 /** First reads under way at once, each with a large buffer; the others wait without one. */
 const COLD_READS_MAX = 64;
 /** A read on the spot that took this long waited for something; for a disk, if the system read from one. */
@@ -24,6 +29,17 @@ const WARY_MS = 1_000;
 const open = promisify(openAsync);
 const read = promisify(readAsync);
 
+/** What a worker may keep open, of what the system lets it have. */
+export function openBlocksMax(spec: {
+  readonly memoryBytes: number;
+  readonly filesMax: number;
+  readonly connectionsMax: number;
+}): number {
+  const byMemory = (spec.memoryBytes * MEMORY_SHARE) / BLOCK_BYTES;
+  const byFiles = spec.filesMax - spec.connectionsMax - OTHER_FILES;
+  return Math.floor(Math.min(OPEN_BLOCKS_MAX, Math.max(OPEN_BLOCKS_MIN, Math.min(byMemory, byFiles))));
+}
+
 /** Bytes on their way to a socket; `release` gives the buffer back once they are sent. */
 export interface Piece {
   readonly bytes: Buffer;
@@ -33,7 +49,8 @@ export interface Piece {
 interface OpenBlock {
   readonly fd: number;
   readonly path: string;
-  readonly head: BlockHead;
+  readonly bytes: number;
+  readonly crcs: readonly number[];
   /** Bit per chunk that was read and checked. */
   checked: number;
   busy: number;
@@ -42,7 +59,7 @@ interface OpenBlock {
 }
 
 export class BlockReader {
-  readonly #open = new LRUCache<string, OpenBlock>({ max: OPEN_FILES_MAX, dispose: (block) => closeWhenIdle(block) });
+  readonly #open: LRUCache<string, OpenBlock>;
   readonly #opening = new Map<string, Promise<OpenBlock | null>>();
   readonly #pool: PiecePool;
   /** By volume: until when its pages are taken for cold. */
@@ -53,8 +70,9 @@ export class BlockReader {
   #diskReads = 0;
   #suspectedAt = Number.NEGATIVE_INFINITY;
 
-  constructor(pool: PiecePool) {
+  constructor(pool: PiecePool, openBlocksMax: number) {
     this.#pool = pool;
+    this.#open = new LRUCache({ max: openBlocksMax, dispose: (block) => closeWhenIdle(block) });
   }
 
   /** Whether the block lies on disk, as far as can be told without reading it. */
@@ -167,13 +185,13 @@ export class BlockReader {
     const start = from - number * BLOCK_BYTES;
     const chunk = Math.floor(start / CHUNK_BYTES);
     const chunkStart = chunk * CHUNK_BYTES;
-    const chunkBytes = Math.min(CHUNK_BYTES, block.head.bytes - chunkStart);
+    const chunkBytes = Math.min(CHUNK_BYTES, block.bytes - chunkStart);
     const slab = this.#pool.takeLarge();
     block.busy += 1;
     try {
       const { bytesRead } = await read(block.fd, slab.buffer, HEAD_ROOM_BYTES, chunkBytes, HEAD_BYTES + chunkStart);
       const payload = slab.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytesRead);
-      checkChunk(block.head, chunk, payload, block.path);
+      checkChunk(block, chunk, payload, block.path);
       block.checked |= 1 << chunk;
     } catch (error) {
       this.#pool.giveBack(slab);
@@ -242,7 +260,7 @@ async function openBlock(asset: AssetView, number: number): Promise<OpenBlock | 
     const { bytesRead } = await read(fd, page, 0, HEAD_BYTES, 0);
     const head = decodeHead(page.subarray(0, bytesRead), path);
     if (head.key === asset.key && head.version === asset.version && head.number === number) {
-      return { fd, path, head, checked: 0, busy: 0, closing: false, onClosed: [] };
+      return { fd, path, bytes: head.bytes, crcs: head.crcs, checked: 0, busy: 0, closing: false, onClosed: [] };
     }
   } catch (error) {
     closeSync(fd);

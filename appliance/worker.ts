@@ -9,10 +9,11 @@ import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
 import { FastLane, watchBridge } from './fast-lane.ts';
 import { Link, ReadClient } from './link-client.ts';
+import { filesMax, memoryBytes } from './machine.ts';
 import { Origin } from './origin.ts';
 import { Pass } from './pass.ts';
 import { PiecePool } from './piece-pool.ts';
-import { BlockReader } from './reader.ts';
+import { BlockReader, openBlocksMax } from './reader.ts';
 import { Server } from './server.ts';
 import { WorkerTally } from './tally.ts';
 import { TlsDoor } from './tls-door.ts';
@@ -25,6 +26,8 @@ const HEADERS_MS = 10_000;
 const KEEP_ALIVE_MS = 60_000;
 const CONNECTIONS_CHECK_MS = 1_000;
 const HEADER_BYTES_MAX = 16 * 1024;
+/** Where the system does not tell. */
+const FILES_ASSUMED = 1_024;
 const REFUSAL = 'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 const NO_TUNNEL = `HTTP/1.1 405 Method Not Allowed\r\nAllow: ${ALLOW_ALL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
 
@@ -35,7 +38,14 @@ followParent();
 
 const tally = new WorkerTally();
 const pool = new PiecePool();
-const reader = new BlockReader(pool);
+const reader = new BlockReader(
+  pool,
+  openBlocksMax({
+    memoryBytes: memoryBytes(),
+    filesMax: filesMax() ?? FILES_ASSUMED,
+    connectionsMax: spec.connectionsMax,
+  }),
+);
 const { manner } = spec;
 const clock = systemClock;
 const keeper = new ReadClient();

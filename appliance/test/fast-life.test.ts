@@ -4,6 +4,7 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { openBlocksMax } from '../reader.ts';
 import { blockPath } from '../volume-directory.ts';
 import { type End, LaneRig } from './lane-rig.ts';
 import { noise } from './rig.ts';
@@ -108,6 +109,29 @@ describe('waiting', () => {
     rig.lane.sweep();
     await player.ended;
     expect(rig.lane.size).toBe(0);
+  });
+
+  test('what node:http keeps for a connection is let go in the meantime, and made again', async () => {
+    let kept = 0;
+    rig.http.on('connection', (bridge) => {
+      kept += 1;
+      bridge.on('close', () => (kept -= 1));
+    });
+    const end = rig.open('short');
+    const player = listen(end);
+    for (let turn = 1; turn <= 3; turn += 1) {
+      end.write(ask('/nothing'));
+      await until(() => player.bytes().toString().split('HTTP/1.1 404').length === turn + 1);
+      await turns();
+      rig.lane.sweep();
+      await turns();
+      expect(kept).toBe(1);
+      nowMs += 5_001;
+      rig.lane.sweep();
+      await turns();
+      expect(kept).toBe(0);
+    }
+    expect(rig.lane.size).toBe(1);
   });
 
   test('a look at who waits may come at any moment', async () => {
@@ -265,6 +289,16 @@ test('requests that come while an answer is under way are answered in order', as
   await until(() => text().split(SMALL.toString('latin1')).length === 4);
   expect(text().slice(-SMALL.length)).toBe(SMALL.toString('latin1'));
   expect(bodyOf(player.bytes()).subarray(0, FILM.length).equals(FILM)).toBe(true);
+});
+
+test('a worker keeps open what a quarter of memory and its files let it', () => {
+  const GB = 2 ** 30;
+  const most = (memoryBytes: number, filesMax: number): number =>
+    openBlocksMax({ memoryBytes, filesMax, connectionsMax: 5_000 });
+  expect(most(16 * GB, 1_000_000)).toBe(4_096);
+  expect(most(16 * GB, 10_000)).toBe(10_000 - 5_000 - 2_048);
+  expect(most(1_024 * GB, 1_000_000)).toBe(65_536);
+  expect(most(16 * GB, 1_024)).toBe(256);
 });
 
 test('readers that stall hold a large piece only while few of them do', async () => {

@@ -42,7 +42,7 @@ export class LaneRig {
 
   constructor(mode: KeyMode = 'alone', clock: Clock = systemClock) {
     const pool = new PiecePool();
-    this.reader = new BlockReader(pool);
+    this.reader = new BlockReader(pool, 1_024);
     const keeper = {
       read: async (ask: { readonly key: string }) => this.#answer(ask.key),
       present: async () => true,
