@@ -8,6 +8,12 @@ import { Duplex } from 'node:stream';
 const CR = 0x0d;
 const LF = 0x0a;
 
+type Done = (error?: Error | null) => void;
+interface Piece {
+  readonly chunk: Buffer;
+  readonly encoding: BufferEncoding;
+}
+
 export interface BridgeEvents {
   /** Everything asked was answered, and nothing is half said. */
   quiet(): void;
@@ -68,18 +74,12 @@ export class Bridge extends Duplex {
     this.#socket.resume();
   }
 
-  override _write(chunk: Buffer, encoding: BufferEncoding, done: (error?: Error | null) => void): void {
-    this.#socket.write(chunk, encoding, done);
+  override _write(chunk: Buffer, encoding: BufferEncoding, done: Done): void {
+    this.#send([{ chunk, encoding }], done);
   }
 
-  override _writev(
-    chunks: readonly { readonly chunk: Buffer; readonly encoding: BufferEncoding }[],
-    done: (error?: Error | null) => void,
-  ): void {
-    this.#socket.cork();
-    for (const [at, { chunk, encoding }] of chunks.entries())
-      this.#socket.write(chunk, encoding, at === chunks.length - 1 ? done : undefined);
-    this.#socket.uncork();
+  override _writev(chunks: readonly Piece[], done: Done): void {
+    this.#send(chunks, done);
   }
 
   override _final(done: () => void): void {
@@ -89,6 +89,24 @@ export class Bridge extends Duplex {
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     this.#events.down();
     done(error);
+  }
+
+  /**
+   * Done as soon as the system has the bytes, not a turn later: node:http refuses a broken request by a write and a destroy,
+   * and what still waits here then is lost.
+   */
+  #send(pieces: readonly Piece[], done: Done): void {
+    let left = false;
+    const leave: Done = (error) => {
+      if (left) return;
+      left = true;
+      done(error);
+    };
+    this.#socket.cork();
+    for (const [at, { chunk, encoding }] of pieces.entries())
+      this.#socket.write(chunk, encoding, at === pieces.length - 1 ? leave : undefined);
+    this.#socket.uncork();
+    if (this.#socket.writableLength === 0 && this.#socket.writable) leave();
   }
 
   #isQuiet(): boolean {

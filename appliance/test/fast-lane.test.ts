@@ -227,6 +227,14 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
     expect(rig().count('larder_fast_total')).toBeGreaterThan(asked * 0.6);
   });
 
+  test('a broken request behind one that is under way is refused alike', async () => {
+    const said = ['GET /film HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\nabc', LAST];
+    for (const late of [false, true]) {
+      const short = await rig().converse('short', said, { late });
+      expect(answersIn(short)).toEqual(answersIn(await rig().converse('long', said, { late })));
+    }
+  });
+
   test('any requests, odd or broken, in any chunks, are answered alike', { timeout: 120_000 }, async () => {
     rig().count('larder_fast_total');
     await fc.assert(
