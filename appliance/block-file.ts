@@ -90,7 +90,7 @@ export async function writeBlock(path: string, head: BlockHead, payload: Buffer)
   try {
     const file = await open(temporary, 'w', 0o600);
     try {
-      await writeAll(file, [encodeHead(head), payload]);
+      await writeAll(file, encodeHead(head), payload);
       await file.datasync();
     } finally {
       await file.close();
@@ -151,16 +151,11 @@ async function openForReading(path: string): Promise<FileHandle | null> {
   }
 }
 
-async function writeAll(file: FileHandle, parts: readonly Buffer[]): Promise<void> {
-  let position = 0;
-  for (const part of parts) {
-    let at = 0;
-    while (at < part.length) {
-      const { bytesWritten } = await file.write(part, at, part.length - at, position);
-      at += bytesWritten;
-      position += bytesWritten;
-    }
-  }
+async function writeAll(file: FileHandle, head: Buffer, payload: Buffer): Promise<void> {
+  let at = (await file.writev([head, payload], 0)).bytesWritten;
+  while (at < HEAD_BYTES) at += (await file.write(head, at, HEAD_BYTES - at, at)).bytesWritten;
+  for (const end = HEAD_BYTES + payload.length; at < end;)
+    at += (await file.write(payload, at - HEAD_BYTES, end - at, at)).bytesWritten;
 }
 
 const corrupt = (path: string, why: string): Fault => new Fault('disk_corrupt', `block file ${path} ${why}`);

@@ -30,6 +30,55 @@ export async function roomWithin(stream: Writable, ms: number): Promise<boolean>
   return alive;
 }
 
+/** Resolves when the system has taken the bytes; a reader that takes none for so long is let go: false. */
+export function written(stream: Writable, bytes: Buffer, ms: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const settle = (): void => {
+      clearTimeout(stalled);
+      stream.off('close', settle);
+      // A stream that was destroyed says of what it still held that it was written.
+      resolve(!stream.destroyed);
+    };
+    const stalled = setTimeout(() => stream.destroy(), ms);
+    if (stream.destroyed) return settle();
+    stream.on('close', settle);
+    stream.write(bytes, settle);
+  });
+}
+
+/**
+ * Every chunk of a body on the spot, without a promise for each; the body waits while `take` does, and is let go where that
+ * says false. Throws what breaks the body off.
+ */
+export function pour(body: Readable, take: (chunk: Buffer) => boolean | Promise<boolean>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const gone = (): void => reject(body.errored ?? new Error('the body was let go'));
+    if (body.destroyed) return gone();
+    const goOn = (more: boolean): void => {
+      if (more) return void body.resume();
+      resolve();
+      body.destroy();
+    };
+    const fail = (error: unknown): void => void body.destroy(error as Error);
+    body.on('data', (chunk: Buffer) => {
+      // What was buffered when the body was let go is still told of.
+      if (body.destroyed) return;
+      try {
+        const taken = take(chunk);
+        if (taken === true) return;
+        body.pause();
+        if (taken === false) goOn(false);
+        else taken.then(goOn, fail);
+      } catch (error) {
+        fail(error);
+      }
+    });
+    body.on('error', reject);
+    body.on('end', resolve);
+    body.on('close', gone);
+  });
+}
+
 /** A body as it comes. Throws `body_late` where it pauses for so long. */
 export async function* steady(body: Readable, ms: number): AsyncGenerator<Buffer> {
   const late = (): void => {

@@ -9,6 +9,7 @@ import type { HoldingId } from '../protocol/ids.ts';
 import type { Log } from '../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes } from './block-file.ts';
 import type { Cache } from './cache.ts';
+import { pour } from './flow.ts';
 import { Landing } from './landing.ts';
 import type { Tally } from './metrics.ts';
 import { discard, originFault, type Bytes, type Origin, type PoolName } from './origin.ts';
@@ -45,7 +46,8 @@ interface Flight {
   /** Of the request that it began with. */
   readonly headers: Readonly<Record<string, string>>;
   readonly pool: PoolName;
-  readonly firstBlock: number;
+  /** Byte of the asset that lands next. */
+  at: number;
   /** Byte behind the last one wanted. */
   readonly end: number;
   /** By number, until they are stored or given up. */
@@ -118,7 +120,7 @@ export class Inflight {
     }
     // Too long to be held for a reader.
     if (landings.length > FLIGHT_BLOCKS_MAX) this.admit(entry);
-    if (!this.isStored(entry)) for (const [at, landing] of landings.entries()) landing.next = landings[at + 1] ?? null;
+    if (!this.isStored(entry)) for (const [at, landing] of landings.slice(1).entries()) landings[at]!.chain(landing);
     const known = this.#landings.get(entry) ?? new Map<number, Landing>();
     this.#landings.set(entry, known);
     for (const landing of landings)
@@ -129,7 +131,7 @@ export class Inflight {
       entry,
       headers: spec.headers ?? {},
       pool: spec.pool,
-      firstBlock: spec.number,
+      at: spec.number * BLOCK_BYTES,
       end: landings.at(-1)!.number * BLOCK_BYTES + landings.at(-1)!.bytes,
       landings: new Map(landings.map((landing) => [landing.number, landing])),
       intended: new Set(),
@@ -200,38 +202,35 @@ export class Inflight {
     spec: {
       readonly answer: Bytes | null;
       readonly originTag: string | null;
-      readonly onLanded: (landing: Landing) => Promise<void>;
+      /** Null where the next block may land at once. */
+      readonly onLanded: (landing: Landing) => Promise<void> | null;
     },
   ): Promise<void> {
     const { entry, pool, end } = flight;
-    const first = flight.firstBlock * BLOCK_BYTES;
-    let at = first;
-    for (let attempt = 1; at < end; attempt += 1) {
+    const first = flight.at;
+    for (let attempt = 1; flight.at < end; attempt += 1) {
       try {
         const answer =
           attempt === 1 && spec.answer !== null
             ? spec.answer
-            : await this.#ask(flight, { first: at, last: end - 1, ifMatch: spec.originTag });
+            : await this.#ask(flight, { first: flight.at, last: end - 1, ifMatch: spec.originTag });
         if (answer.unstorable !== null && spec.originTag !== null) this.#giveUp(flight);
         let position = answer.first;
-        for await (const chunk of answer.body as AsyncIterable<Buffer>) {
+        await pour(answer.body, (chunk) => {
           this.#deps.origin.countBytes(pool, chunk.length);
           // An origin that ignores ranges sends from 0: what was not asked for is carved away.
-          let from = Math.max(0, at - position);
+          const from = Math.min(chunk.length, Math.max(0, flight.at - position));
           position += chunk.length;
-          while (from < chunk.length && at < end) {
-            const landing = flight.landings.get(Math.floor(at / BLOCK_BYTES))!;
-            const take = Math.min(chunk.length - from, landing.bytes - landing.landed);
-            landing.append(chunk.subarray(from, from + take));
-            from += take;
-            at += take;
-            if (landing.landed === landing.bytes) await spec.onLanded(landing);
-          }
+          const waits = landInto(flight, chunk.subarray(from), spec.onLanded);
           // Reading to the end of an exact answer keeps the connection; only a longer one is cut off.
-          if (at >= end && (answer.last === null || answer.last >= end)) break;
-        }
-        if (at < end)
-          throw new Fault('origin_lied', `${entry.key}: the origin ended after ${at - first} of ${end - first} bytes`);
+          const more = (): boolean => flight.at < end || (answer.last !== null && answer.last < end);
+          return waits === null ? more() : waits.then(more);
+        });
+        if (flight.at < end)
+          throw new Fault(
+            'origin_lied',
+            `${entry.key}: the origin ended after ${flight.at - first} of ${end - first} bytes`,
+          );
       } catch (error) {
         const fault = isFault(error) ? error : originFault(error, entry.key);
         if (
@@ -263,7 +262,7 @@ export class Inflight {
   }
 
   /** A landed block: verified at once, stored behind the readers' backs. */
-  async #settleBlock(flight: Flight, landing: Landing, digests: readonly string[] | null): Promise<void> {
+  #settleBlock(flight: Flight, landing: Landing, digests: readonly string[] | null): Promise<void> | null {
     const { entry, stores } = flight;
     if (digests !== null && !digestsMatch(landing, digests)) {
       const fault = new Fault(
@@ -274,15 +273,16 @@ export class Inflight {
       throw fault;
     }
     // Without a version of its own an asset is stored whole or not at all: see #fly.
-    if (!isSealed(entry)) return;
+    if (!isSealed(entry)) return null;
     stores.push(this.#store(flight, landing));
-    if (stores.length >= STORING_MAX) await stores[stores.length - STORING_MAX];
+    return stores[stores.length - STORING_MAX] ?? null;
   }
 
   async #store(flight: Flight, landing: Landing): Promise<void> {
     const { entry } = flight;
     const { cache } = this.#deps;
     const { number } = landing;
+    let stored = false;
     try {
       // Somebody else may have asked for it while it was on its way.
       if (this.isStored(entry)) flight.intents ??= this.#intend(flight);
@@ -294,13 +294,14 @@ export class Inflight {
       if (entry.dropped || entry.blocks.has(number)) cache.release(entry, landing.bytes);
       else {
         flight.intended.delete(number);
-        await cache.store(entry, number, landing.buffer!);
+        await cache.store(entry, number, landing.payload);
+        stored = !entry.dropped;
       }
     } catch (error) {
       this.#passed(error);
     } finally {
       this.#forget(flight, landing);
-      landing.finish();
+      landing.finish(stored);
     }
   }
 
@@ -314,10 +315,28 @@ export class Inflight {
 /** A version that the origin can be asked for again by name; otherwise blocks of two answers must never meet. */
 export const isSealed = (entry: Entry): boolean => isStrong(entry.version);
 
+/** Bytes of the origin's, in order. Null where the next ones may land at once. */
+function landInto(
+  flight: Flight,
+  bytes: Buffer,
+  onLanded: (landing: Landing) => Promise<void> | null,
+): Promise<void> | null {
+  for (let from = 0; from < bytes.length && flight.at < flight.end;) {
+    const landing = flight.landings.get(Math.floor(flight.at / BLOCK_BYTES))!;
+    const take = Math.min(bytes.length - from, landing.bytes - landing.landed);
+    landing.append(bytes.subarray(from, from + take));
+    from += take;
+    flight.at += take;
+    const waits = landing.landed === landing.bytes ? onLanded(landing) : null;
+    if (waits !== null) return waits.then(() => landInto(flight, bytes.subarray(from), onLanded) ?? undefined);
+  }
+  return null;
+}
+
 function digestsMatch(landing: Landing, digests: readonly string[]): boolean {
   const firstChunk = (landing.number * BLOCK_BYTES) / DIGEST_CHUNK_BYTES;
   for (let at = 0; at * DIGEST_CHUNK_BYTES < landing.bytes; at += 1) {
-    const chunk = landing.buffer!.subarray(at * DIGEST_CHUNK_BYTES, (at + 1) * DIGEST_CHUNK_BYTES);
+    const chunk = landing.payload.subarray(at * DIGEST_CHUNK_BYTES, (at + 1) * DIGEST_CHUNK_BYTES);
     if (createHash('sha256').update(chunk).digest('hex') !== digests[firstChunk + at]) return false;
   }
   return true;

@@ -7,7 +7,7 @@ import { rmSync } from 'node:fs';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Forgotten } from './cache.ts';
-import { roomWithin } from './flow.ts';
+import { written } from './flow.ts';
 import {
   HEAD_BYTES_MAX,
   HEAD_FIELD,
@@ -186,13 +186,14 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
   }
 }
 
-/** Follows the writer at the reader's pace; a reader that left ends the following, not the flight. */
+/**
+ * Follows the writer at the reader's pace; a reader that left ends the following, not the flight. The next piece is asked for
+ * when the last one is the system's: its buffer may be used again from then on.
+ */
 async function pump(body: AsyncIterable<Buffer> | readonly Buffer[], response: ServerResponse): Promise<void> {
   for await (const chunk of body) {
-    for (let at = 0; at < chunk.length; at += SLICE_BYTES) {
-      response.write(chunk.subarray(at, at + SLICE_BYTES));
-      if (!(await roomWithin(response, STALLED_MS))) return;
-    }
+    for (let at = 0; at < chunk.length; at += SLICE_BYTES)
+      if (!(await written(response, chunk.subarray(at, at + SLICE_BYTES), STALLED_MS))) return;
   }
 }
 

@@ -128,10 +128,12 @@ export class Miss {
       if (landing === null && !this.#mayRefetch(entry))
         throw new Fault('version_gone', `${entry.key} broke off and has no version to ask for again`);
       landing ??= inflight.start(entry, { number, lastWanted, pool: 'miss', headers });
+      // Held from here on, so that its buffer stays.
+      const bytes = landing.follow(at - base, end - base);
       if (at === from) found.forward ??= await forwardOf(entry, landing, joined);
       this.#readAhead(entry, number, wanted);
       try {
-        for await (const chunk of landing.follow(at - base, end - base)) {
+        for await (const chunk of bytes) {
           at += chunk.length;
           yield chunk;
         }

@@ -23,6 +23,7 @@ import { Inflight, isSealed } from './inflight.ts';
 import { heldNow } from './inventory.ts';
 import { LinkServer } from './link-server.ts';
 import { Locate } from './locate.ts';
+import { collectSeldom } from './machine.ts';
 import { METRICS } from './metrics.ts';
 import { Miss } from './miss.ts';
 import { Origin } from './origin.ts';
@@ -42,6 +43,7 @@ const log = createLog('storekeeper', { appliance: config.id });
 const clock = systemClock;
 const tally = createMetrics(METRICS);
 dieOnDefect(log);
+collectSeldom();
 followParent();
 try {
   await run();

@@ -9,7 +9,7 @@ import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
 import { FastLane, watchBridge } from './fast-lane.ts';
 import { Link, ReadClient } from './link-client.ts';
-import { filesMax, memoryBytes } from './machine.ts';
+import { collectSeldom, filesMax, memoryBytes } from './machine.ts';
 import { Origin } from './origin.ts';
 import { Pass } from './pass.ts';
 import { PiecePool } from './piece-pool.ts';
@@ -34,6 +34,7 @@ const NO_TUNNEL = `HTTP/1.1 405 Method Not Allowed\r\nAllow: ${ALLOW_ALL}\r\nCon
 const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
 dieOnDefect(log);
+collectSeldom();
 followParent();
 
 const tally = new WorkerTally();
