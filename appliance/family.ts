@@ -5,6 +5,9 @@ import type { Manner } from './answer.ts';
 import type { KeyMode } from './asset-key.ts';
 import type { TlsState } from './tls-keeper.ts';
 
+/** Of a child's pool, whose work is to wait for disks: what is quick must not queue behind what is slow. */
+export const DISK_THREADS = 32;
+
 export interface WorkerSpec {
   readonly appliance: string;
   readonly worker: number;

@@ -1,7 +1,6 @@
 // Reading stored blocks in a worker: a small cache of open files, each chunk checked against its crc32 when it is first
-// read through an open file. A first read may touch the disk and goes through the thread pool; a later one comes from the
-// page cache and is read on the spot, which is cheaper than the trip. One that takes long all the same came from the
-// disk: then nothing of that volume is read on the spot for a while.
+// read through an open file. A first read may touch the disk and goes through the thread pool; a later one is read on the
+// spot, which is cheaper than the trip, where the page cache has it.
 
 import { closeSync, readSync } from 'node:fs';
 import { open as openAsync, read as readAsync } from 'node:fs';
@@ -9,7 +8,9 @@ import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from './block-file.ts';
+import { DISK_THREADS } from './family.ts';
 import type { AssetView } from './link.ts';
+import { readNoWait, UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
 import { HEAD_ROOM_BYTES, type PiecePool, SMALL_PIECE_BYTES, type Slab } from './piece-pool.ts';
 import { blockPath } from './volume-directory.ts';
 
@@ -19,12 +20,8 @@ const OPEN_BLOCKS_MIN = 256;
 const OPEN_BLOCKS_MAX = 65_536;
 /** Files that are none: sockets to storekeeper and origin, blocks being opened. */
 const OTHER_FILES = 2_048;
-/** First reads under way at once, each with a large buffer; the others wait without one. */
-const COLD_READS_MAX = 64;
-/** A read on the spot that took this long waited for something; for a disk, if the system read from one. */
-const SLOW_READ_MS = 10;
-/** How long the thread pool then reads all of that volume. */
-const WARY_MS = 1_000;
+/** Cold reads under way at once, each with a large buffer; the others wait without one. Some threads are left for opening. */
+const COLD_READS_MAX = (DISK_THREADS * 3) / 4;
 
 const open = promisify(openAsync);
 const read = promisify(readAsync);
@@ -62,13 +59,8 @@ export class BlockReader {
   readonly #open: LRUCache<string, OpenBlock>;
   readonly #opening = new Map<string, Promise<OpenBlock | null>>();
   readonly #pool: PiecePool;
-  /** By volume: until when its pages are taken for cold. */
-  readonly #waryUntil = new Map<number, number>();
   readonly #waiting: (() => void)[] = [];
   #coldReads = 0;
-  /** Blocks that the system had read from disks for this process when a read was last slow, and when that was. */
-  #diskReads = 0;
-  #suspectedAt = Number.NEGATIVE_INFINITY;
 
   constructor(pool: PiecePool, openBlocksMax: number) {
     this.#pool = pool;
@@ -115,12 +107,10 @@ export class BlockReader {
     const block = this.#open.get(nameOf(asset.volume, asset.id, number));
     const start = from - number * BLOCK_BYTES;
     const end = Math.min(to - number * BLOCK_BYTES, BLOCK_BYTES, start + slab.room);
-    if (block === undefined || !isChecked(block, start, end) || this.#isWary(asset.volume)) return 0;
-    const before = performance.now();
-    const got = readSync(block.fd, slab.buffer, HEAD_ROOM_BYTES, end - start, HEAD_BYTES + start);
-    const after = performance.now();
-    if (after - before > SLOW_READ_MS) this.#suspect(asset.volume, after);
-    if (got === end - start) return got;
+    if (block === undefined || !isChecked(block, start, end)) return 0;
+    const got = readHere(block, slab, start, end - start);
+    if (got === WOULD_WAIT) return 0;
+    if (got > 0) return got;
     this.#open.delete(nameOf(asset.volume, asset.id, number));
     throw new Fault('disk_corrupt', `block file ${block.path} became shorter while it was open`);
   }
@@ -144,25 +134,6 @@ export class BlockReader {
 
   forgetAll(): void {
     this.#open.clear();
-  }
-
-  /** A busy machine is slow too. So there have to be two soon after each other, with reads from a disk before both. */
-  #suspect(volume: number, nowMs: number): void {
-    const { fsRead } = process.resourceUsage();
-    const fromDisk = fsRead !== this.#diskReads;
-    this.#diskReads = fsRead;
-    if (!fromDisk) return;
-    if (nowMs - this.#suspectedAt < WARY_MS) this.#waryUntil.set(volume, nowMs + WARY_MS);
-    this.#suspectedAt = nowMs;
-  }
-
-  #isWary(volume: number): boolean {
-    if (this.#waryUntil.size === 0) return false;
-    const until = this.#waryUntil.get(volume);
-    if (until === undefined) return false;
-    if (performance.now() < until) return true;
-    this.#waryUntil.delete(volume);
-    return false;
   }
 
   async #readCold(asset: AssetView, from: number, to: number): Promise<Piece | null> {
@@ -238,6 +209,14 @@ export class BlockReader {
 }
 
 const nameOf = (volume: number, id: number, number: number): string => `${volume}/${id}/${number}`;
+
+/** Bytes read, fewer where the page cache has no more; `WOULD_WAIT` where it has none; 0 at the end of the file. */
+function readHere(block: OpenBlock, slab: Slab, start: number, bytes: number): number {
+  const got = readNoWait(block.fd, { buffer: slab.buffer, at: HEAD_ROOM_BYTES, bytes }, HEAD_BYTES + start);
+  if (got !== UNSUPPORTED) return got;
+  // It was read before, so it is likely to be in memory still.
+  return readSync(block.fd, slab.buffer, HEAD_ROOM_BYTES, bytes, HEAD_BYTES + start);
+}
 
 function isChecked(block: OpenBlock, start: number, end: number): boolean {
   for (let chunk = Math.floor(start / CHUNK_BYTES); chunk * CHUNK_BYTES < end; chunk += 1)

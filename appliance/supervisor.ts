@@ -12,7 +12,7 @@ import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
 import { inFleet, mannerOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
-import type { FromSupervisor, KeeperSpec, ToSupervisor, WorkerSpec } from './family.ts';
+import { DISK_THREADS, type FromSupervisor, type KeeperSpec, type ToSupervisor, type WorkerSpec } from './family.ts';
 import { TlsKeeper } from './tls-keeper.ts';
 
 const RESTART_MS = 50;
@@ -140,7 +140,7 @@ class Family {
     try {
       const forked = fork(siblingModule(import.meta.dirname, target.module), [], {
         cwd: this.#config.state,
-        env: { ...process.env, ...target.env },
+        env: { ...process.env, UV_THREADPOOL_SIZE: String(DISK_THREADS), ...target.env },
         execArgv: process.execArgv,
       });
       target.process = forked;

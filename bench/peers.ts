@@ -39,7 +39,8 @@ export async function startNginxStatic(
     ...spec,
     name: 'static',
     role: 'reference',
-    location: `root ${spec.root}; etag on`,
+    // Fresh for as long as the peers are told to keep it.
+    location: `root ${spec.root}; etag on; expires 10d`,
     http: '',
   });
 }

@@ -2,11 +2,9 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 
-const PAGE_BYTES = 4_096;
-
 export interface Usage {
   readonly cpuMs: number;
-  /** Resident bytes, the sum over processes: pages that they share count in each. */
+  /** What the tree keeps in memory: pages of one process alone, and once those that its processes share. */
   readonly residentBytes: number;
   readonly processes: number;
 }
@@ -16,7 +14,7 @@ export function usageOf(root: number): Usage {
   const rows = tree(root);
   return {
     cpuMs: rows.reduce((sum, row) => sum + row.cpuMs, 0),
-    residentBytes: rows.reduce((sum, row) => sum + row.residentBytes, 0),
+    residentBytes: residentBytesOf(rows.map(({ pid }) => pid)),
     processes: rows.length,
   };
 }
@@ -28,7 +26,6 @@ interface Row {
   readonly pid: number;
   readonly parent: number;
   readonly cpuMs: number;
-  readonly residentBytes: number;
 }
 
 function tree(root: number): Row[] {
@@ -51,7 +48,6 @@ function rowOf(pid: number): Row | null {
       pid,
       parent: field(4),
       cpuMs: cpuMsOf(pid),
-      residentBytes: field(24) * PAGE_BYTES,
     };
   } catch {
     return null;
@@ -64,4 +60,27 @@ function cpuMsOf(pid: number): number {
     const [onCpuNs] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ');
     return sum + Number(onCpuNs) / 1e6;
   }, 0);
+}
+
+/** Shared are above all the pages of the program itself; the process that has most of them stands for all. */
+function residentBytesOf(pids: readonly number[]): number {
+  const rows = pids.map((pid) => {
+    const text = textOf(`/proc/${pid}/smaps_rollup`);
+    const sum = (name: string): number =>
+      [...text.matchAll(new RegExp(`^${name}_(?:Clean|Dirty): +(\\d+) kB$`, 'gm'))].reduce(
+        (bytes, [, kilobytes]) => bytes + Number(kilobytes) * 1_024,
+        0,
+      );
+    return { own: sum('Private'), shared: sum('Shared') };
+  });
+  return rows.reduce((bytes, { own }) => bytes + own, 0) + Math.max(0, ...rows.map(({ shared }) => shared));
+}
+
+/** Empty where the process ended meanwhile. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
+  }
 }

@@ -20,6 +20,7 @@ export interface Load {
 }
 
 export interface LoadResult {
+  readonly requests: number;
   readonly requestsPerSecond: number;
   readonly bytesPerSecond: number;
   readonly errors: number;
@@ -33,7 +34,8 @@ export async function wrk(load: Load): Promise<LoadResult> {
   const { stdout } = await run('taskset', ['-c', String(load.core), ...args], { env });
   const line = /^result (\d+) (\d+) (\d+) (\d+)$/m.exec(stdout)!;
   const [requests, bytes, micros, errors] = line.slice(1).map(Number) as [number, number, number, number];
-  return { requestsPerSecond: requests / (micros / 1e6), bytesPerSecond: bytes / (micros / 1e6), errors };
+  const seconds = micros / 1e6;
+  return { requests, requestsPerSecond: requests / seconds, bytesPerSecond: bytes / seconds, errors };
 }
 
 function luaOf({ rangeBytes, assets, assetBytes }: Load): string {
