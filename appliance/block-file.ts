@@ -5,7 +5,6 @@
 import { constants, closeSync, openSync, readSync } from 'node:fs';
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
-import { z } from 'zod';
 import { Fault } from '../protocol/faults.ts';
 
 export const BLOCK_BYTES = 2 ** 20;
@@ -17,20 +16,18 @@ const JSON_BYTES_MAX = HEAD_BYTES - 16;
 const NUMBERS_BYTES_MAX = 400;
 const MAGIC = 'LARDRB01';
 
-const headSchema = z.object({
-  key: z.string(),
-  version: z.string(),
-  assetBytes: z.number().int().nonnegative(),
-  number: z.number().int().nonnegative(),
-  bytes: z.number().int().nonnegative(),
-  crcs: z.array(z.number().int()),
-  headers: z.record(z.string(), z.string()),
+export interface BlockHead {
+  readonly key: string;
+  readonly version: string;
+  readonly assetBytes: number;
+  readonly number: number;
+  readonly bytes: number;
+  readonly crcs: readonly number[];
+  readonly headers: Readonly<Record<string, string>>;
   /** When the block was written; the index may know better. */
-  bornMs: z.number().nullable(),
-  holding: z.string().nullable(),
-});
-
-export type BlockHead = z.infer<typeof headSchema>;
+  readonly bornMs: number | null;
+  readonly holding: string | null;
+}
 
 /** What a block file takes on disk: whole 4 KiB pages. */
 export const diskBytesOf = (payloadBytes: number): number => HEAD_BYTES + Math.ceil(payloadBytes / 4096) * 4096;
@@ -79,9 +76,29 @@ export function decodeHead(page: Buffer, path: string): BlockHead {
     throw corrupt(path, 'has no block head');
   const json = page.subarray(16, 16 + jsonBytes);
   if (crc32(json) !== page.readUInt32LE(12)) throw corrupt(path, 'has a damaged head');
-  const head = headSchema.safeParse(JSON.parse(json.toString('utf8')));
-  if (!head.success) throw corrupt(path, 'has a head of another shape');
-  return head.data;
+  const head = JSON.parse(json.toString('utf8')) as unknown;
+  if (!isHead(head)) throw corrupt(path, 'has a head of another shape');
+  return head;
+}
+
+/** By hand, for it is looked at whenever a worker opens a block; what its checksum covers was written by us. */
+function isHead(value: unknown): value is BlockHead {
+  const head = value as Record<keyof BlockHead, unknown> | null;
+  const isCount = (count: unknown): boolean => Number.isSafeInteger(count) && (count as number) >= 0;
+  return (
+    typeof head === 'object' &&
+    head !== null &&
+    typeof head.key === 'string' &&
+    typeof head.version === 'string' &&
+    [head.assetBytes, head.number, head.bytes].every(isCount) &&
+    Array.isArray(head.crcs) &&
+    head.crcs.every((crc) => Number.isSafeInteger(crc)) &&
+    typeof head.headers === 'object' &&
+    head.headers !== null &&
+    Object.values(head.headers).every((field) => typeof field === 'string') &&
+    (head.bornMs === null || typeof head.bornMs === 'number') &&
+    (head.holding === null || typeof head.holding === 'string')
+  );
 }
 
 /** Temporary name, data to disk, rename. The caller has written an intent. */

@@ -1,23 +1,18 @@
-// The directory of a volume: its layout on disk, its index database, and what the disk says when something fails.
+// The directory of a volume: its layout on disk, and what the disk says when something fails.
 //
 //   larder-store.json   layout version and block size
 //   index/              level database, see disk-volume.ts
 //   blocks/<xx>/<id>.<n>  block files; xx is the id modulo 256 in hexadecimal, id in base 36
 
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Level } from 'level';
 import { Fault, isFault } from '../protocol/faults.ts';
-import type { Log } from '../runtime/log.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import { makeDirectory } from './directories.ts';
 
 /** Versioned: another layout or block size is refused, never guessed at. */
 const LAYOUT = { layout: 1, blockBytes: BLOCK_BYTES };
 const FANOUT = 256;
-const LOCK_RETRIES = 100;
-const LOCK_RETRY_MS = 100;
-const WRITE_BUFFER_BYTES = 2 ** 20;
 
 /** File of a block; workers derive it from what the storekeeper tells them. */
 export const blockPath = (directory: string, id: number, number: number): string =>
@@ -44,37 +39,6 @@ export function prepareDirectory(directory: string): void {
     renameSync(`${file}.tmp`, file);
   } catch (error) {
     throw diskFault(error, directory);
-  }
-}
-
-/** A predecessor may still be closing; an index that cannot be opened otherwise is set aside and rebuilt. */
-export async function openIndex(directory: string, log: Log): Promise<Level> {
-  const path = join(directory, 'index');
-  for (let attempt = 0; ; attempt += 1) {
-    const index = new Level<string>(path, {
-      valueEncoding: 'utf8',
-      writeBufferSize: WRITE_BUFFER_BYTES,
-      maxFileSize: WRITE_BUFFER_BYTES,
-    });
-    try {
-      await index.open();
-      return index;
-    } catch (error) {
-      const cause = (error as { cause?: NodeJS.ErrnoException }).cause;
-      if (cause?.code !== 'LEVEL_LOCKED') {
-        if (attempt > LOCK_RETRIES || !/corrupt|missing|checksum/i.test(String(cause?.message)))
-          throw diskFault(cause ?? error, path);
-        log.error({ err: cause, path }, 'index cannot be read, rebuilding it from block files');
-        rmSync(path, { recursive: true, force: true });
-        attempt = LOCK_RETRIES;
-      } else if (attempt >= LOCK_RETRIES)
-        throw new Fault('store_locked', `${directory} is in use by another process`, { cause: error });
-      else {
-        if (attempt === 0)
-          log.warn({ store: directory }, 'the store is in use by another process, waiting for its end');
-        await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
-      }
-    }
   }
 }
 

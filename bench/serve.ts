@@ -29,7 +29,7 @@ export const serve: Bench = {
         await startVarnish(ring, { origin: origin.url }),
         origin,
       ];
-      const findings = await hotRanges({ ring, parameters, sizes: SIZES, contestants, say });
+      const findings = await hotRanges({ ring, parameters, sizes: SIZES, contestants, judged: 'rate', say });
       return { peers: peersOf(contestants), findings };
     }),
 };

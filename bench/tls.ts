@@ -33,7 +33,15 @@ export const tls: Bench = {
       ];
       const terms = new Set<string>();
       for (const contestant of contestants) terms.add(await agreed(contestant, offer));
-      const findings = await hotRanges({ ring, parameters, sizes: SIZES, contestants, env: offer.env, say });
+      const findings = await hotRanges({
+        ring,
+        parameters,
+        sizes: SIZES,
+        contestants,
+        judged: 'cpu',
+        env: offer.env,
+        say,
+      });
       return { peers: peersOf(contestants), findings, notes: [`All over ${[...terms].join(', ')}.`] };
     }),
 };
