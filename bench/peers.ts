@@ -71,7 +71,8 @@ backend origin { .host = "${hostname}"; .port = "${originPort}"; }
 sub vcl_backend_response { set beresp.ttl = 10d; set beresp.do_gzip = false; }
 `,
   );
-  const flags = ['-s', 'malloc,4g', '-p', 'thread_pools=1', '-p', 'thread_pool_max=12000', '-p', 'thread_pool_min=200'];
+  const threads = ['thread_pools=1', 'thread_pool_max=12000', 'thread_pool_min=200', 'timeout_idle=600'];
+  const flags = ['-s', 'malloc,4g', ...threads.flatMap((parameter) => ['-p', parameter])];
   const place = ['-n', join(home, 'work'), '-f', vcl, '-a', `127.0.0.1:${port}`, '-T', 'none'];
   const running = ring.spawn('varnish', spec.core ?? SERVER_CORE, ['varnishd', '-F', '-j', 'none', ...place, ...flags]);
   // It answers 503 until the origin has what is asked for; any answer will do.
