@@ -37,6 +37,8 @@ const PASS_REMEMBERED_MS = 60_000;
 const PASS_REMEMBERED_MAX = 10_000;
 /** An origin that failed is not asked again for so long where what is stored may be served meanwhile. */
 const FAILING_MS = 5_000;
+/** How long an origin may take to begin its answer where what is stored may be served instead. */
+const PATIENCE_MS = 3_000;
 /** Fetches that began before a change are told apart from those after it for so long. */
 const CHANGED_MS = 300_000;
 const CHANGED_MAX = 50_000;
@@ -210,8 +212,11 @@ export class Locate {
     const failing = this.#failing.get(stored.key);
     if (failing !== undefined && mayServe(failing.status)) return servedStale(stored, failing.status);
     let answer: Bytes | Relay;
+    const unless = validatorsOf(stored);
     try {
-      answer = await this.#fetch(ask, wantedBlocks(ask), validatorsOf(stored));
+      const fetch = (signal: AbortSignal | null): Promise<Bytes | Relay> =>
+        this.#fetch(ask, wantedBlocks(ask), { unless, signal });
+      answer = await (mayServe(null) ? answeredWithin(PATIENCE_MS, fetch) : fetch(null));
     } catch (error) {
       const away = isFault(error) && (error.code === 'origin_unreachable' || error.code === 'origin_timeout');
       if (!away) throw error;
@@ -262,7 +267,9 @@ export class Locate {
   #fetch(
     ask: Ask,
     blocks: { readonly first: number; readonly last: number },
-    unless: Readonly<Record<string, string>> = {},
+    only: { readonly unless?: Readonly<Record<string, string>>; readonly signal: AbortSignal | null } = {
+      signal: null,
+    },
   ): Promise<Bytes | Relay> {
     return this.#deps.origin.fetch('miss', {
       key: ask.key,
@@ -270,8 +277,7 @@ export class Locate {
       last: (blocks.last + 1) * BLOCK_BYTES - 1,
       ifMatch: null,
       headers: ask.headers,
-      unless,
-      signal: null,
+      ...only,
     });
   }
 
@@ -375,6 +381,17 @@ export class Locate {
     if (ask.takesWhole && whole) return { ...relayOf(answer), forward: forwarded(forward, answer.status) };
     discard(answer.body);
     return { kind: 'pass', reason: reason ?? 'changed' };
+  }
+}
+
+/** An origin that hangs is away for those who have something else; what began to answer may take its time. */
+async function answeredWithin<T>(ms: number, fetch: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const patience = new AbortController();
+  const late = setTimeout(() => patience.abort(new DOMException(`no answer in ${ms} ms`, 'TimeoutError')), ms);
+  try {
+    return await fetch(patience.signal);
+  } finally {
+    clearTimeout(late);
   }
 }
 
