@@ -96,6 +96,17 @@ export async function* steady(body: Readable, ms: number): AsyncGenerator<Buffer
   }
 }
 
+/** Gives up what has not begun to answer by then; what has may take its time. */
+export async function answeredWithin<T>(ms: number, fetch: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const patience = new AbortController();
+  const late = setTimeout(() => patience.abort(new DOMException(`no answer in ${ms} ms`, 'TimeoutError')), ms);
+  try {
+    return await fetch(patience.signal);
+  } finally {
+    clearTimeout(late);
+  }
+}
+
 /** So many at once; so many wait, each so long. */
 export class Places {
   readonly #spec: { readonly most: number; readonly waitingMost: number; readonly waitMs: number };

@@ -10,6 +10,7 @@ import { KEY_CHARS_MAX } from './asset-key.ts';
 import { BLOCK_BYTES, fitsHead } from './block-file.ts';
 import type { Cache } from './cache.ts';
 import { updatedFields } from './fields.ts';
+import { answeredWithin } from './flow.ts';
 import { bornMs, varyNames, whyUnstorable } from './freshness.ts';
 import { isSealed, type Inflight } from './inflight.ts';
 import type { Ask, Forward, Told } from './link.ts';
@@ -381,17 +382,6 @@ export class Locate {
     if (ask.takesWhole && whole) return { ...relayOf(answer), forward: forwarded(forward, answer.status) };
     discard(answer.body);
     return { kind: 'pass', reason: reason ?? 'changed' };
-  }
-}
-
-/** An origin that hangs is away for those who have something else; what began to answer may take its time. */
-async function answeredWithin<T>(ms: number, fetch: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const patience = new AbortController();
-  const late = setTimeout(() => patience.abort(new DOMException(`no answer in ${ms} ms`, 'TimeoutError')), ms);
-  try {
-    return await fetch(patience.signal);
-  } finally {
-    clearTimeout(late);
   }
 }
 

@@ -22,7 +22,7 @@ interface Row {
   readonly able?: boolean;
 }
 
-const SIZES = ['64 KiB', '1 MiB', '4 MiB'];
+const SIZES = ['64 KiB', '1 MiB', '4 MiB'].flatMap((size) => [size, `${size}, by CPU`]);
 const speaksTls = await knowsTls();
 const ROWS: readonly Row[] = [
   { bench: serve, tools: ['nginx', 'varnishd', 'wrk'], findings: SIZES },
