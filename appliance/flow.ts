@@ -1,4 +1,5 @@
-// Writing with back-pressure, without leaving a listener behind per wait; and places for so many at once.
+// Bytes with back-pressure: written without a listener left behind per wait, read without a promise per chunk; how long one waits
+// for another side; and places for so many at once.
 
 import type { Readable, Writable } from 'node:stream';
 import { Fault } from '../protocol/faults.ts';

@@ -23,7 +23,7 @@ export function memoryBytes(): number {
 }
 
 /**
- * Bytes on their way lie outside the heap, but the collector counts them: by its own rule ten blocks make it go through all
+ * Bytes on their way lie outside the heap, but the collector counts them: by its own rule a few blocks make it go through all
  * of a small heap, which cost half the time of a miss. The heap may treble first; short-lived buffers go long before.
  */
 export function collectSeldom(): void {
