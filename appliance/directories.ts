@@ -1,6 +1,6 @@
-// The directories that an appliance writes to, made and tried before anything is forked.
+// Where an appliance writes to, made and tried before anything is forked.
 
-import { accessSync, constants, existsSync, mkdirSync, statfsSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
@@ -28,7 +28,9 @@ export function makeDirectory(path: string): void {
 export function validateDirectories(config: ApplianceConfig): void {
   const state = problemOf(config.state);
   const stores = config.store.map(problemOf).filter((problem) => problem !== null);
+  const access = config.accessLog === null ? null : appendProblem(config.accessLog);
   const problems = [
+    ...(access === null ? [] : [`--access-log: ${access}`]),
     ...(state === null ? [] : [`--state: ${state}`]),
     ...(stores.length < config.store.length ? [] : stores.map((problem) => `--store: ${problem}`)),
   ];
@@ -63,6 +65,15 @@ function problemOf(directory: string): string | null {
   try {
     makeDirectory(directory);
     accessSync(join(directory, '.'), constants.W_OK | constants.X_OK);
+    return null;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+function appendProblem(file: string): string | null {
+  try {
+    closeSync(openSync(file, 'a', 0o640));
     return null;
   } catch (error) {
     return (error as Error).message;

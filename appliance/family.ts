@@ -15,6 +15,8 @@ export interface WorkerSpec {
   readonly mode: KeyMode;
   readonly manner: Manner;
   readonly connectionsMax: number;
+  /** File of the access record. */
+  readonly accessLog: string | null;
   /** Null without TLS; else what players may speak. The certificate comes as a message. */
   readonly tls: { readonly http2: boolean } | null;
 }

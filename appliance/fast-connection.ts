@@ -3,6 +3,7 @@
 
 import type { Server as HttpServer } from 'node:http';
 import type { Socket } from 'node:net';
+import { clientOf, type Asked } from './access.ts';
 import type { KeyMode } from './asset-key.ts';
 import { Bridge, type BridgeEvents } from './fast-bridge.ts';
 import { FAST_HEAD_BYTES_MAX, fastKey, type FastHead } from './fast-head.ts';
@@ -110,14 +111,31 @@ export class Connection implements BridgeEvents, SendEvents {
     const stored = key === null ? null : server.hot(key);
     if (stored === null || stored.asset.bytes === 0) return false;
     const nowMs = clock.now();
-    if (head.method === 'HEAD') return this.#send.head(stored, nowMs);
+    const asked = this.#asked();
+    if (head.method === 'HEAD') return this.#send.head(stored, nowMs, asked);
 
     const { bytes } = stored.asset;
-    if (!head.ranged) return this.#send.begin(stored, { nowMs, ranged: false, first: 0, last: bytes - 1 });
+    if (!head.ranged) return this.#send.begin(stored, { nowMs, ranged: false, first: 0, last: bytes - 1 }, asked);
     // RFC 9110 14.1.2; what is not satisfiable is told so by the long way.
     const first = head.first === -1 ? Math.max(0, bytes - head.last) : head.first;
     const last = head.first === -1 ? bytes - 1 : Math.min(head.last, bytes - 1);
-    return first < bytes && this.#send.begin(stored, { nowMs, ranged: true, first, last });
+    return first < bytes && this.#send.begin(stored, { nowMs, ranged: true, first, last }, asked);
+  }
+
+  /** For the access record, if there is one. */
+  #asked(): Asked | null {
+    const { access, head, clock } = this.#deps;
+    if (access === null) return null;
+    return {
+      client: clientOf(this.#socket.remoteAddress),
+      method: head.method,
+      target: head.target,
+      protocol: 'HTTP/1.1',
+      range: head.range || '-',
+      referer: head.referer || '-',
+      agent: head.agent || '-',
+      sinceMs: clock.monotonic(),
+    };
   }
 
   /** The long way: node:http reads what came, and goes on until all is answered. */

@@ -17,9 +17,9 @@ const DASH = 0x2d;
 const DOT = 0x2e;
 const SLASH = 0x2f;
 
-type Verdict = 'harmless' | 'host' | 'connection' | 'range';
+type Verdict = 'harmless' | 'host' | 'connection' | 'range' | 'referer' | 'agent';
 
-/** Fields that an answer for a located asset does not depend on, and three that are read. */
+/** Fields that an answer for a located asset does not depend on, and those that are read. */
 const FIELDS = spellings({
   host: 'host',
   connection: 'connection',
@@ -34,12 +34,12 @@ const FIELDS = spellings({
   'icy-metadata': 'harmless',
   origin: 'harmless',
   priority: 'harmless',
-  referer: 'harmless',
+  referer: 'referer',
   'save-data': 'harmless',
   traceparent: 'harmless',
   tracestate: 'harmless',
   'upgrade-insecure-requests': 'harmless',
-  'user-agent': 'harmless',
+  'user-agent': 'agent',
 });
 const HARMLESS_FAMILIES = ['sec-fetch-', 'sec-ch-', 'sec-gpc', 'cmcd-', 'x-playback-session-id', 'x-forwarded-'];
 
@@ -53,6 +53,10 @@ export class FastHead {
   first = 0;
   /** Last byte, inclusive; infinite where the range is open. */
   last = 0;
+  /** As sent, for the access record; empty where there is none. */
+  range = '';
+  referer = '';
+  agent = '';
 
   /** Whether `text`, all that has come, is one plain request and nothing more. */
   read(text: string): boolean {
@@ -68,6 +72,9 @@ export class FastHead {
     if (targetEnd === -1 || !text.startsWith('HTTP/1.1\r\n', targetEnd + 1)) return false;
     this.target = text.slice(at, targetEnd);
     this.ranged = false;
+    this.range = '';
+    this.referer = '';
+    this.agent = '';
     return this.#readFields(text, targetEnd + 11);
   }
 
@@ -91,6 +98,13 @@ export class FastHead {
           break;
         case 'range':
           if (this.ranged || !this.#readRange(text, colon + 1, end)) return false;
+          this.range = text.slice(colon + 2, end);
+          break;
+        case 'referer':
+          this.referer = text.slice(colon + 1, end).trim();
+          break;
+        case 'agent':
+          this.agent = text.slice(colon + 1, end).trim();
           break;
         case null:
           return false;

@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
+import type { AccessRecord, Asked } from './access.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { FastHeads, HeadSpec } from './fast-answer.ts';
 import type { Stored } from './known.ts';
@@ -26,6 +27,7 @@ export interface SendDeps extends SourceDeps {
   readonly heads: FastHeads;
   readonly pool: PiecePool;
   readonly tally: WorkerTally;
+  readonly access: AccessRecord | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly counts: Readonly<
@@ -45,6 +47,8 @@ export class FastSend {
   /** Null between answers and for one without a body. */
   #stored: Stored | null = null;
   #running = false;
+  /** For the access record; null where there is none. */
+  #asked: Asked | null = null;
   #ranged = false;
   #first = 0;
   #at = 0;
@@ -64,7 +68,7 @@ export class FastSend {
   }
 
   /** RFC 9110 14.2: HEAD knows no ranges. False as in `begin`. */
-  head(stored: Stored, nowMs: number): boolean {
+  head(stored: Stored, nowMs: number, asked: Asked | null): boolean {
     const { pool, heads, counts } = this.#deps;
     const slab = pool.take(0);
     const spec = { nowMs, ranged: false, first: 0, last: -1 };
@@ -74,13 +78,13 @@ export class FastSend {
       return false;
     }
     counts.head.value += 1;
-    this.#start(null, spec);
+    this.#start(null, spec, asked);
     this.#write(slab, at, HEAD_ROOM_BYTES);
     return true;
   }
 
   /** False where not all of it is at hand: then nothing has happened, and the long way knows what to do. */
-  begin(stored: Stored, spec: HeadSpec): boolean {
+  begin(stored: Stored, spec: HeadSpec, asked: Asked | null): boolean {
     if (!this.#allOpen(stored, spec)) return false;
     const { pool, heads, reader, counts } = this.#deps;
     const slab = pool.take(this.#pieceBytes(spec.last - spec.first + 1));
@@ -97,7 +101,7 @@ export class FastSend {
       return false;
     }
     counts.hit.value += 1;
-    this.#start(stored, spec);
+    this.#start(stored, spec, asked);
     this.#take(bytes);
     this.#write(slab, at, HEAD_ROOM_BYTES + bytes);
     return true;
@@ -120,10 +124,11 @@ export class FastSend {
     return true;
   }
 
-  #start(stored: Stored | null, spec: HeadSpec): void {
+  #start(stored: Stored | null, spec: HeadSpec, asked: Asked | null): void {
     this.#deps.counts.fast.value += 1;
     this.#running = true;
     this.#stored = stored;
+    this.#asked = asked;
     this.#ranged = spec.ranged;
     this.#first = spec.first;
     this.#at = spec.first;
@@ -229,10 +234,13 @@ export class FastSend {
   /** Accounts for the answer and is ready for the next. */
   #settle(): void {
     this.#running = false;
+    const { counts, tally, access } = this.#deps;
+    const sent = this.#at - this.#first;
+    const status = this.#ranged ? 206 : 200;
+    if (this.#asked !== null) access!.add(this.#asked, { status, bytes: sent, outcome: 'hit' });
+    this.#asked = null;
     const stored = this.#stored;
     if (stored === null) return;
-    const { counts, tally } = this.#deps;
-    const sent = this.#at - this.#first;
     const fetched = this.#source?.fetchedBytes ?? 0;
     (this.#ranged ? counts.partial : counts.whole).value += 1;
     counts.stored.value += sent - fetched;

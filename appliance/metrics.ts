@@ -13,6 +13,7 @@ export const METRICS = {
   },
   larder_fast_total: { type: 'counter', help: 'Answers that took the short way from socket to disk.' },
   larder_aborted_total: { type: 'counter', help: 'Players that hung up before the end of an answer.' },
+  larder_access_lost_total: { type: 'counter', help: 'Lines that the access record lost: disk full, or too slow.' },
   larder_faults_total: { type: 'counter', help: 'Faults by code.', labels: ['code'] },
   larder_origin_requests_total: { type: 'counter', help: 'Requests to the origin.', labels: ['pool'] },
   larder_origin_bytes_total: { type: 'counter', help: 'Body bytes received from the origin.', labels: ['pool'] },

@@ -4,6 +4,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Clock } from '../runtime/clock.ts';
+import type { AccessRecord } from './access.ts';
 import { bypass, forwarded, relayFields, viaOf, type Manner, type Outcome } from './answer.ts';
 import { cookiesOf, endToEnd, fetchFields, singleHeaders } from './fields.ts';
 import { Places, roomWithin, steady } from './flow.ts';
@@ -29,6 +30,7 @@ export interface PassDeps {
   readonly keeper: Pick<ReadClient, 'tell'>;
   readonly manner: Manner;
   readonly tally: WorkerTally;
+  readonly access: AccessRecord | null;
   readonly clock: Clock;
 }
 
@@ -151,11 +153,12 @@ export class Pass {
       if (!(await roomWithin(response, STALLED_MS))) break;
     }
     response.end();
-    const { tally } = this.#deps;
+    const { tally, access } = this.#deps;
     tally.add('larder_cache_total', 1, { outcome: 'pass' });
     tally.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
     tally.add('larder_served_bytes_total', sent, { source: 'origin' });
     tally.served(null, sent);
+    access?.ended(request, { status, bytes: sent, outcome: 'pass' });
   }
 }
 

@@ -47,6 +47,7 @@ function absolutePaths(config: ApplianceConfig): ApplianceConfig {
     state: absolute(config.state),
     store: config.store.map(absolute),
     fleetKey: absolute(config.fleetKey),
+    accessLog: config.accessLog === null ? null : absolute(config.accessLog),
     tlsCert: config.tlsCert === null ? null : absolute(config.tlsCert),
     tlsKey: config.tlsKey === null ? null : absolute(config.tlsKey),
   };

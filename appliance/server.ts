@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
+import type { AccessRecord } from './access.ts';
 import {
   ALLOW,
   ALLOW_ALL,
@@ -47,6 +48,7 @@ export interface ServerDeps {
   readonly origin: Origin;
   readonly pass: Pass;
   readonly tally: WorkerTally;
+  readonly access: AccessRecord | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly draining: () => boolean;
@@ -82,7 +84,8 @@ export class Server {
 
   async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => undefined);
-    const { mode, manner, pass } = this.#deps;
+    const { mode, manner, pass, access } = this.#deps;
+    access?.began(request);
     try {
       checkMessage(request, manner);
       if (this.#deps.draining() || (hasBody(request) && !manner.standsFor)) response.setHeader('connection', 'close');
@@ -135,13 +138,16 @@ export class Server {
     }
     const known = this.#outcomeOf(found);
     const spec = { ...this.#deps.manner, nowMs: this.#deps.clock.now() };
-    if (verdict === 'not_modified') return this.#end(request, response, 304, notModifiedFields(asset, known, spec));
+    if (verdict === 'not_modified')
+      return this.#end(request, response, {
+        ...{ status: 304, outcome: known.metric },
+        fields: notModifiedFields(asset, known, spec),
+      });
     if (selection?.kind === 'unsatisfiable') {
       response.setHeader('content-range', `bytes */${asset.bytes}`);
       throw new Fault('range_unsatisfiable', `Range "${asked.range?.slice(0, 100)}" fits no byte of ${asset.bytes}`);
     }
-    if (asked.method === 'HEAD')
-      return this.#end(request, response, 200, { ...assetFields(asset, known, spec), 'content-length': asset.bytes });
+    if (asked.method === 'HEAD') return this.#end(request, response, headOf(asset, known, spec));
     const whole = found.forward !== null || (await this.#present(asset, bytes));
     if (!whole && asked.directives.has('only-if-cached'))
       throw new Fault('not_stored', `${asked.key.slice(0, 200)} is not stored whole`);
@@ -167,7 +173,7 @@ export class Server {
       const { asset } = found.instead;
       const outcome = hitOf(found.instead, this.#deps.clock.now());
       const spec = { ...this.#deps.manner, nowMs: this.#deps.clock.now() };
-      this.#end(request, response, 200, { ...assetFields(asset, outcome, spec), 'content-length': asset.bytes });
+      this.#end(request, response, headOf(asset, outcome, spec));
     }
   }
 
@@ -234,24 +240,27 @@ export class Server {
 
     let sent = 0;
     let alive = true;
-    for (const [at, source] of sources.entries()) {
-      if (multipart !== null) response.write(multipart.heads[at]!);
-      let piece = at === 0 ? first : await source.next();
-      while (piece !== null && alive) {
-        sent += piece.bytes.length;
-        response.write(piece.bytes, piece.release);
-        if (response.writableCorked > 0) response.uncork();
-        const free = room(response);
-        alive = free === true || (free !== false && (await free));
-        if (alive) piece = await source.next();
+    try {
+      for (const [at, source] of sources.entries()) {
+        if (multipart !== null) response.write(multipart.heads[at]!);
+        let piece = at === 0 ? first : await source.next();
+        while (piece !== null && alive) {
+          sent += piece.bytes.length;
+          response.write(piece.bytes, piece.release);
+          if (response.writableCorked > 0) response.uncork();
+          const free = room(response);
+          alive = free === true || (free !== false && (await free));
+          if (alive) piece = await source.next();
+        }
+        if (!alive) {
+          source.cancel();
+          break;
+        }
       }
-      if (!alive) {
-        source.cancel();
-        break;
-      }
+    } finally {
+      const fetched = sources.reduce((sum, source) => sum + source.fetchedBytes, 0);
+      this.#account(request, { status, asset, sent, fetched, outcome: outcome.metric });
     }
-    const fetched = sources.reduce((sum, source) => sum + source.fetchedBytes, 0);
-    this.#account(request, status, { asset, sent, fetched });
     if (!alive) {
       this.#deps.tally.add('larder_aborted_total');
       return;
@@ -261,25 +270,35 @@ export class Server {
 
   #account(
     request: IncomingMessage,
-    status: number,
-    spec: { readonly asset: AssetView | null; readonly sent: number; readonly fetched: number },
+    answer: {
+      readonly status: number;
+      readonly asset: AssetView | null;
+      readonly sent: number;
+      readonly fetched: number;
+      readonly outcome: string;
+    },
   ): void {
-    const { tally } = this.#deps;
+    const { tally, access } = this.#deps;
+    const { status, asset, sent, fetched, outcome } = answer;
     tally.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
-    if (spec.sent - spec.fetched > 0)
-      tally.add('larder_served_bytes_total', spec.sent - spec.fetched, { source: 'store' });
-    if (spec.fetched > 0) tally.add('larder_served_bytes_total', spec.fetched, { source: 'origin' });
-    if (spec.asset !== null) tally.served(spec.asset.holding, spec.sent);
+    if (sent - fetched > 0) tally.add('larder_served_bytes_total', sent - fetched, { source: 'store' });
+    if (fetched > 0) tally.add('larder_served_bytes_total', fetched, { source: 'origin' });
+    if (asset !== null) tally.served(asset.holding, sent);
+    access?.ended(request, { status, bytes: sent, outcome });
   }
 
   #preflight(request: IncomingMessage, response: ServerResponse): void {
     const asked = request.headers['access-control-request-headers'];
-    this.#end(request, response, 204, preflightFields(asked, this.#deps.appliance));
+    this.#end(request, response, { status: 204, outcome: '-', fields: preflightFields(asked, this.#deps.appliance) });
   }
 
-  #end(request: IncomingMessage, response: ServerResponse, status: number, fields: Fields): void {
+  #end(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { status, outcome, fields }: { readonly status: number; readonly outcome: string; readonly fields: Fields },
+  ): void {
     response.writeHead(status, fields).end();
-    this.#account(request, status, { asset: null, sent: 0, fetched: 0 });
+    this.#account(request, { status, asset: null, sent: 0, fetched: 0, outcome });
   }
 
   #fail(error: unknown, request: IncomingMessage, response: ServerResponse): void {
@@ -295,9 +314,16 @@ export class Server {
     const body = Buffer.from(`${fault.code}: ${fault.message}\n`);
     response.writeHead(fault.spec.status, faultFields(fault, body.length, this.#deps.manner));
     response.end(request.method === 'HEAD' ? undefined : body);
-    this.#account(request, fault.spec.status, { asset: null, sent: 0, fetched: 0 });
+    const { status } = fault.spec;
+    this.#account(request, { status, asset: null, sent: 0, fetched: 0, outcome: fault.code });
   }
 }
+
+const headOf = (asset: AssetView, outcome: Outcome, spec: Parameters<typeof assetFields>[2]) => ({
+  status: 200,
+  outcome: outcome.metric,
+  fields: { ...assetFields(asset, outcome, spec), 'content-length': asset.bytes },
+});
 
 /** Throws `request_malformed`, `method_not_allowed`, `proxy_loop`. */
 function checkMessage(request: IncomingMessage, manner: Manner): void {

@@ -86,6 +86,7 @@ class Family {
         mode: inFleet(config) ? 'fleet' : 'alone',
         manner: mannerOf(config),
         connectionsMax: Math.ceil(config.connectionsMax / config.workers),
+        accessLog: config.accessLog,
         tls: config.tlsCert === null ? null : { http2: config.http2 },
       };
       return child(`worker-${worker}`, 'worker', { LARDER_WORKER: JSON.stringify(spec) });

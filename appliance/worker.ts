@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
+import { AccessRecord } from './access.ts';
 import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
 import { FastLane, watchBridge } from './fast-lane.ts';
@@ -51,6 +52,7 @@ const { manner } = spec;
 const clock = systemClock;
 const keeper = new ReadClient();
 const origin = new Origin({ url: spec.origin, ...manner, clock, tally });
+const access = spec.accessLog === null ? null : new AccessRecord(spec.accessLog, { clock, tally, log });
 let draining = false;
 const server = new Server({
   appliance: spec.appliance,
@@ -59,8 +61,9 @@ const server = new Server({
   manner,
   keeper,
   origin,
-  pass: new Pass({ origin, keeper, manner, tally, clock }),
+  pass: new Pass({ origin, keeper, manner, tally, access, clock }),
   tally,
+  access,
   clock,
   log,
   draining: () => draining,
@@ -110,6 +113,7 @@ const lane = new FastLane({
   origin,
   manner,
   tally,
+  access,
   clock,
   log,
   draining: () => draining,
@@ -182,6 +186,7 @@ async function drain(): Promise<void> {
     if (sockets.size === 0) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+  await access?.flush();
   report();
   tell({ kind: 'drained' });
   setImmediate(() => process.exit(0));

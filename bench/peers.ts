@@ -89,7 +89,7 @@ export async function startLarder(
   const home = spec.home ?? ring.room('larder');
   mkdirSync(home, { recursive: true });
   const tls = spec.tls === undefined ? [] : ['--tls-cert', spec.tls.certFile, '--tls-key', spec.tls.keyFile];
-  const told = ['--workers', '1', ...(spec.flags ?? [])];
+  const told = ['--workers', '1', '--access-log', join(home, 'access.log'), ...(spec.flags ?? [])];
   const running = ring.spawn('larder', spec.core ?? SERVER_CORE, [
     process.execPath,
     join(packageRoot, 'dist', 'larder.js'),
@@ -109,7 +109,7 @@ export async function startLarder(
     running,
     admin: `http://127.0.0.1:${admin}`,
     readyMs,
-    configuration: told.join(' '),
+    configuration: told.join(' ').replaceAll(`${home}/`, ''),
   };
 }
 

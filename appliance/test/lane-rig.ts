@@ -48,7 +48,15 @@ export class LaneRig {
       present: async () => true,
     } as unknown as ReadClient;
     const manner = { standsFor: false, via: 'box-1' };
-    const shared = { reader: this.reader, keeper, manner, clock, origin: {} as unknown as Origin, tally: this.tally };
+    const shared = {
+      reader: this.reader,
+      keeper,
+      manner,
+      clock,
+      origin: {} as unknown as Origin,
+      tally: this.tally,
+      access: null,
+    };
     const rest = { mode, log: silentLog, draining: () => this.draining };
     this.server = new Server({ appliance: 'box-1', pass: new Pass(shared), ...shared, ...rest });
     const turns = new Turns();

@@ -538,6 +538,7 @@ test('a worker learnt a version that it had just been told to forget', async () 
       draining: () => false,
       clock: systemClock,
       log: silentLog,
+      access: null,
       tally: new WorkerTally(),
     },
     keeper: keeper as unknown as ReadClient,

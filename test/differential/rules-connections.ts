@@ -61,7 +61,10 @@ export const CONNECTION_RULES: readonly Rule[] = [
     larder: 'Node hangs up, for want of a length',
     rfc: '9112 9.3, C.2.2',
     right: 'both',
-    explains: (view) => hangsUp(view) && view.request.version === 'HTTP/1.0' && [204, 304].includes(view.to),
+    explains: (view) =>
+      view.request.version === 'HTTP/1.0' &&
+      ((hangsUp(view) && [204, 304].includes(view.to)) ||
+        (staysOpen(view) && !view.ofNginx && [204, 304].includes(view.from))),
   },
   {
     asked: '`Connection` with close and keep-alive, or with tabs',
@@ -70,8 +73,7 @@ export const CONNECTION_RULES: readonly Rule[] = [
     rfc: '9112 9.3',
     right: 'neither',
     explains: (view) =>
-      view.facet === 'persistence' &&
-      /close.*keep-alive|keep-alive.*close|\tclose|close.*\t/i.test(connectionLines(view)),
+      view.facet === 'persistence' && /close.*keep-alive|keep-alive.*close|\t/i.test(connectionLines(view)),
   },
   {
     asked: '`Transfer-Encoding` that cannot be read, with a method or an `Expect` that is refused',

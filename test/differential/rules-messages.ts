@@ -94,7 +94,7 @@ export const MESSAGE_RULES: readonly Rule[] = [
     larder: '405',
     rfc: '9.3.6, 9.3.8',
     right: 'both',
-    explains: (view) => ['CONNECT', 'TRACE'].includes(view.method) && turns(view, [400], [405]),
+    explains: (view) => ['CONNECT', 'TRACE'].includes(view.method) && turns(view, [400, 414, 501, 505], [405]),
   },
   {
     asked: 'HTTP/1.2 to 1.9',

@@ -1,5 +1,6 @@
 // Differences in what a Range asks for.
 
+import { field } from '../../appliance/test/wire.ts';
 import { about, covered, turns, type Rule, type View } from './view.ts';
 
 const range = (view: View): string => view.value('range');
@@ -90,7 +91,8 @@ export const RANGE_RULES: readonly Rule[] = [
     larder: '200: such a date is a weak validator',
     rfc: '8.8.2.2, 13.1.5',
     right: 'Larder',
-    explains: (view) =>
-      view.has('if-range') && (view.request.asset?.modifiedMs ?? 0) > Date.now() && turns(view, [206, 416], [200]),
+    explains: (view) => view.has('if-range') && modifiedMs(view) > Date.now() && turns(view, [206, 416], [200]),
   },
 ];
+
+const modifiedMs = ({ we }: View): number => Date.parse((we !== null && field(we, 'last-modified')) || '');

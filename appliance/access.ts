@@ -1,0 +1,196 @@
+// The access record: one line per answer, in the Combined Log Format that every log reader knows, and three fields behind it:
+// the range that was asked for, what the cache did (or the fault's code), and the seconds until the last byte was handed on.
+//
+//   192.0.2.7 - - [20/Nov/2026:21:40:03 +0000] "GET /film.mp4 HTTP/1.1" 206 65536 "-" "Lavf/61.1" "bytes=0-65535" hit 0.018
+//
+// Lines gather in memory and are appended once a second, whole, so that workers share a file. Whoever rotates it renames it:
+// within a second lines go to a new one. A reader never waits for a line: those that find no room are lost, and counted.
+
+import type { IncomingMessage } from 'node:http';
+import { open, stat, type FileHandle } from 'node:fs/promises';
+import type { Clock } from '../runtime/clock.ts';
+import type { Log } from '../runtime/log.ts';
+import type { Tally } from './metrics.ts';
+
+const FLUSH_MS = 1_000;
+const CHUNK_BYTES = 2 ** 18;
+/** What waits for a slow disk. */
+const CHUNKS_MAX = 32;
+const TEXT_MAX = 1_000;
+
+/** What a line says of a request. */
+export interface Asked {
+  /** Address, or `-`. */
+  readonly client: string;
+  readonly method: string;
+  readonly target: string;
+  readonly protocol: string;
+  readonly range: string;
+  readonly referer: string;
+  readonly agent: string;
+  /** Monotonic. */
+  readonly sinceMs: number;
+}
+
+export interface Answered {
+  readonly status: number;
+  readonly bytes: number;
+  readonly outcome: string;
+}
+
+export interface AccessDeps {
+  readonly clock: Clock;
+  readonly tally: Tally;
+  readonly log: Log;
+}
+
+interface Chunk {
+  readonly buffer: Buffer;
+  bytes: number;
+  lines: number;
+}
+
+export class AccessRecord {
+  readonly #path: string;
+  readonly #deps: AccessDeps;
+  readonly #asked = new WeakMap<IncomingMessage, Asked>();
+  #file: FileHandle | null = null;
+  #open: Chunk = newChunk();
+  readonly #full: Chunk[] = [];
+  #spare: Chunk | null = null;
+  #writing: Promise<void> | null = null;
+  /** The file ends in the middle of a line. */
+  #torn = false;
+  #failed = false;
+  #second = -1;
+  #date = '';
+
+  constructor(path: string, deps: AccessDeps) {
+    this.#path = path;
+    this.#deps = deps;
+    setInterval(() => void this.flush(), FLUSH_MS).unref();
+  }
+
+  /** To be called when node:http has read a request: later its address may be gone. */
+  began(request: IncomingMessage): void {
+    const { headers } = request;
+    this.#asked.set(request, {
+      client: clientOf(request.socket.remoteAddress),
+      method: request.method ?? '-',
+      target: request.url ?? '-',
+      protocol: `HTTP/${request.httpVersion}`,
+      range: headers.range ?? '-',
+      referer: headers.referer ?? '-',
+      agent: headers['user-agent'] ?? '-',
+      sinceMs: this.#deps.clock.monotonic(),
+    });
+  }
+
+  ended(request: IncomingMessage, answered: Answered): void {
+    const asked = this.#asked.get(request);
+    if (asked !== undefined) this.add(asked, answered);
+  }
+
+  add(asked: Asked, { status, bytes, outcome }: Answered): void {
+    const seconds = ((this.#deps.clock.monotonic() - asked.sinceMs) / 1_000).toFixed(3);
+    const { client, method, protocol } = asked;
+    const request = `${plain(method)} ${plain(asked.target)} ${protocol}`;
+    const told = `"${plain(asked.referer)}" "${plain(asked.agent)}" "${plain(asked.range)}"`;
+    this.#put(`${client} - - ${this.#now()} "${request}" ${status} ${bytes} ${told} ${outcome} ${seconds}\n`);
+  }
+
+  /** Resolves when all that was added is written, or lost. */
+  flush(): Promise<void> {
+    this.#retire();
+    this.#writing ??= this.#write().finally(() => (this.#writing = null));
+    return this.#writing;
+  }
+
+  #put(line: string): void {
+    if (this.#open.bytes + line.length > CHUNK_BYTES) {
+      if (this.#full.length >= CHUNKS_MAX) {
+        this.#deps.tally.add('larder_access_lost_total');
+        return;
+      }
+      void this.flush();
+    }
+    const chunk = this.#open;
+    chunk.bytes += chunk.buffer.write(line, chunk.bytes, 'latin1');
+    chunk.lines += 1;
+  }
+
+  #retire(): void {
+    if (this.#open.bytes === 0) return;
+    this.#full.push(this.#open);
+    this.#open = this.#spare ?? newChunk();
+    this.#spare = null;
+  }
+
+  async #write(): Promise<void> {
+    for (let chunk = this.#full[0]; chunk !== undefined; chunk = this.#full[0]) {
+      try {
+        await this.#append(await this.#named(), chunk.buffer.subarray(0, chunk.bytes));
+        if (this.#failed) this.#deps.log.info({ file: this.#path }, 'the access record is written again');
+        this.#failed = false;
+      } catch (error) {
+        this.#lose(chunk, error);
+      }
+      this.#full.shift();
+      chunk.bytes = 0;
+      chunk.lines = 0;
+      this.#spare = chunk;
+    }
+  }
+
+  async #append(file: FileHandle, bytes: Buffer): Promise<void> {
+    // In one write, or lines of several workers would mix.
+    const whole = this.#torn ? Buffer.concat([Buffer.from('\n'), bytes]) : bytes;
+    const { bytesWritten } = await file.write(whole);
+    this.#torn = bytesWritten > 0 && bytesWritten < whole.length;
+    if (bytesWritten < whole.length) throw new Error(`${bytesWritten} of ${whole.length} bytes could be written`);
+  }
+
+  /** The file that has the name now. */
+  async #named(): Promise<FileHandle> {
+    if (this.#file !== null) {
+      const named = await stat(this.#path).catch(() => null);
+      const ours = await this.#file.stat();
+      if (named?.ino === ours.ino && named.dev === ours.dev) return this.#file;
+      await this.#file.close();
+    }
+    this.#file = null;
+    this.#torn = false;
+    this.#file = await open(this.#path, 'a', 0o640);
+    return this.#file;
+  }
+
+  #lose(chunk: Chunk, error: unknown): void {
+    this.#deps.tally.add('larder_access_lost_total', chunk.lines);
+    if (!this.#failed) this.#deps.log.warn({ err: error, file: this.#path }, 'the access record loses lines');
+    this.#failed = true;
+  }
+
+  #now(): string {
+    const second = Math.floor(this.#deps.clock.now() / 1_000);
+    if (second === this.#second) return this.#date;
+    this.#second = second;
+    const [, day, month, year, time] = new Date(second * 1_000).toUTCString().split(' ');
+    this.#date = `[${day}/${month}/${year}:${time} +0000]`;
+    return this.#date;
+  }
+}
+
+/** An IPv4 address as such where the listener takes both kinds. */
+export const clientOf = (address: string | undefined): string => address?.replace(/^::ffff:/, '') ?? '-';
+
+const newChunk = (): Chunk => ({ buffer: Buffer.allocUnsafeSlow(CHUNK_BYTES), bytes: 0, lines: 0 });
+
+/** Nothing that a client sends can end a field or a line. */
+function plain(text: string): string {
+  const short = text.length > TEXT_MAX ? text.slice(0, TEXT_MAX) : text;
+  if (/^[ !#-[\]-~]*$/.test(short)) return short;
+  return short.replaceAll(
+    /[^ !#-[\]-~]/g,
+    (character) => `\\x${(character.charCodeAt(0) & 0xff).toString(16).padStart(2, '0')}`,
+  );
+}
