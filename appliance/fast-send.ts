@@ -9,7 +9,7 @@ import type { AccessRecord, Asked } from './access.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { FastHeads, HeadSpec } from './fast-answer.ts';
 import type { Stored } from './known.ts';
-import { HEAD_ROOM_BYTES, PIECE_BYTES, SMALL_PIECE_BYTES, type PiecePool, type Slab } from './piece-pool.ts';
+import { HEAD_ROOM_BYTES, PIECE_BYTES, SLOW_PIECE_BYTES, type PiecePool, type Slab } from './piece-pool.ts';
 import type { Piece } from './reader.ts';
 import type { Server } from './server.ts';
 import { Source, type SourceDeps } from './source.ts';
@@ -138,7 +138,7 @@ export class FastSend {
   }
 
   #pieceBytes(wanted: number): number {
-    return Math.min(wanted, this.#slow ? SMALL_PIECE_BYTES : PIECE_BYTES);
+    return Math.min(wanted, this.#slow ? SLOW_PIECE_BYTES : PIECE_BYTES);
   }
 
   /** Goes on by `bytes`, and says once per block that it is in use. */

@@ -5,6 +5,10 @@ import type { Fault } from '../protocol/faults.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 
 const FREE_BUFFERS_MAX = 32;
+/** Handed to a reader at once. */
+export const PIECE_BYTES_MAX = 128 * 1024;
+/** So much of a block that is on disk by now a reader fetches from there. */
+const LEFT_BYTES_MIN = 2 * PIECE_BYTES_MAX;
 /** A shorter block has a buffer of its own. */
 const POOLED_BYTES_MIN = BLOCK_BYTES / 4;
 
@@ -90,8 +94,8 @@ export class Landing {
   }
 
   /**
-   * Bytes [from, to) of the block as they land; each piece is the reader's until it asks for the next. Throws the fault of
-   * the flight.
+   * Bytes [from, to) of the block as they land; each piece is the reader's until it asks for the next. Ends early for one
+   * who is slower than the disk: the rest is there. Throws the fault of the flight.
    */
   follow(from: number, to: number): AsyncGenerator<Buffer> {
     this.#holders += 1;
@@ -100,9 +104,9 @@ export class Landing {
 
   async *#follow(from: number, to: number): AsyncGenerator<Buffer> {
     let at = from;
-    while (at < to) {
+    while (at < to && !(this.#stored && at > from && to - at >= LEFT_BYTES_MIN)) {
       if (this.landed > at) {
-        const upTo = Math.min(this.landed, to);
+        const upTo = Math.min(this.landed, to, at + PIECE_BYTES_MAX);
         yield this.#buffer!.subarray(at, upTo);
         at = upTo;
       } else if (this.fault !== null) throw this.fault;

@@ -24,6 +24,7 @@ import {
   type UpMessage,
   type WorkerReport,
 } from './link.ts';
+import { PIECE_BYTES_MAX } from './landing.ts';
 import type { Locate } from './locate.ts';
 import type { Miss, Opened } from './miss.ts';
 import type { Entry } from './store.ts';
@@ -41,9 +42,7 @@ export interface LinkServerDeps {
 const FORGET_MS_MAX = 10_000;
 /** Of one message, so that a line stays far below its limit. */
 const FORGET_BLOCKS_MAX = 10_000;
-/** Written to a reader at once; who takes less than this in the time below has stalled. */
-const SLICE_BYTES = 128 * 1024;
-/** A stalled reader's stream is let go, and the block in memory with it: it asks again from where it is. */
+/** Who takes no piece in this time has stalled: its stream is let go, and the block in memory with it. It asks again from where it is. */
 const STALLED_MS = 10_000;
 
 interface Peer {
@@ -192,8 +191,8 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
  */
 async function pump(body: AsyncIterable<Buffer> | readonly Buffer[], response: ServerResponse): Promise<void> {
   for await (const chunk of body) {
-    for (let at = 0; at < chunk.length; at += SLICE_BYTES)
-      if (!(await written(response, chunk.subarray(at, at + SLICE_BYTES), STALLED_MS))) return;
+    for (let at = 0; at < chunk.length; at += PIECE_BYTES_MAX)
+      if (!(await written(response, chunk.subarray(at, at + PIECE_BYTES_MAX), STALLED_MS))) return;
   }
 }
 

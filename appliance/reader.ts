@@ -11,7 +11,7 @@ import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from './
 import { DISK_THREADS } from './family.ts';
 import type { AssetView } from './link.ts';
 import { readNoWait, UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
-import { HEAD_ROOM_BYTES, type PiecePool, SMALL_PIECE_BYTES, type Slab } from './piece-pool.ts';
+import { HEAD_ROOM_BYTES, type PiecePool, SLOW_PIECE_BYTES, type Slab } from './piece-pool.ts';
 import { blockPath } from './volume-directory.ts';
 
 /** Blocks that stay open: as many as the page cache may be thought to hold, in a quarter of memory. */
@@ -178,9 +178,9 @@ export class BlockReader {
 
   /** A large buffer is for those who take their bytes; while too many do not, a little of it is copied out. */
   #keep(slab: Slab, start: number, end: number): Piece {
-    if (this.#pool.ample && end - start > SMALL_PIECE_BYTES) return this.#piece(slab, start, end);
-    const small = this.#pool.take(SMALL_PIECE_BYTES);
-    const bytes = Math.min(end - start, SMALL_PIECE_BYTES);
+    if (this.#pool.ample && end - start > SLOW_PIECE_BYTES) return this.#piece(slab, start, end);
+    const small = this.#pool.take(Math.min(end - start, SLOW_PIECE_BYTES));
+    const bytes = Math.min(end - start, small.room);
     slab.buffer.copy(small.buffer, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + start, HEAD_ROOM_BYTES + start + bytes);
     this.#pool.giveBack(slab);
     return this.#piece(small, 0, bytes);

@@ -47,3 +47,22 @@ test('what was not stored, or is read on from block to block, keeps its buffer',
   ] as const)
     expect((await landing.follow(0, BLOCK_BYTES).next()).value![0]).toBe(byte);
 });
+
+test('who is slower than the disk is left to it, and the buffer is free', async () => {
+  const landing = landed(1);
+  const read = landing.follow(0, BLOCK_BYTES);
+  const piece: Buffer = (await read.next()).value;
+  expect(piece.length).toBeLessThan(BLOCK_BYTES);
+  landing.finish(true);
+  expect((await read.next()).done).toBe(true);
+  landed(2);
+  expect(piece[0]).toBe(2);
+
+  // Nearly at the end it gets the rest: to open a file for that would cost more.
+  const other = landed(3);
+  const tail = other.follow(BLOCK_BYTES - 300_000, BLOCK_BYTES);
+  let bytes = ((await tail.next()).value as Buffer).length;
+  other.finish(true);
+  for await (const rest of tail) bytes += rest.length;
+  expect(bytes).toBe(300_000);
+});
