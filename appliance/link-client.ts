@@ -1,9 +1,10 @@
 // A worker's end of the two sockets: asks for bytes that are not on disk, reports what it served, forgets what it is told to.
 
 import { createConnection, type Socket } from 'node:net';
-import { Pool, type Dispatcher } from 'undici';
+import type { Dispatcher, Pool } from 'undici';
 import { Fault, FAULTS, isFault, type FaultCode } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
+import { undici } from '../runtime/undici.ts';
 import {
   HEAD_BYTES_MAX,
   HEAD_FIELD,
@@ -21,7 +22,7 @@ import {
 } from './link.ts';
 
 const READS_MAX = 1_024;
-const RECONNECT_MS = 100;
+const RECONNECT_MS = 20;
 
 export interface Answer {
   readonly head: Head;
@@ -29,13 +30,7 @@ export interface Answer {
 }
 
 export class ReadClient {
-  readonly #pool = new Pool('http://storekeeper', {
-    socketPath: READ_SOCKET,
-    connections: READS_MAX,
-    headersTimeout: 60_000,
-    bodyTimeout: 60_000,
-    maxHeaderSize: HEAD_BYTES_MAX,
-  });
+  #pool: Pool | null = null;
 
   /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
   async read(ask: Ask): Promise<Answer> {
@@ -70,6 +65,13 @@ export class ReadClient {
   }
 
   async #send(path: string, message: Ask | Told | Look): Promise<Dispatcher.ResponseData> {
+    this.#pool ??= new (undici().Pool)('http://storekeeper', {
+      socketPath: READ_SOCKET,
+      connections: READS_MAX,
+      headersTimeout: 60_000,
+      bodyTimeout: 60_000,
+      maxHeaderSize: HEAD_BYTES_MAX,
+    });
     try {
       return await this.#pool.request({ method: 'GET', path, headers: { [HEAD_FIELD]: headerSafe(message) } });
     } catch (error) {

@@ -2,9 +2,10 @@
 // and versions, and a wrong byte in the cache is served for ever.
 
 import type { Readable } from 'node:stream';
-import { Pool, type Dispatcher } from 'undici';
+import type { Dispatcher, Pool } from 'undici';
 import { Fault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { undici } from '../runtime/undici.ts';
 import { viaOf } from './answer.ts';
 import { cookiesOf, endToEnd, singleHeaders, storedFields } from './fields.ts';
 import { bornMs, whyUnstorable } from './freshness.ts';
@@ -89,24 +90,14 @@ export interface OriginDeps {
 export class Origin {
   readonly #deps: OriginDeps;
   readonly #base: string;
+  readonly #at: string;
   readonly #pools = new Map<PoolName, Pool>();
 
   constructor(deps: OriginDeps) {
     this.#deps = deps;
     const url = new URL(deps.url);
     this.#base = url.pathname.replace(/\/$/, '');
-    for (const name of Object.keys(CONNECTIONS) as PoolName[]) {
-      this.#pools.set(
-        name,
-        new Pool(url.origin, {
-          connections: CONNECTIONS[name],
-          connect: { timeout: CONNECT_MS },
-          headersTimeout: HEADERS_MS,
-          bodyTimeout: BODY_IDLE_MS,
-          allowH2: false,
-        }),
-      );
-    }
+    this.#at = url.origin;
   }
 
   /** Throws `origin_unreachable`, `origin_timeout`, `origin_lied`, `version_gone`. */
@@ -155,7 +146,7 @@ export class Origin {
     this.#deps.tally.add('larder_origin_requests_total', 1, { pool });
     const { onInterim } = outgoing;
     try {
-      const response = await this.#pools.get(pool)!.request({
+      const response = await this.#poolOf(pool).request({
         method: outgoing.method,
         path: this.#base + assetKeyOf(key),
         headers: { 'user-agent': 'larder', ...outgoing.headers },
@@ -172,6 +163,21 @@ export class Origin {
     } catch (error) {
       throw originFault(error, key);
     }
+  }
+
+  #poolOf(name: PoolName): Pool {
+    let pool = this.#pools.get(name);
+    if (pool === undefined) {
+      pool = new (undici().Pool)(this.#at, {
+        connections: CONNECTIONS[name],
+        connect: { timeout: CONNECT_MS },
+        headersTimeout: HEADERS_MS,
+        bodyTimeout: BODY_IDLE_MS,
+        allowH2: false,
+      });
+      this.#pools.set(name, pool);
+    }
+    return pool;
   }
 
   /** A redirect within the origin stays with us: its clients must neither leave the cache nor learn the origin's address. */

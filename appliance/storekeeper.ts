@@ -9,6 +9,7 @@ import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent } from '../runtime/process.ts';
+import { loadUndiciSoon } from '../runtime/undici.ts';
 import { createAdmin } from './admin.ts';
 import { assetsToRemember, demandBy } from './admission.ts';
 import { Cache } from './cache.ts';
@@ -160,6 +161,7 @@ async function run(): Promise<void> {
   });
   await admin.listen(config.admin);
   tellParent({ kind: 'ready' } satisfies ToSupervisor);
+  loadUndiciSoon();
   const saving = setInterval(() => void save(), SAVE_MS);
   process.on('message', (message: FromSupervisor) => {
     if (message.kind === 'leave') leave();

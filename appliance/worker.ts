@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
+import { loadUndiciSoon } from '../runtime/undici.ts';
 import { AccessRecord } from './access.ts';
 import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
@@ -141,6 +142,7 @@ process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
   else if (message.kind === 'drain') void drain();
 });
 setInterval(report, REPORT_MS).unref();
+loadUndiciSoon();
 if (spec.tls === null) tell({ kind: 'ready' });
 
 function speakTls(state: TlsState): void {

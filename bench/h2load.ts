@@ -9,8 +9,10 @@ import { quantile } from './bench.ts';
 import { CLIENT_CORE } from './ring.ts';
 
 const run = promisify(execFile);
-/** Connections that have just been opened are not what is asked about; h2load keeps no time of theirs. */
+/** Connections that have just been opened are not what is asked about. */
 const WARM_UP_S_MAX = 1;
+/** Until h2load has connected, at most. */
+const CONNECTING_MS = 100;
 /**
  * A client that waits asks nothing meanwhile. Where more than this share of the requests were never made or never answered,
  * they count as having waited all the time: else a server that answers nobody would look fast.
@@ -56,18 +58,21 @@ export async function h2load(load: RatedLoad): Promise<RatedResult> {
   const pace = perClient === 0 ? [] : [`--rps=${perClient}`];
   const header = load.range === null ? [] : ['-H', `range: ${load.range}`];
   const files = [`--log-file=${log}`, '-i', uris];
+  // h2load logs what ends after its warm-up, whenever it began; of an answer whose head came before it has forgotten the status.
+  const measuredMicros = (Date.now() + warmUpMs + CONNECTING_MS) * 1_000;
   await run('taskset', ['-c', String(CLIENT_CORE), ...args, ...pace, ...header, ...files]);
   const rows = readFileSync(log, 'utf8')
     .split('\n')
     .filter((row) => row !== '')
-    .map((row) => row.split('\t').map(Number) as [startMicros: number, status: number, micros: number]);
+    .map((row) => row.split('\t').map(Number) as [startMicros: number, status: number, micros: number])
+    .filter(([startMicros]) => startMicros >= measuredMicros);
   const answered = rows.filter(([, status]) => status === 200 || status === 206);
   const times = answered.map(([, , micros]) => micros / 1_000);
-  const expected = perClient * load.clients * load.seconds;
+  const expected = perClient * load.clients * (load.seconds - CONNECTING_MS / 1_000);
   const missing = expected - rows.length;
   if (missing > expected * MISSING_SHARE) for (let at = 0; at < missing; at += 1) times.push(load.seconds * 1_000);
   return {
-    requestsPerSecond: answered.length / load.seconds,
+    requestsPerSecond: answered.length / (load.seconds - CONNECTING_MS / 1_000),
     medianMs: quantile(times, 0.5),
     p99Ms: quantile(times, 0.99),
     failures: rows.map(([, status]) => status).filter((status) => status !== 200 && status !== 206),

@@ -1,8 +1,9 @@
 // Calls between components: JSON over HTTP by undici, bounded in time and size, answers checked against a schema.
 
-import { request, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import type { z } from 'zod';
 import { Fault, FAULTS, type FaultBody } from '../protocol/faults.ts';
+import { undici } from './undici.ts';
 
 export const CALL_TIMEOUT_MS = 10_000;
 export const ANSWER_BYTES_MAX = 64 * 2 ** 20;
@@ -25,7 +26,7 @@ export async function call<S extends z.ZodType>(spec: Call<S>): Promise<z.infer<
   let status: number;
   let text: string;
   try {
-    const response = await request(spec.url, {
+    const response = await undici().request(spec.url, {
       method: spec.method ?? 'GET',
       headers: {
         accept: 'application/json',
