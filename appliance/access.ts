@@ -92,11 +92,13 @@ export class AccessRecord {
   }
 
   add(asked: Asked, { status, bytes, outcome }: Answered): void {
-    const seconds = ((this.#deps.clock.monotonic() - asked.sinceMs) / 1_000).toFixed(3);
-    const { client, method, protocol } = asked;
-    const request = `${plain(method)} ${plain(asked.target)} ${protocol}`;
-    const told = `"${plain(asked.referer)}" "${plain(asked.agent)}" "${plain(asked.range)}"`;
-    this.#put(`${client} - - ${this.#now()} "${request}" ${status} ${bytes} ${told} ${outcome} ${seconds}\n`);
+    const { client, protocol } = asked;
+    const { method, target, referer, agent, range } = PLAIN.test(textOf(asked)) ? asked : escaped(asked);
+    const ms = Math.round(this.#deps.clock.monotonic() - asked.sinceMs);
+    const took = `${Math.floor(ms / 1_000)}.${String(ms % 1_000).padStart(3, '0')}`;
+    this.#put(
+      `${client} - - ${this.#now()} "${method} ${target} ${protocol}" ${status} ${bytes} "${referer}" "${agent}" "${range}" ${outcome} ${took}\n`,
+    );
   }
 
   /** Resolves when all that was added is written, or lost. */
@@ -185,12 +187,24 @@ export const clientOf = (address: string | undefined): string => address?.replac
 
 const newChunk = (): Chunk => ({ buffer: Buffer.allocUnsafeSlow(CHUNK_BYTES), bytes: 0, lines: 0 });
 
+type Texts = Pick<Asked, 'method' | 'target' | 'referer' | 'agent' | 'range'>;
+const PLAIN = /^[ !#-[\]-~]{0,1000}$/;
+const textOf = ({ method, target, referer, agent, range }: Texts): string => method + target + referer + agent + range;
+
 /** Nothing that a client sends can end a field or a line. */
-function plain(text: string): string {
-  const short = text.length > TEXT_MAX ? text.slice(0, TEXT_MAX) : text;
-  if (/^[ !#-[\]-~]*$/.test(short)) return short;
-  return short.replaceAll(
-    /[^ !#-[\]-~]/g,
-    (character) => `\\x${(character.charCodeAt(0) & 0xff).toString(16).padStart(2, '0')}`,
-  );
+function escaped(asked: Texts): Texts {
+  const plain = (text: string): string =>
+    text
+      .slice(0, TEXT_MAX)
+      .replaceAll(
+        /[^ !#-[\]-~]/g,
+        (character) => `\\x${(character.charCodeAt(0) & 0xff).toString(16).padStart(2, '0')}`,
+      );
+  return {
+    method: plain(asked.method),
+    target: plain(asked.target),
+    referer: plain(asked.referer),
+    agent: plain(asked.agent),
+    range: plain(asked.range),
+  };
 }

@@ -31,6 +31,8 @@ export class Connection implements BridgeEvents, SendEvents {
   readonly #socket: Socket;
   readonly #deps: ConnectionDeps;
   readonly #send: FastSend;
+  /** For the access record. */
+  #client: string | null = null;
   #bridge: Bridge | null = null;
   #state: State = 'idle';
   /** When the state began, for what may last only so long. */
@@ -127,7 +129,7 @@ export class Connection implements BridgeEvents, SendEvents {
     const { access, head, clock } = this.#deps;
     if (access === null) return null;
     return {
-      client: clientOf(this.#socket.remoteAddress),
+      client: (this.#client ??= clientOf(this.#socket.remoteAddress)),
       method: head.method,
       target: head.target,
       protocol: 'HTTP/1.1',

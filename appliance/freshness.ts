@@ -137,7 +137,7 @@ function maxStaleMs(request: Directives): number {
 }
 
 /** RFC 9111 4.2.1, in order of precedence; null where the origin says nothing. */
-function explicitLifetimeMs(headers: Headers): number | null {
+export function explicitLifetimeMs(headers: Headers): number | null {
   const { directives, targeted } = answerDirectives(headers);
   const seconds = secondsOf(directives, 's-maxage') ?? secondsOf(directives, 'max-age');
   if (seconds !== null) return seconds * 1000;

@@ -149,7 +149,9 @@ export class Known {
     let current = false;
     try {
       const takesWhole = asked.method === 'GET' && asked.range === null && isUnconditional(asked.conditions);
-      answer = await this.#deps.keeper.read({ key, known: null, from, to, headers, again: false, takesWhole, ...spec });
+      const anew = ['no-cache', 'max-age', 'min-fresh'].some((name) => asked.directives.has(name));
+      const ask = { key, known: null, from, to, headers, again: false, anew, takesWhole, ...spec };
+      answer = await this.#deps.keeper.read(ask);
     } catch (error) {
       if (!isFault(error) || error.code !== 'unreachable') throw error;
       // In a fleet the catalog says what may be served, and only the storekeeper knows it.

@@ -173,8 +173,8 @@ async function reply(opened: Opened, response: ServerResponse): Promise<void> {
     send(response, opened);
     response.end();
   } else if (opened.kind === 'relay') {
-    const { kind, status, headers, cookies, forward, body } = opened;
-    send(response, { kind, status, headers, cookies, forward });
+    const { body, bornMs: _, ...head } = opened;
+    send(response, head);
     await pump(Buffer.isBuffer(body) ? [body] : body, response);
     response.end();
   } else {

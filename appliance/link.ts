@@ -29,6 +29,8 @@ export interface Ask {
   readonly validate: Validation | null;
   /** All of the asset is wanted, whatever it is: no range, no condition. */
   readonly takesWhole: boolean;
+  /** The request sets limits to age of its own: no error or redirect that is remembered will do. */
+  readonly anew: boolean;
   /** `only-if-cached`: the origin is not asked. */
   readonly storedOnly: boolean;
   /** The answer to one player goes on: the asset is not asked for anew. */
@@ -99,9 +101,10 @@ export type Head =
       readonly validated: boolean;
       readonly forward: Forward | null;
     }
-  /** The origin's own answer. */
+  /** The origin's own answer; `leftMs` is what is left of its freshness where it was remembered. */
   | {
       readonly kind: 'relay';
+      readonly leftMs: number | null;
       readonly status: number;
       readonly headers: Readonly<Record<string, string>>;
       readonly cookies: readonly string[];

@@ -28,6 +28,7 @@ import {
   wantedBlocks,
   weak,
 } from './question.ts';
+import { Remembered } from './remembered.ts';
 import type { AssetMeta, Entry } from './store.ts';
 import { assetKeyOf, variantKey, Variants } from './variants.ts';
 
@@ -80,6 +81,7 @@ interface Sealing {
 export class Locate {
   readonly #deps: LocateDeps;
   readonly #variants = new Variants();
+  readonly #remembered: Remembered;
   readonly #underWay = new Map<string, UnderWay>();
   readonly #passing = new LRUCache<string, string>({ max: PASS_REMEMBERED_MAX, ttl: PASS_REMEMBERED_MS });
   readonly #failing = new LRUCache<string, { readonly status: number | null }>({
@@ -91,6 +93,7 @@ export class Locate {
 
   constructor(deps: LocateDeps) {
     this.#deps = deps;
+    this.#remembered = new Remembered(deps.clock);
     for (const entry of deps.cache.entries())
       if (entry.key.includes(' ')) this.#variants.learn(entry.key, entry.headers);
   }
@@ -101,6 +104,8 @@ export class Locate {
       const stored = await this.#stored(ask);
       if (stored !== null && (ask.validate === null || younger(stored, ask.validate.bornMs)))
         return { kind: 'entry', entry: stored, validated: false, forward: null };
+      const remembered = stored === null ? this.#remembered.find(ask) : null;
+      if (remembered !== null) return remembered;
       if (ask.storedOnly) return { kind: 'absent' };
       if (this.#deps.catalogued !== null) return this.#inCatalog(ask);
       const question = { ask, admitted, since: this.#changes };
@@ -123,6 +128,7 @@ export class Locate {
       this.#changes += 1;
       for (const asset of told.keys) {
         this.#changed.set(asset, this.#changes);
+        this.#remembered.forget(asset);
         for (const key of this.#variants.keysOf(asset)) {
           this.#underWay.delete(key);
           const entry = cache.find(key);
@@ -172,7 +178,9 @@ export class Locate {
   #lead(question: Question, stored: Entry | null): Promise<Located> {
     const { ask } = question;
     const name = this.#keyOf(ask);
-    const located = this.#atOrigin(question, stored);
+    const located = this.#atOrigin(question, stored).then((each) =>
+      this.#remembered.learn(ask, each, this.#isOld(question)),
+    );
     if (ask.headers['authorization'] !== undefined || this.#underWay.has(name)) return located;
     const underWay = { located, plain: isPlain(ask) };
     this.#underWay.set(name, underWay);

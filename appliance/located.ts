@@ -10,7 +10,12 @@ const SHARED_BYTES_MAX = 64 * 2 ** 10;
 
 export type Located =
   | { readonly kind: 'entry'; readonly entry: Entry; readonly validated: boolean; readonly forward: Forward | null }
-  | (Omit<Relay, 'body'> & { readonly body: Buffer | AsyncIterable<Buffer>; readonly forward: Forward })
+  | (Omit<Relay, 'body'> & {
+      readonly body: Buffer | AsyncIterable<Buffer>;
+      readonly forward: Forward;
+      /** What is left of its freshness where it was remembered; null: the origin's word of just now. */
+      readonly leftMs: number | null;
+    })
   | { readonly kind: 'pass'; readonly reason: string }
   | { readonly kind: 'absent' };
 
@@ -25,15 +30,15 @@ export const forwarded = (reason: Forward['reason'], status: number | null): For
   ...{ reason, status, stored: false, collapsed: false },
 });
 
-/** A short error is read at once, so that others who wait for it may have it, too. */
+/** A short error or redirect is read at once, so that others may have it, too. */
 export async function relayed(answer: Relay, reason: Forward['reason']): Promise<Located> {
-  const short = answer.status >= 400 ? await upTo(answer.body, SHARED_BYTES_MAX) : answer.body;
-  return { ...answer, body: short, forward: forwarded(reason, answer.status) };
+  const short = answer.status >= 300 || answer.status === 204 ? await upTo(answer.body, SHARED_BYTES_MAX) : answer.body;
+  return { ...answer, body: short, forward: forwarded(reason, answer.status), leftMs: null };
 }
 
 /** An answer that is whole, for him who asked for the whole. */
-export const relayOf = ({ whole: headers, cookies, bornMs: born, body }: Bytes): Relay => ({
-  ...{ kind: 'relay', status: 200, headers, cookies, bornMs: born, body },
+export const relayOf = ({ whole: headers, cookies, bornMs: born, body }: Bytes): Relay & { readonly leftMs: null } => ({
+  ...{ kind: 'relay', status: 200, headers, cookies, bornMs: born, body, leftMs: null },
 });
 
 export const servedStale = (entry: Entry, status: number | null): Located => ({

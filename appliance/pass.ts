@@ -5,7 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Clock } from '../runtime/clock.ts';
 import type { AccessRecord } from './access.ts';
-import { bypass, forwarded, relayFields, viaOf, type Manner, type Outcome } from './answer.ts';
+import { bypass, forwarded, hit, relayFields, viaOf, type Manner, type Outcome } from './answer.ts';
 import { cookiesOf, endToEnd, fetchFields, singleHeaders } from './fields.ts';
 import { Places, roomWithin, steady } from './flow.ts';
 import type { Head, Told } from './link.ts';
@@ -82,7 +82,8 @@ export class Pass {
         ...relayFields(headers, outcome, manner),
         ...withCookies(cookiesOf(answer.headers)),
       });
-      await this.#copy(request, response, answer.statusCode, answer.body as AsyncIterable<Buffer>);
+      const body = answer.body as AsyncIterable<Buffer>;
+      await this.#copy(request, response, { status: answer.statusCode, outcome: 'pass', body });
     } catch (error) {
       if (hungUp.signal.aborted) tally.add('larder_aborted_total');
       else throw originFault(error, passing.key);
@@ -99,12 +100,15 @@ export class Pass {
     answer: Answer,
   ): Promise<void> {
     const { 'content-range': _range, ...headers } = head.headers;
+    const outcome = head.leftMs === null ? forwarded(head.forward) : hit(head.leftMs);
     response.writeHead(head.status, {
-      ...relayFields(headers, forwarded(head.forward), this.#deps.manner),
+      ...relayFields(headers, outcome, this.#deps.manner),
       ...withCookies(head.cookies),
     });
     if (request.method === 'HEAD') answer.body.on('error', () => undefined).destroy();
-    await this.#copy(request, response, head.status, request.method === 'HEAD' ? [] : answer.body);
+    const { status, leftMs } = head;
+    const body = request.method === 'HEAD' ? [] : answer.body;
+    await this.#copy(request, response, { status, outcome: leftMs === null ? 'pass' : 'hit', body });
   }
 
   #requestFields(request: IncomingMessage, { forward }: Passing): Record<string, string> {
@@ -143,8 +147,15 @@ export class Pass {
   async #copy(
     request: IncomingMessage,
     response: ServerResponse,
-    status: number,
-    body: AsyncIterable<Buffer> | readonly Buffer[],
+    {
+      status,
+      outcome,
+      body,
+    }: {
+      readonly status: number;
+      readonly outcome: 'pass' | 'hit';
+      readonly body: AsyncIterable<Buffer> | readonly Buffer[];
+    },
   ): Promise<void> {
     let sent = 0;
     for await (const chunk of body) {
@@ -154,11 +165,11 @@ export class Pass {
     }
     response.end();
     const { tally, access } = this.#deps;
-    tally.add('larder_cache_total', 1, { outcome: 'pass' });
+    tally.add('larder_cache_total', 1, { outcome });
     tally.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
     tally.add('larder_served_bytes_total', sent, { source: 'origin' });
     tally.served(null, sent);
-    access?.ended(request, { status, bytes: sent, outcome: 'pass' });
+    access?.ended(request, { status, bytes: sent, outcome });
   }
 }
 

@@ -132,7 +132,7 @@ export class Source {
         from: this.#at,
         to: this.#end,
         headers: this.#headers,
-        ...{ validate: null, storedOnly: false, takesWhole: false },
+        ...{ validate: null, storedOnly: false, takesWhole: false, anew: false },
         again,
       });
     } catch (error) {

@@ -147,7 +147,7 @@ function refusing(spec: { readonly pinned?: string; readonly planned?: string })
   return async (key: string) => {
     const opened = await miss.open({
       ...{ key, known: null, from: 0, to: null },
-      ...{ headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false },
+      ...{ headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false, anew: false },
     });
     if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
     return { stored: opened.forward!.stored, body: opened.body };

@@ -337,7 +337,7 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
   const rest = { standsFor: false, clock: systemClock };
   const locate = new Locate({ cache, inflight, origin, catalogued: async () => meta, ...rest });
   const miss = new Miss({ cache, inflight, locate, alone: false, admission: admitAll, tally });
-  const first = { headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false };
+  const first = { headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false, anew: false };
   const gone = await cache.admit(meta);
   await land(inflight, gone);
   expect(gone.dropped).toBe(true);
@@ -435,6 +435,7 @@ test('a reader that stalled kept its stream and a block in memory for ever', { t
       storedOnly: false,
       takesWhole: false,
       again: false,
+      anew: false,
     },
   });
   answer.body.on('error', () => undefined);
