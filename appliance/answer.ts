@@ -28,7 +28,7 @@ const RETRY_AFTER_S = 1;
 
 /** What the cache did for an answer, for metrics and for people who read Cache-Status (RFC 9211). */
 export interface Outcome {
-  readonly metric: 'hit' | 'miss' | 'partial' | 'pass' | 'stale';
+  readonly metric: 'hit' | 'miss' | 'partial' | 'pass' | 'revalidated' | 'stale';
   readonly status: string;
 }
 
@@ -39,7 +39,8 @@ export const hit = (leftMs: number | null, detail = ''): Outcome => ({
 });
 
 export const forwarded = (forward: Omit<Forward, 'reason'> & { readonly reason: string }, detail = ''): Outcome => ({
-  metric: forward.reason === 'partial' ? 'partial' : 'miss',
+  // The origin said that what is stored still holds: it sent no byte of it.
+  metric: forward.status === 304 ? 'revalidated' : forward.reason === 'partial' ? 'partial' : 'miss',
   status: [
     `larder; fwd=${forward.reason}`,
     forward.status === null ? '' : `; fwd-status=${forward.status}`,

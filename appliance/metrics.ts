@@ -8,7 +8,7 @@ export const METRICS = {
   larder_served_bytes_total: { type: 'counter', help: 'Body bytes sent to players.', labels: ['source'] },
   larder_cache_total: {
     type: 'counter',
-    help: 'Answers by what the cache did: hit, partial, miss, pass.',
+    help: 'Answers by what the cache did: hit, stale, revalidated, partial, miss, pass.',
     labels: ['outcome'],
   },
   larder_fast_total: { type: 'counter', help: 'Answers that took the short way from socket to disk.' },

@@ -24,6 +24,7 @@ beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), 'larder-access-'));
   origin = await ScriptedOrigin.start();
   origin.put('/film.mp4', FILM, { headers: { 'cache-control': 'max-age=600' } });
+  origin.put('/aging.mp4', noise(500), { headers: { 'cache-control': 'max-age=0' } });
 });
 
 afterAll(async () => {
@@ -57,7 +58,8 @@ test('says of every answer what was asked and what was sent, by whichever way it
     await get('Range: bytes=9999999-');
     await ask(appliance.port, { path: '/gone.mp4' });
     await ask(appliance.port, { method: 'POST', path: '/film.mp4', lines: ['Content-Length: 0'] });
-    await appliance.until(() => linesOf(path).length === 10);
+    for (let at = 0; at < 2; at += 1) await ask(appliance.port, { path: '/aging.mp4' });
+    await appliance.until(() => linesOf(path).length === 12);
 
     const lines = linesOf(path);
     expect(new Set(lines.map(({ client }) => client))).toEqual(new Set(['127.0.0.1']));
@@ -73,6 +75,8 @@ test('says of every answer what was asked and what was sent, by whichever way it
     expect(of('GET /film.mp4 HTTP/1.1 | 416 | 0 | bytes=9999999- | range_unsatisfiable')).toBe(1);
     expect(told.filter((line) => line.startsWith('GET /gone.mp4 HTTP/1.1 | 404 | '))).toHaveLength(1);
     expect(told.filter((line) => line.startsWith('POST /film.mp4 HTTP/1.1 | '))).toHaveLength(1);
+    expect(of('GET /aging.mp4 HTTP/1.1 | 200 | 500 | - | miss')).toBe(1);
+    expect(of('GET /aging.mp4 HTTP/1.1 | 200 | 500 | - | revalidated')).toBe(1);
     const quoted = lines.filter(({ agent: name }) => name === 'VLC/3.0 \\x22quoted\\x22 \\x5c');
     expect(quoted.map(({ referer }) => referer)).toEqual(['http://site.example/', 'http://site.example/']);
 
@@ -80,7 +84,7 @@ test('says of every answer what was asked and what was sent, by whichever way it
     await get();
     await get();
     await appliance.until(() => linesOf(path).length === 2);
-    expect(linesOf(`${path}.1`)).toHaveLength(10);
+    expect(linesOf(`${path}.1`)).toHaveLength(12);
 
     // What was answered last is written before the process goes.
     await get();
