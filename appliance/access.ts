@@ -1,4 +1,4 @@
-// The access record: one line per answer, in the Combined Log Format that every log reader knows, and three fields behind it:
+// The access record: a line for each request that could be read, in the Combined Log Format that every log reader knows, and three fields behind it:
 // the range that was asked for, what the cache did (or the fault's code), and the seconds until the last byte was handed on.
 //
 //   192.0.2.7 - - [20/Nov/2026:21:40:03 +0000] "GET /film.mp4 HTTP/1.1" 206 65536 "-" "Lavf/61.1" "bytes=0-65535" hit 0.018
@@ -22,9 +22,8 @@ const TEXT_MAX = 1_000;
 export interface Asked {
   /** Address, or `-`. */
   readonly client: string;
-  readonly method: string;
-  readonly target: string;
-  readonly protocol: string;
+  /** Its first line. */
+  readonly line: string;
   readonly range: string;
   readonly referer: string;
   readonly agent: string;
@@ -59,6 +58,8 @@ export class AccessRecord {
   readonly #full: Chunk[] = [];
   #spare: Chunk | null = null;
   #writing: Promise<void> | null = null;
+  /** The open chunk is to be written as soon as there is a place for it. */
+  #waiting = false;
   /** The file ends in the middle of a line. */
   #torn = false;
   #failed = false;
@@ -76,9 +77,7 @@ export class AccessRecord {
     const { headers } = request;
     this.#asked.set(request, {
       client: clientOf(request.socket.remoteAddress),
-      method: request.method ?? '-',
-      target: request.url ?? '-',
-      protocol: `HTTP/${request.httpVersion}`,
+      line: `${request.method} ${request.url} HTTP/${request.httpVersion}`,
       range: headers.range ?? '-',
       referer: headers.referer ?? '-',
       agent: headers['user-agent'] ?? '-',
@@ -92,12 +91,12 @@ export class AccessRecord {
   }
 
   add(asked: Asked, { status, bytes, outcome }: Answered): void {
-    const { client, protocol } = asked;
-    const { method, target, referer, agent, range } = PLAIN.test(textOf(asked)) ? asked : escaped(asked);
+    const { client } = asked;
+    const { line, referer, agent, range } = PLAIN.test(textOf(asked)) ? asked : escaped(asked);
     const ms = Math.round(this.#deps.clock.monotonic() - asked.sinceMs);
     const took = `${Math.floor(ms / 1_000)}.${String(ms % 1_000).padStart(3, '0')}`;
     this.#put(
-      `${client} - - ${this.#now()} "${method} ${target} ${protocol}" ${status} ${bytes} "${referer}" "${agent}" "${range}" ${outcome} ${took}\n`,
+      `${client} - - ${this.#now()} "${line}" ${status} ${bytes} "${referer}" "${agent}" "${range}" ${outcome} ${took}\n`,
     );
   }
 
@@ -109,12 +108,10 @@ export class AccessRecord {
   }
 
   #put(line: string): void {
+    if (this.#open.bytes + line.length > CHUNK_BYTES) void this.flush();
     if (this.#open.bytes + line.length > CHUNK_BYTES) {
-      if (this.#full.length >= CHUNKS_MAX) {
-        this.#deps.tally.add('larder_access_lost_total');
-        return;
-      }
-      void this.flush();
+      this.#deps.tally.add('larder_access_lost_total');
+      return;
     }
     const chunk = this.#open;
     chunk.bytes += chunk.buffer.write(line, chunk.bytes, 'latin1');
@@ -122,7 +119,8 @@ export class AccessRecord {
   }
 
   #retire(): void {
-    if (this.#open.bytes === 0) return;
+    this.#waiting = this.#full.length >= CHUNKS_MAX;
+    if (this.#open.bytes === 0 || this.#waiting) return;
     this.#full.push(this.#open);
     this.#open = this.#spare ?? newChunk();
     this.#spare = null;
@@ -141,6 +139,7 @@ export class AccessRecord {
       chunk.bytes = 0;
       chunk.lines = 0;
       this.#spare = chunk;
+      if (this.#waiting) this.#retire();
     }
   }
 
@@ -154,13 +153,13 @@ export class AccessRecord {
 
   /** The file that has the name now. */
   async #named(): Promise<FileHandle> {
-    if (this.#file !== null) {
-      const named = await stat(this.#path).catch(() => null);
-      const ours = await this.#file.stat();
-      if (named?.ino === ours.ino && named.dev === ours.dev) return this.#file;
-      await this.#file.close();
+    const before = this.#file;
+    if (before !== null) {
+      const [named, ours] = await Promise.all([stat(this.#path), before.stat()].map((told) => told.catch(() => null)));
+      if (named !== null && named?.ino === ours?.ino && named?.dev === ours?.dev) return before;
+      this.#file = null;
+      await before.close().catch(() => undefined);
     }
-    this.#file = null;
     this.#torn = false;
     this.#file = await open(this.#path, 'a', 0o640);
     return this.#file;
@@ -187,9 +186,9 @@ export const clientOf = (address: string | undefined): string => address?.replac
 
 const newChunk = (): Chunk => ({ buffer: Buffer.allocUnsafeSlow(CHUNK_BYTES), bytes: 0, lines: 0 });
 
-type Texts = Pick<Asked, 'method' | 'target' | 'referer' | 'agent' | 'range'>;
+type Texts = Pick<Asked, 'line' | 'referer' | 'agent' | 'range'>;
 const PLAIN = /^[ !#-[\]-~]{0,1000}$/;
-const textOf = ({ method, target, referer, agent, range }: Texts): string => method + target + referer + agent + range;
+const textOf = ({ line, referer, agent, range }: Texts): string => line + referer + agent + range;
 
 /** Nothing that a client sends can end a field or a line. */
 function escaped(asked: Texts): Texts {
@@ -201,8 +200,7 @@ function escaped(asked: Texts): Texts {
         (character) => `\\x${(character.charCodeAt(0) & 0xff).toString(16).padStart(2, '0')}`,
       );
   return {
-    method: plain(asked.method),
-    target: plain(asked.target),
+    line: plain(asked.line),
     referer: plain(asked.referer),
     agent: plain(asked.agent),
     range: plain(asked.range),

@@ -39,8 +39,7 @@ export const hit = (leftMs: number | null, detail = ''): Outcome => ({
 });
 
 export const forwarded = (forward: Omit<Forward, 'reason'> & { readonly reason: string }, detail = ''): Outcome => ({
-  // The origin said that what is stored still holds: it sent no byte of it.
-  metric: forward.status === 304 ? 'revalidated' : forward.reason === 'partial' ? 'partial' : 'miss',
+  metric: metricOf(forward),
   status: [
     `larder; fwd=${forward.reason}`,
     forward.status === null ? '' : `; fwd-status=${forward.status}`,
@@ -49,6 +48,13 @@ export const forwarded = (forward: Omit<Forward, 'reason'> & { readonly reason: 
     detail,
   ].join(''),
 });
+
+function metricOf({ reason, status }: { readonly reason: string; readonly status: number | null }): Outcome['metric'] {
+  if (reason === 'partial') return 'partial';
+  // The origin confirmed what is stored, or could not be asked and it was served all the same.
+  if (status === 304) return 'revalidated';
+  return reason === 'stale' && (status === null || status >= 500) ? 'stale' : 'miss';
+}
 
 /** Bytes of the range are missing, and nobody has asked the origin for them yet. */
 export const PARTIAL: Outcome = { metric: 'partial', status: 'larder; fwd=partial' };

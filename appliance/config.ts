@@ -86,7 +86,7 @@ export const APPLIANCE_TABLE = {
   tlsKey: option.optional(option.path({ doc: 'Private key of the certificate, PEM' })),
   http2: option.flag({ doc: 'Offer HTTP/2 too; needs --tls-cert' }),
   accessLog: option.optional(
-    option.path({ doc: 'Access record, a line per answer in the Combined Log Format; may be renamed at any time' }),
+    option.path({ doc: 'Access record, a line per request in the Combined Log Format; may be renamed at any time' }),
   ),
   connectionsMax: option.integer({ doc: 'Client connections at once', fallback: '10000', min: 1, max: 1_000_000 }),
   drainTimeout: option.duration({ doc: 'Bound of a drain: what still runs then is cut off', fallback: '30s' }),

@@ -130,9 +130,7 @@ export class Connection implements BridgeEvents, SendEvents {
     if (access === null) return null;
     return {
       client: (this.#client ??= clientOf(this.#socket.remoteAddress)),
-      method: head.method,
-      target: head.target,
-      protocol: 'HTTP/1.1',
+      line: head.line,
       range: head.range || '-',
       referer: head.referer || '-',
       agent: head.agent || '-',

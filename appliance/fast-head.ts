@@ -47,6 +47,8 @@ const HARMLESS_FAMILIES = ['sec-fetch-', 'sec-ch-', 'sec-gpc', 'cmcd-', 'x-playb
 export class FastHead {
   method: 'GET' | 'HEAD' = 'GET';
   target = '';
+  /** The request's first line. */
+  line = '';
   /** With `false` the other two mean nothing. */
   ranged = false;
   /** First byte; -1 for a suffix of `last` bytes. */
@@ -71,6 +73,7 @@ export class FastHead {
     const targetEnd = text.indexOf(' ', at);
     if (targetEnd === -1 || !text.startsWith('HTTP/1.1\r\n', targetEnd + 1)) return false;
     this.target = text.slice(at, targetEnd);
+    this.line = text.slice(0, targetEnd + 9);
     this.ranged = false;
     this.range = '';
     this.referer = '';
@@ -101,10 +104,10 @@ export class FastHead {
           this.range = text.slice(colon + 2, end);
           break;
         case 'referer':
-          this.referer = text.slice(colon + 1, end).trim();
+          this.referer = valueOf(text, colon + 1, end);
           break;
         case 'agent':
-          this.agent = text.slice(colon + 1, end).trim();
+          this.agent = valueOf(text, colon + 1, end);
           break;
         case null:
           return false;
@@ -222,6 +225,12 @@ function readPosition(text: string, from: number, end: number): number {
     value = value * 10 + (code - ZERO);
   }
   return value;
+}
+
+/** As nearly everybody writes it, one blank before it and none behind, or else what is left without them. */
+function valueOf(text: string, from: number, end: number): string {
+  const plain = text.charCodeAt(from) === SPACE && text.charCodeAt(from + 1) !== SPACE;
+  return plain && text.charCodeAt(end - 1) !== SPACE ? text.slice(from + 1, end) : text.slice(from, end).trim();
 }
 
 /** As written in RFCs and in lower case: what clients send is found without a conversion. */

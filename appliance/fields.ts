@@ -54,7 +54,7 @@ const NOT_FETCHED_WITH = new Set([
  * no cache keys by them: in a fetch that others share they would be one client's words in everybody's answer.
  */
 const UNKEYED =
-  /^(?:forwarded$|x-forwarded|x-original|x-rewrite|x-http-method|x-method|x-host|x-real|x-client|x-cluster|true-client|cf-connecting|fastly-client|client-ip|front-end-https)/;
+  /^(?:forwarded$|x-forwarded|x-original|x-rewrite|x-http-method|x-method|x-host|x-real|x-client|x-cluster|x-scheme|x-url-scheme|x-arr-|true-client|cf-|cloudfront-|fastly-|client-ip|front-end-https)/;
 
 /** `standsFor`: the appliance keeps what the origin's listener says. */
 export function storedFields(headers: Headers, standsFor: boolean): Record<string, string> {

@@ -9,6 +9,7 @@ import type { Clock } from '../runtime/clock.ts';
 import { KEY_CHARS_MAX } from './asset-key.ts';
 import { BLOCK_BYTES, fitsHead } from './block-file.ts';
 import type { Cache } from './cache.ts';
+import { Changes } from './changes.ts';
 import { updatedFields } from './fields.ts';
 import { answeredWithin } from './flow.ts';
 import { bornMs, varyNames, whyUnstorable } from './freshness.ts';
@@ -22,6 +23,7 @@ import {
   isPlain,
   mayShare,
   OF_THE_ASKER,
+  passName,
   readAlong,
   upTo,
   validatorsOf,
@@ -41,9 +43,6 @@ const PASS_REMEMBERED_MAX = 10_000;
 const FAILING_MS = 5_000;
 /** How long an origin may take to begin its answer where what is stored may be served instead. */
 const PATIENCE_MS = 3_000;
-/** Fetches that began before a change are told apart from those after it for so long. */
-const CHANGED_MS = 300_000;
-const CHANGED_MAX = 50_000;
 /** Looks at a thing that keeps changing under the asker. */
 const LOOKS_MAX = 4;
 
@@ -88,8 +87,7 @@ export class Locate {
     max: PASS_REMEMBERED_MAX,
     ttl: FAILING_MS,
   });
-  readonly #changed = new LRUCache<string, number>({ max: CHANGED_MAX, ttl: CHANGED_MS });
-  #changes = 0;
+  readonly #changes = new Changes();
 
   constructor(deps: LocateDeps) {
     this.#deps = deps;
@@ -108,14 +106,15 @@ export class Locate {
       if (remembered !== null) return remembered;
       if (ask.storedOnly) return { kind: 'absent' };
       if (this.#deps.catalogued !== null) return this.#inCatalog(ask);
-      const question = { ask, admitted, since: this.#changes };
+      const question = { ask, admitted, since: this.#changes.count };
       const other = this.#joinable(ask);
       if (other === null || look > LOOKS_MAX) return this.#lead(question, stored);
       const plain = other.plain && isPlain(ask);
       const located = await other.located.catch((error: unknown) => (plain ? Promise.reject(error) : null));
       if (located === null) continue;
       // An answer for nobody else is asked for again, by each for himself; another variant is looked for.
-      if (located.kind === 'relay' && !(plain && mayShare(located))) return this.#lead(question, stored);
+      const mayHave = located.kind !== 'relay' || located.forward.stored || (plain && mayShare(located));
+      if (!mayHave) return this.#lead(question, stored);
       if (located.kind !== 'entry') return located;
       if (located.entry.key === this.#keyOf(ask)) return shared(located, ask.validate !== null);
     }
@@ -125,9 +124,8 @@ export class Locate {
   async told(told: Told): Promise<void> {
     const { cache, clock } = this.#deps;
     if (told.kind === 'changed') {
-      this.#changes += 1;
+      this.#changes.add(told.keys);
       for (const asset of told.keys) {
-        this.#changed.set(asset, this.#changes);
         this.#remembered.forget(asset);
         for (const key of this.#variants.keysOf(asset)) {
           this.#underWay.delete(key);
@@ -178,9 +176,7 @@ export class Locate {
   #lead(question: Question, stored: Entry | null): Promise<Located> {
     const { ask } = question;
     const name = this.#keyOf(ask);
-    const located = this.#atOrigin(question, stored).then((each) =>
-      this.#remembered.learn(ask, each, this.#isOld(question)),
-    );
+    const located = this.#atOrigin(question, stored).then((each) => this.#learn(question, each));
     if (ask.headers['authorization'] !== undefined || this.#underWay.has(name)) return located;
     const underWay = { located, plain: isPlain(ask) };
     this.#underWay.set(name, underWay);
@@ -189,9 +185,20 @@ export class Locate {
     });
   }
 
+  /** An error or a redirect that is kept is the last word: what was stored before leaves. */
+  async #learn(question: Question, located: Located): Promise<Located> {
+    const { ask } = question;
+    const stored = this.#deps.cache.find(this.#keyOf(ask));
+    const isOvertaken = located.kind === 'relay' && stored !== null && younger(stored, located.bornMs);
+    if (isOvertaken || this.#isOld(question)) return located;
+    const learnt = this.#remembered.learn(ask, located);
+    if (learnt.kind === 'relay' && learnt.forward.stored && stored !== null) await this.#deps.cache.drop(stored);
+    return learnt;
+  }
+
   async #atOrigin(question: Question, stored: Entry | null): Promise<Located> {
     const { ask } = question;
-    const reason = ask.key.length > KEY_CHARS_MAX ? 'key too long' : this.#passing.get(this.#passName(ask));
+    const reason = ask.key.length > KEY_CHARS_MAX ? 'key too long' : this.#passing.get(passName(ask));
     if (reason !== undefined) return { kind: 'pass', reason };
     if (stored !== null) return this.#validate(question, stored);
     return this.#first(question, this.#variants.has(assetKeyOf(ask.key)) ? 'vary-miss' : 'uri-miss');
@@ -202,12 +209,12 @@ export class Locate {
     const { first, last } = wantedBlocks(ask);
     const answer = await this.#fetch(ask, { first, last });
     if (answer.kind === 'bytes') return this.#seal(question, { answer, reason });
-    if (answer.status !== 416) return relayed(answer, reason);
+    if (answer.status !== 416) return relayed(ask, answer, reason);
     discard(answer.body);
     // Beyond the end: block 0 says how long the asset is. An empty asset has no satisfiable range at all.
     const start = first === 0 ? null : await this.#fetch(ask, { first: 0, last: 0 });
     if (start?.kind === 'bytes') return this.#seal(question, { answer: start, reason });
-    if (start !== null && start.status !== 416) return relayed(start, reason);
+    if (start !== null && start.status !== 416) return relayed(ask, start, reason);
     if (start !== null) discard(start.body);
     return { kind: 'pass', reason: 'empty' };
   }
@@ -243,7 +250,7 @@ export class Locate {
       return servedStale(stored, answer.status);
     }
     if (answer.status === 404 || answer.status === 410) await cache.drop(stored);
-    if (answer.status !== 304 && answer.status !== 416) return relayed(answer, 'stale');
+    if (answer.status !== 304 && answer.status !== 416) return relayed(ask, answer, 'stale');
     discard(answer.body);
     const holds = answer.status === 304 && !stored.dropped && !this.#isOld(question);
     if (holds && this.#freshen(stored, answer, ask.headers) !== 'other')
@@ -303,7 +310,7 @@ export class Locate {
       if (total > WHOLE_BYTES_MAX) return this.#pass(question, sealing, 'no strong validator');
       const isWhole = answer.first === 0 && answer.last === total - 1;
       const whole = isWhole ? answer : await this.#refetchWhole(question.ask, answer);
-      if (whole.kind === 'relay') return relayed(whole, sealing.reason);
+      if (whole.kind === 'relay') return relayed(question.ask, whole, sealing.reason);
       const partial = whole.first !== 0 || whole.total === null || whole.last !== whole.total - 1;
       if (whole.unstorable !== null || partial)
         return this.#pass(question, { ...sealing, answer: whole }, whole.unstorable ?? 'not whole');
@@ -373,18 +380,12 @@ export class Locate {
 
   /** Whether the asset changed after the question was asked. */
   #isOld({ ask, since }: Question): boolean {
-    return (this.#changed.get(assetKeyOf(ask.key)) ?? 0) > since;
-  }
-
-  /** Who has credentials may be answered otherwise than who has none. */
-  #passName(ask: Ask): string {
-    const { authorization, cookie } = askerOf(ask.headers);
-    return `${assetKeyOf(ask.key)} ${authorization ? 'a' : ''}${cookie ? 'c' : ''}`;
+    return this.#changes.isAfter(assetKeyOf(ask.key), since);
   }
 
   /** What is not kept is not asked for twice either, where the answer at hand is what was asked for. */
   #pass({ ask }: Question, { answer, reason: forward }: Sealing, reason: string | null): Located {
-    if (reason !== null) this.#passing.set(this.#passName(ask), reason);
+    if (reason !== null) this.#passing.set(passName(ask), reason);
     const whole =
       answer.first === 0 && (answer.total === null ? answer.status === 200 : answer.last === answer.total - 1);
     if (ask.takesWhole && whole) return { ...relayOf(answer), forward: forwarded(forward, answer.status) };

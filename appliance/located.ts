@@ -1,7 +1,8 @@
 // What comes of an ask: a stored answer, the origin's own, or a reason why there is none here.
 
-import type { Forward } from './link.ts';
-import type { Bytes, Relay } from './origin.ts';
+import { Readable } from 'node:stream';
+import type { Ask, Forward } from './link.ts';
+import { originFault, type Bytes, type Relay } from './origin.ts';
 import { upTo } from './question.ts';
 import type { Entry } from './store.ts';
 
@@ -31,9 +32,18 @@ export const forwarded = (reason: Forward['reason'], status: number | null): For
 });
 
 /** A short error or redirect is read at once, so that others may have it, too. */
-export async function relayed(answer: Relay, reason: Forward['reason']): Promise<Located> {
-  const short = answer.status >= 300 || answer.status === 204 ? await upTo(answer.body, SHARED_BYTES_MAX) : answer.body;
-  return { ...answer, body: short, forward: forwarded(reason, answer.status), leftMs: null };
+export async function relayed({ key }: Ask, answer: Relay, reason: Forward['reason']): Promise<Located> {
+  const { status } = answer;
+  const common = { ...answer, forward: forwarded(reason, status), leftMs: null };
+  if (status < 300 && status !== 204) return common;
+  try {
+    return { ...common, body: await upTo(answer.body, SHARED_BYTES_MAX) };
+  } catch (error) {
+    if (status >= 400) throw originFault(error, key);
+    // Where to go is said in its head.
+    const { 'content-length': _length, ...headers } = answer.headers;
+    return { ...common, headers, body: Readable.from([]) };
+  }
 }
 
 /** An answer that is whole, for him who asked for the whole. */

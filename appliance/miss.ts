@@ -143,7 +143,8 @@ export class Miss {
         held = null;
         continue;
       }
-      held = landing.next;
+      // Short of its end the rest of the block is on disk.
+      held = at === end ? landing.next : null;
     }
   }
 

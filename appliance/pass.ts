@@ -158,16 +158,26 @@ export class Pass {
     },
   ): Promise<void> {
     let sent = 0;
-    for await (const chunk of body) {
-      sent += chunk.length;
-      response.write(chunk);
-      if (!(await roomWithin(response, STALLED_MS))) break;
+    try {
+      for await (const chunk of body) {
+        sent += chunk.length;
+        response.write(chunk);
+        if (!(await roomWithin(response, STALLED_MS))) break;
+      }
+      response.end();
+    } finally {
+      this.#account(request, { status, outcome, sent });
     }
-    response.end();
+  }
+
+  #account(
+    request: IncomingMessage,
+    { status, outcome, sent }: { readonly status: number; readonly outcome: 'pass' | 'hit'; readonly sent: number },
+  ): void {
     const { tally, access } = this.#deps;
     tally.add('larder_cache_total', 1, { outcome });
     tally.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
-    tally.add('larder_served_bytes_total', sent, { source: 'origin' });
+    tally.add('larder_served_bytes_total', sent, { source: outcome === 'hit' ? 'store' : 'origin' });
     tally.served(null, sent);
     access?.ended(request, { status, bytes: sent, outcome });
   }

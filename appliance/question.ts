@@ -7,6 +7,7 @@ import { FLIGHT_BLOCKS_MAX } from './inflight.ts';
 import type { Ask } from './link.ts';
 import type { Relay } from './origin.ts';
 import type { Entry } from './store.ts';
+import { assetKeyOf } from './variants.ts';
 
 /** Reasons not to store that lie in who asks: for another the answer may be another. */
 export const OF_THE_ASKER: ReadonlySet<string> = new Set(['authorization', 'cookie']);
@@ -18,6 +19,12 @@ export const askerOf = (headers: Readonly<Record<string, string>>): Asker => ({
 
 export const isPlain = ({ headers }: Ask): boolean =>
   headers['cookie'] === undefined && headers['authorization'] === undefined;
+
+/** Who has credentials may be answered otherwise than who has none. */
+export function passName({ key, headers }: Ask): string {
+  const { authorization, cookie } = askerOf(headers);
+  return `${assetKeyOf(key)} ${authorization ? 'a' : ''}${cookie ? 'c' : ''}`;
+}
 
 /** Blocks of the first fetch: as far as the asker wants, no further than a flight goes. */
 export function wantedBlocks({ from, to }: Ask): { readonly first: number; readonly last: number } {

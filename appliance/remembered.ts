@@ -23,7 +23,6 @@ export class Remembered {
     maxSize: BYTES_MAX,
     sizeCalculation: ({ body, headers }, key) => body.length + key.length + JSON.stringify(headers).length,
   });
-
   readonly #clock: Clock;
 
   constructor(clock: Clock) {
@@ -40,14 +39,17 @@ export class Remembered {
     return { ...kept, headers: { ...kept.headers, age: String(ageSeconds(kept.bornMs, nowMs)) }, leftMs };
   }
 
-  /** What came from the origin takes the place of what was kept before. `isOld`: the asset has changed since it was asked for. */
-  learn({ key, headers }: Ask, located: Located, isOld: boolean): Located {
-    this.forget(assetKeyOf(key));
-    if (located.kind !== 'relay' || isOld) return located;
+  /** What came from the origin takes the place of what is older. */
+  learn({ key, headers }: Ask, located: Located): Located {
+    const name = assetKeyOf(key);
+    const before = this.#kept.get(name);
+    if (located.kind === 'relay' && before !== undefined && before.bornMs > located.bornMs) return located;
+    this.forget(name);
+    if (located.kind !== 'relay') return located;
     const { body, forward } = located;
     if (!Buffer.isBuffer(body) || !mayKeep(located, askerOf(headers)) || leftOf(located, this.#clock.now()) <= 0)
       return located;
-    this.#kept.set(assetKeyOf(key), { ...located, body });
+    this.#kept.set(name, { ...located, body });
     return { ...located, forward: { ...forward, stored: true } };
   }
 

@@ -236,7 +236,8 @@ export class Server {
     const status = selection.kind === 'ranges' ? 206 : 200;
     response.cork();
     response.writeHead(status, fields);
-    this.#deps.tally.add('larder_cache_total', 1, { outcome: outcome.metric });
+    const { metric } = outcome.metric === 'revalidated' && sources[0]!.fetchedBytes > 0 ? PARTIAL : outcome;
+    this.#deps.tally.add('larder_cache_total', 1, { outcome: metric });
 
     let sent = 0;
     let alive = true;
@@ -259,7 +260,7 @@ export class Server {
       }
     } finally {
       const fetched = sources.reduce((sum, source) => sum + source.fetchedBytes, 0);
-      this.#account(request, { status, asset, sent, fetched, outcome: outcome.metric });
+      this.#account(request, { status, asset, sent, fetched, outcome: metric });
     }
     if (!alive) {
       this.#deps.tally.add('larder_aborted_total');

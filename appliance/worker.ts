@@ -24,6 +24,8 @@ import type { TlsState } from './tls-keeper.ts';
 import { Turns } from './turns.ts';
 
 const REPORT_MS = 500;
+/** For the last lines of the access record, on a disk that takes its time. */
+const LAST_LINES_MS = 2_000;
 const HEADERS_MS = 10_000;
 const KEEP_ALIVE_MS = 60_000;
 const CONNECTIONS_CHECK_MS = 1_000;
@@ -188,7 +190,7 @@ async function drain(): Promise<void> {
     if (sockets.size === 0) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  await access?.flush();
+  await Promise.race([access?.flush(), new Promise((resolve) => setTimeout(resolve, LAST_LINES_MS))]);
   report();
   tell({ kind: 'drained' });
   setImmediate(() => process.exit(0));

@@ -1,6 +1,7 @@
 // The access record as those who read it rely on it: a line per answer that says what was asked and what was sent, whatever a
 // client puts into its fields; a file that may be renamed; a full disk that costs lines and nothing else.
 
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -98,9 +99,7 @@ test('says of every answer what was asked and what was sent, by whichever way it
 
 const ASKED: Asked = {
   client: '192.0.2.7',
-  method: 'GET',
-  target: '/',
-  protocol: 'HTTP/1.1',
+  line: 'GET / HTTP/1.1',
   range: '-',
   referer: '-',
   agent: '-',
@@ -121,7 +120,7 @@ test('no text of a client ends a field or a line', async () => {
   let lines = 0;
   await fc.assert(
     fc.asyncProperty(text, text, text, async (target, referer, agent) => {
-      access.add({ ...ASKED, target, referer, agent }, { status: 200, bytes: 1, outcome: 'hit' });
+      access.add({ ...ASKED, line: target, referer, agent }, { status: 200, bytes: 1, outcome: 'hit' });
       lines += 1;
     }),
     { numRuns: 300 },
@@ -143,12 +142,30 @@ test('a file that takes nothing costs lines, which are counted, and memory has i
   expect(lost(other.tally)).toBe(1);
 });
 
+test('a disk that hangs costs lines as well, and no memory without end', async () => {
+  const fifo = join(directory, 'nobody-reads');
+  execFileSync('/usr/bin/env', ['mkfifo', fifo]);
+  const { access, tally } = record(fifo);
+  let most = 0;
+  for (let second = 0; second < 40; second += 1) {
+    for (let at = 0; at < 2_000; at += 1) access.add(ASKED, { status: 200, bytes: 1, outcome: 'hit' });
+    void access.flush();
+    most = Math.max(most, process.memoryUsage().arrayBuffers);
+  }
+  expect(lost(tally)).toBeGreaterThan(0);
+  expect(most).toBeLessThan(64 * 2 ** 20);
+  // Somebody reads: what waited comes, and nothing hangs.
+  const reader = spawn('cat', [fifo], { stdio: 'ignore' });
+  await access.flush();
+  reader.kill();
+});
+
 test('lines of several writers share a file whole, more of them than a buffer holds', async () => {
   const path = join(directory, 'shared.log');
   const writers = [record(path), record(path), record(path)];
   for (let at = 0; at < 20_000; at += 1)
     for (const { access } of writers) {
-      access.add({ ...ASKED, target: `/${at}` }, { status: 206, bytes: at, outcome: 'hit' });
+      access.add({ ...ASKED, line: `GET /${at} HTTP/1.1` }, { status: 206, bytes: at, outcome: 'hit' });
       if (at % 5_000 === 0) await new Promise((resolve) => setImmediate(resolve));
     }
   await Promise.all(writers.map(({ access }) => access.flush()));

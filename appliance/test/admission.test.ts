@@ -112,8 +112,14 @@ test('who asks while the first fetch is on its way follows it, and what has not 
   await appliance.until(async () => (await stored()) === before + 3);
 });
 
-/** A member of a fleet whose admission refuses everything, before an origin that sends a byte of each and then waits. */
-function refusing(spec: { readonly pinned?: string; readonly planned?: string }) {
+/** A member of a fleet whose admission refuses what it is not told to, before an origin that sends a byte of each and then waits. */
+function refusing(spec: {
+  readonly pinned?: string;
+  readonly planned?: string;
+  readonly admits?: () => boolean;
+  /** Of the first block that is asked for. */
+  readonly body?: (first: number, last: number) => Readable;
+}) {
   const tally = { add: () => undefined };
   const cache = new Cache({
     ...{ volumes: [new MemoryVolume()], storeBytes: INDEX_BYTES_RESERVED + 2 ** 30 },
@@ -124,12 +130,14 @@ function refusing(spec: { readonly pinned?: string; readonly planned?: string })
     countBytes: () => undefined,
     fetch: async (_pool: string, { first, last }: { readonly first: number; readonly last: number }) => ({
       ...{ kind: 'bytes', first, last, total: 8 * BLOCK_BYTES },
-      body: new Readable({
-        read(): void {
-          if (this.readableDidRead) return;
-          this.push(Buffer.alloc(1));
-        },
-      }),
+      body:
+        spec.body?.(first, last) ??
+        new Readable({
+          read(): void {
+            if (this.readableDidRead) return;
+            this.push(Buffer.alloc(1));
+          },
+        }),
     }),
   } as unknown as Origin;
   const inflight = new Inflight({
@@ -142,9 +150,9 @@ function refusing(spec: { readonly pinned?: string; readonly planned?: string })
     ...{ cache, inflight, origin, standsFor: false, clock: systemClock },
     catalogued: async (key) => ({ key, ...meta, holding: `${key.slice(1)}:video` }),
   });
-  const admission = { ask: () => false, memoryBytes: 0 };
+  const admission = { ask: () => spec.admits?.() ?? false, memoryBytes: 0 };
   const miss = new Miss({ cache, inflight, locate, admission, alone: false, tally });
-  return async (key: string) => {
+  const open = async (key: string) => {
     const opened = await miss.open({
       ...{ key, known: null, from: 0, to: null },
       ...{ headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false, anew: false },
@@ -152,22 +160,58 @@ function refusing(spec: { readonly pinned?: string; readonly planned?: string })
     if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
     return { stored: opened.forward!.stored, body: opened.body };
   };
+  return { open, cache };
 }
 
 test('what a plan wants or has pinned is stored at the first request', async () => {
-  const open = refusing({ pinned: 'pinned:video', planned: 'planned:video' });
+  const { open } = refusing({ pinned: 'pinned:video', planned: 'planned:video' });
   const stored = await Promise.all(['/pinned', '/planned', '/other'].map(async (key) => (await open(key)).stored));
   expect(stored).toEqual([true, true, false]);
 });
 
 test('readers of what is not admitted hold 256 MiB at most: for those beyond, the disk takes it after all', async () => {
-  const open = refusing({});
+  const { open } = refusing({});
   const readers = await Promise.all(Array.from({ length: 32 }, (_, at) => open(`/${at}`)));
   expect(readers.some(({ stored: kept }) => kept)).toBe(false);
   expect((await open('/32')).stored).toBe(true);
   // Two leave at the first piece.
   for (const { body } of readers.slice(0, 2)) for await (const _ of body) break;
   expect((await open('/33')).stored).toBe(false);
+});
+
+test('who was not admitted, while another is by now, gets each block from itself, however slow', async () => {
+  let admits = false;
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  const { open, cache } = refusing({
+    admits: () => admits,
+    body: (first, last) =>
+      Readable.from(
+        (async function* () {
+          yield Buffer.alloc(1);
+          await released;
+          for (let at = first + 1; at <= last; at = (Math.floor(at / BLOCK_BYTES) + 1) * BLOCK_BYTES) {
+            const number = Math.floor(at / BLOCK_BYTES);
+            yield Buffer.alloc(Math.min(last + 1, (number + 1) * BLOCK_BYTES) - at, number);
+          }
+        })(),
+      ),
+  });
+  const slow = await open('/film');
+  expect(slow.stored).toBe(false);
+  const pieces = [(await slow.body.next()).value as Buffer];
+  admits = true;
+  await (await open('/film')).body.return(undefined);
+  release();
+  const [entry] = [...cache.entries()];
+  while (entry!.blocks.count < 8) await new Promise((resolve) => setTimeout(resolve, 5));
+  for await (const piece of slow.body) pieces.push(piece);
+  let at = 0;
+  for (const piece of pieces) {
+    for (const byte of piece) if (byte !== Math.floor(at++ / BLOCK_BYTES)) throw new Error(`byte ${at} is ${byte}`);
+  }
+  // The rest is on disk.
+  expect(at).toBeLessThan(BLOCK_BYTES);
 });
 
 test('a fleet asks for a second hit unless told otherwise; alone everything is admitted', () => {

@@ -1,6 +1,6 @@
 // Errors and redirects with a lifetime, at the socket: kept by a shared cache as RFC 9111 has it, and no others.
 
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { Resource, proxy, standUp, status } from './caching-rig.ts';
 import { field } from './wire.ts';
 
@@ -92,10 +92,58 @@ test('an unsafe method that succeeds ends it', async () => {
   expect((await resource.get()).body.toString()).toBe('made');
 });
 
-test('a stored asset that is gone gives way to the word on it', async () => {
+test.each([410, 301, 405])('a stored asset gives way to a %i with a lifetime', async (code) => {
   const resource = await new Resource({ headers: { etag: '"v1"', 'cache-control': 'max-age=1', age: '2' } }).stored();
-  resource.now({ status: 410, headers: MINUTE, body: 'gone' });
-  expect((await resource.get()).status).toBe(410);
-  expect((await resource.get()).status).toBe(410);
+  resource.now({ status: code, headers: { ...MINUTE, location: '/elsewhere' }, body: 'no more' });
+  expect((await resource.get()).status).toBe(code);
+  expect((await resource.get()).status).toBe(code);
   expect(resource.asked).toHaveLength(2);
+  // The origin goes: the last word stands.
+  resource.now((request) => request.socket.destroy());
+  expect((await resource.get()).status).toBe(code);
+});
+
+test('an older answer that comes later does not take the place of a younger one', async () => {
+  const held: (() => void)[] = [];
+  const resource = new Resource((request, response) => {
+    const slow = request.headers.authorization !== undefined;
+    const answer = (): void => {
+      const headers = { 'cache-control': 'public, max-age=60', age: slow ? '30' : '0' };
+      response.writeHead(slow ? 404 : 410, headers).end(slow ? 'old' : 'new');
+    };
+    if (slow) held.push(answer);
+    else answer();
+  });
+  const slow = resource.get(['Authorization: Basic eDp5']);
+  await vi.waitUntil(() => held.length === 1, { timeout: 10_000, interval: 5 });
+  expect((await resource.get()).status).toBe(410);
+  held[0]!();
+  expect((await slow).status).toBe(404);
+  expect((await resource.get()).status).toBe(410);
+});
+
+test('a redirect whose body breaks off still redirects, and is not kept', async () => {
+  const resource = new Resource((_, response) => {
+    response.writeHead(302, { ...MINUTE, location: '/elsewhere', 'content-length': '100' });
+    response.write('half');
+    setTimeout(() => response.destroy(), 50);
+  });
+  for (let at = 0; at < 2; at += 1) {
+    const answer = await resource.get();
+    expect([answer.status, field(answer, 'location')]).toEqual([302, '/elsewhere']);
+  }
+  expect(resource.asked).toHaveLength(2);
+});
+
+test('those who wait for a redirect that is kept are told of it together', async () => {
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  const resource = new Resource((_, response) => {
+    void released.then(() => response.writeHead(301, { ...MINUTE, location: '/elsewhere' }).end());
+  });
+  const answers = Array.from({ length: 5 }, () => resource.get());
+  await vi.waitUntil(() => resource.asked.length > 0, { timeout: 10_000, interval: 5 });
+  setTimeout(release, 100);
+  for (const answer of await Promise.all(answers)) expect(field(answer, 'location')).toBe('/elsewhere');
+  expect(resource.asked).toHaveLength(1);
 });
