@@ -17,6 +17,13 @@ const CHUNK_BYTES = 2 ** 18;
 /** What waits for a slow disk. */
 const CHUNKS_MAX = 32;
 const TEXT_MAX = 1_000;
+/** Four texts, each byte escaped, and what stands around them. */
+const LINE_BYTES_MAX = 4 * TEXT_MAX * 4 + 1_000;
+
+const SPACE = 0x20;
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const TILDE = 0x7e;
 
 /** What a line says of a request. */
 export interface Asked {
@@ -91,13 +98,26 @@ export class AccessRecord {
   }
 
   add(asked: Asked, { status, bytes, outcome }: Answered): void {
-    const { client } = asked;
-    const { line, referer, agent, range } = PLAIN.test(textOf(asked)) ? asked : escaped(asked);
+    if (this.#open.bytes + LINE_BYTES_MAX > CHUNK_BYTES) void this.flush();
+    const chunk = this.#open;
+    if (chunk.bytes + LINE_BYTES_MAX > CHUNK_BYTES) {
+      this.#deps.tally.add('larder_access_lost_total');
+      return;
+    }
+    const { buffer } = chunk;
     const ms = Math.round(this.#deps.clock.monotonic() - asked.sinceMs);
-    const took = `${Math.floor(ms / 1_000)}.${String(ms % 1_000).padStart(3, '0')}`;
-    this.#put(
-      `${client} - - ${this.#now()} "${line}" ${status} ${bytes} "${referer}" "${agent}" "${range}" ${outcome} ${took}\n`,
-    );
+    let at = put(buffer, chunk.bytes, asked.client);
+    at = put(buffer, at, this.#now());
+    at = putPlain(buffer, at, asked.line);
+    at = put(buffer, at, `" ${status} ${bytes} "`);
+    at = putPlain(buffer, at, asked.referer);
+    at = put(buffer, at, '" "');
+    at = putPlain(buffer, at, asked.agent);
+    at = put(buffer, at, '" "');
+    at = putPlain(buffer, at, asked.range);
+    at = put(buffer, at, `" ${outcome} ${Math.floor(ms / 1_000)}.${String(ms % 1_000).padStart(3, '0')}\n`);
+    chunk.bytes = at;
+    chunk.lines += 1;
   }
 
   /** Resolves when all that was added is written, or lost. */
@@ -105,17 +125,6 @@ export class AccessRecord {
     this.#retire();
     this.#writing ??= this.#write().finally(() => (this.#writing = null));
     return this.#writing;
-  }
-
-  #put(line: string): void {
-    if (this.#open.bytes + line.length > CHUNK_BYTES) void this.flush();
-    if (this.#open.bytes + line.length > CHUNK_BYTES) {
-      this.#deps.tally.add('larder_access_lost_total');
-      return;
-    }
-    const chunk = this.#open;
-    chunk.bytes += chunk.buffer.write(line, chunk.bytes, 'latin1');
-    chunk.lines += 1;
   }
 
   #retire(): void {
@@ -176,7 +185,7 @@ export class AccessRecord {
     if (second === this.#second) return this.#date;
     this.#second = second;
     const [, day, month, year, time] = new Date(second * 1_000).toUTCString().split(' ');
-    this.#date = `[${day}/${month}/${year}:${time} +0000]`;
+    this.#date = ` - - [${day}/${month}/${year}:${time} +0000] "`;
     return this.#date;
   }
 }
@@ -186,23 +195,21 @@ export const clientOf = (address: string | undefined): string => address?.replac
 
 const newChunk = (): Chunk => ({ buffer: Buffer.allocUnsafeSlow(CHUNK_BYTES), bytes: 0, lines: 0 });
 
-type Texts = Pick<Asked, 'line' | 'referer' | 'agent' | 'range'>;
-const PLAIN = /^[ !#-[\]-~]{0,1000}$/;
-const textOf = ({ line, referer, agent, range }: Texts): string => line + referer + agent + range;
+/** Byte by byte, so that no string of the whole line is made, copied and collected. */
+function put(buffer: Buffer, from: number, text: string): number {
+  let at = from;
+  for (let index = 0; index < text.length; index += 1) buffer[at++] = text.charCodeAt(index);
+  return at;
+}
 
 /** Nothing that a client sends can end a field or a line. */
-function escaped(asked: Texts): Texts {
-  const plain = (text: string): string =>
-    text
-      .slice(0, TEXT_MAX)
-      .replaceAll(
-        /[^ !#-[\]-~]/g,
-        (character) => `\\x${(character.charCodeAt(0) & 0xff).toString(16).padStart(2, '0')}`,
-      );
-  return {
-    line: plain(asked.line),
-    referer: plain(asked.referer),
-    agent: plain(asked.agent),
-    range: plain(asked.range),
-  };
+function putPlain(buffer: Buffer, from: number, text: string): number {
+  const length = Math.min(text.length, TEXT_MAX);
+  let at = from;
+  for (let index = 0; index < length; index += 1) {
+    const code = text.charCodeAt(index);
+    if (code >= SPACE && code <= TILDE && code !== QUOTE && code !== BACKSLASH) buffer[at++] = code;
+    else at = put(buffer, at, `\\x${(code & 0xff).toString(16).padStart(2, '0')}`);
+  }
+  return at;
 }
