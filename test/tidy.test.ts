@@ -98,9 +98,10 @@ describe('what a serving process loads', () => {
     return packages;
   }
 
-  it('is neither commander nor fastify in a worker', () => {
+  it('is neither commander nor fastify in a worker, and undici only when it fetches', () => {
     const packages = packagesOf('appliance/worker.ts');
-    expect([...packages]).toContain('undici');
+    expect([...packages]).toContain('koffi');
+    expect([...packages]).not.toContain('undici');
     expect([...packages]).not.toContain('commander');
     expect([...packages]).not.toContain('fastify');
   });
