@@ -11,6 +11,7 @@ import { systemClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { AccessRecord, type Asked } from '../access.ts';
 import { WorkerTally } from '../tally.ts';
+import { blocksStored } from './caching-rig.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
 import { ask } from './wire.ts';
 
@@ -51,6 +52,7 @@ test('says of every answer what was asked and what was sent, by whichever way it
     const get = (...lines: string[]) => ask(appliance.port, { path: '/film.mp4', lines });
     const agent = ['User-Agent: VLC/3.0 "quoted" \\', 'Referer: http://site.example/'];
     await get(...agent);
+    await appliance.until(async () => (await blocksStored(appliance, '/film.mp4')) === 4);
     await get(...agent, 'Range: bytes=5-104');
     // The other worker has not met it yet.
     for (let at = 0; at < 3; at += 1) await get('Range: bytes=5-104');
@@ -59,7 +61,9 @@ test('says of every answer what was asked and what was sent, by whichever way it
     await get('Range: bytes=9999999-');
     await ask(appliance.port, { path: '/gone.mp4' });
     await ask(appliance.port, { method: 'POST', path: '/film.mp4', lines: ['Content-Length: 0'] });
-    for (let at = 0; at < 2; at += 1) await ask(appliance.port, { path: '/aging.mp4' });
+    await ask(appliance.port, { path: '/aging.mp4' });
+    await appliance.until(async () => (await blocksStored(appliance, '/aging.mp4')) > 0);
+    await ask(appliance.port, { path: '/aging.mp4' });
     await appliance.until(() => linesOf(path).length === 12);
 
     const lines = linesOf(path);
