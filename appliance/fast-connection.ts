@@ -7,7 +7,9 @@ import { clientOf, type Asked } from './access.ts';
 import type { KeyMode } from './asset-key.ts';
 import { Bridge, type BridgeEvents } from './fast-bridge.ts';
 import { FAST_HEAD_BYTES_MAX, fastKey, type FastHead } from './fast-head.ts';
+import type { FastQueue, Waiting } from './fast-queue.ts';
 import { FastSend, type SendDeps, type SendEvents } from './fast-send.ts';
+import { FastSocket } from './fast-socket.ts';
 
 /** node:http closes a connection this long after the time that it announces. */
 const KEEP_ALIVE_GRACE_MS = 1_000;
@@ -19,16 +21,17 @@ export interface ConnectionDeps extends SendDeps {
   readonly mode: KeyMode;
   readonly http: HttpServer;
   readonly head: FastHead;
+  readonly queue: FastQueue;
   readonly draining: () => boolean;
   readonly firstRequestMs: number;
   readonly keepAliveMs: number;
 }
 
-/** `bridged`: node:http has the connection, from an odd request until all is answered. */
-type State = 'idle' | 'sending' | 'bridged' | 'closed';
+/** `queued`: a request was read. `bridged`: node:http has the connection, from an odd request until all is answered. */
+type State = 'idle' | 'queued' | 'sending' | 'bridged' | 'closed';
 
-export class Connection implements BridgeEvents, SendEvents {
-  readonly #socket: Socket;
+export class Connection implements BridgeEvents, SendEvents, Waiting {
+  readonly socket: Socket;
   readonly #deps: ConnectionDeps;
   readonly #send: FastSend;
   /** For the access record. */
@@ -38,36 +41,38 @@ export class Connection implements BridgeEvents, SendEvents {
   /** When the state began, for what may last only so long. */
   #since: number;
   #answered = false;
-  /** What came while an answer was under way; the socket is paused, so that it is little. */
-  #early: Buffer | null = null;
+  /** What came and is not answered, a character a byte; the socket is paused before it is much. */
+  #asked = '';
+  /** The player has said all that it will. */
+  #ended = false;
 
-  constructor(socket: Socket, deps: ConnectionDeps) {
-    this.#socket = socket;
+  constructor(received: Socket, deps: ConnectionDeps) {
+    const socket = new FastSocket(received, (buffer, bytes) => this.#take(buffer, bytes));
+    this.socket = socket.stream;
     this.#deps = deps;
     this.#send = new FastSend(socket, deps, this);
     this.#since = deps.clock.monotonic();
-    socket.on('data', (chunk: Buffer) => this.#take(chunk));
-    socket.on('end', () => this.#bridge?.push(null));
-    socket.on('error', () => undefined);
-    socket.on('close', () => this.#closed());
+    this.socket.on('end', () => this.#end());
+    this.socket.on('error', () => undefined);
+    this.socket.on('close', () => this.#closed());
   }
 
   /** `now` is monotonic. Requests that are half said are node:http's to end. */
   expire(now: number): void {
-    if (this.#state === 'sending' || this.#state === 'closed') return;
+    if (this.#state === 'queued' || this.#state === 'sending' || this.#state === 'closed') return;
     if (this.#state === 'bridged' && this.#bridge!.running > 0) return;
     const waitedMs = now - this.#since;
     if (this.#state === 'idle' && waitedMs > BRIDGE_IDLE_MS) this.#bridge?.destroy();
     if (this.#answered || this.#state === 'bridged') {
-      if (waitedMs > this.#deps.keepAliveMs + KEEP_ALIVE_GRACE_MS) this.#socket.destroy();
+      if (waitedMs > this.#deps.keepAliveMs + KEEP_ALIVE_GRACE_MS) this.socket.destroy();
     } else if (waitedMs > this.#deps.firstRequestMs) {
-      this.#socket.write(TIMED_OUT, 'latin1');
-      this.#socket.destroy();
+      this.socket.write(TIMED_OUT, 'latin1');
+      this.socket.destroy();
     }
   }
 
   closeIdle(): void {
-    if (this.#state === 'idle') this.#socket.destroySoon();
+    if (this.#state === 'idle') this.socket.destroySoon();
   }
 
   /** node:http has answered everything. */
@@ -80,40 +85,58 @@ export class Connection implements BridgeEvents, SendEvents {
     this.#bridge = null;
     if (this.#state !== 'bridged') return;
     this.#state = 'closed';
-    this.#socket.destroy();
+    this.socket.destroy();
+  }
+
+  answer(): void {
+    if (this.#state !== 'queued') return;
+    const asked = this.#asked;
+    this.#asked = '';
+    this.#state = 'sending';
+    if (this.#serve(asked)) return;
+    if (asked.length > FAST_HEAD_BYTES_MAX) this.socket.resume();
+    this.#cross(Buffer.from(asked, 'latin1'));
   }
 
   /** The answer that went the short way has left. */
   sent(): void {
     this.#idle();
-    const early = this.#early;
-    if (early === null) return;
-    this.#early = null;
-    this.#socket.resume();
-    this.#take(early);
+    if (this.#asked === '') return;
+    this.socket.resume();
+    this.#queue();
   }
 
-  #take(chunk: Buffer): void {
-    if (this.#state === 'idle') {
-      if (this.#serve(chunk)) this.#state = 'sending';
-      else this.#cross(chunk);
-    } else if (this.#state === 'bridged') this.#bridge!.feed(chunk);
-    else if (this.#state === 'sending') {
-      this.#early = this.#early === null ? chunk : Buffer.concat([this.#early, chunk]);
-      this.#socket.pause();
-    }
+  /** The buffer is not ours: the next bytes to come lie there too. */
+  #take(buffer: Buffer, bytes: number): void {
+    if (this.#state === 'closed') return;
+    if (this.#state === 'bridged') return this.#bridge!.feed(Buffer.from(buffer.subarray(0, bytes)));
+    this.#asked += buffer.toString('latin1', 0, bytes);
+    if (this.#state === 'idle') this.#queue();
+    if (this.#state === 'sending' || this.#asked.length > FAST_HEAD_BYTES_MAX) this.socket.pause();
+  }
+
+  #queue(): void {
+    this.#state = 'queued';
+    this.#since = this.#deps.clock.monotonic();
+    this.#deps.queue.add(this);
+  }
+
+  #end(): void {
+    this.#ended = true;
+    if (this.#state === 'bridged') this.#bridge!.push(null);
+    else if (this.#state === 'idle') this.socket.end();
   }
 
   /** False where the request is not for this way: then nothing has happened. */
-  #serve(chunk: Buffer): boolean {
+  #serve(request: string): boolean {
     const { server, clock, head, mode, draining } = this.#deps;
-    if (chunk.length > FAST_HEAD_BYTES_MAX || draining() || !head.read(chunk.toString('latin1'))) return false;
+    if (request.length > FAST_HEAD_BYTES_MAX || draining() || !head.read(request)) return false;
     const key = fastKey(head.target, mode);
     // Fresh, and the same for everybody who asks.
     const stored = key === null ? null : server.hot(key);
     if (stored === null || stored.asset.bytes === 0) return false;
     const nowMs = clock.now();
-    const asked = this.#asked();
+    const asked = this.#recorded();
     if (head.method === 'HEAD') return this.#send.head(stored, nowMs, asked);
 
     const { bytes } = stored.asset;
@@ -125,16 +148,16 @@ export class Connection implements BridgeEvents, SendEvents {
   }
 
   /** For the access record, if there is one. */
-  #asked(): Asked | null {
-    const { access, head, clock } = this.#deps;
+  #recorded(): Asked | null {
+    const { access, head } = this.#deps;
     if (access === null) return null;
     return {
-      client: (this.#client ??= clientOf(this.#socket.remoteAddress)),
+      client: (this.#client ??= clientOf(this.socket.remoteAddress)),
       line: head.line,
       range: head.range || '-',
       referer: head.referer || '-',
       agent: head.agent || '-',
-      sinceMs: clock.monotonic(),
+      sinceMs: this.#since,
     };
   }
 
@@ -143,10 +166,11 @@ export class Connection implements BridgeEvents, SendEvents {
     this.#state = 'bridged';
     this.#since = this.#deps.clock.monotonic();
     if (this.#bridge === null) {
-      this.#bridge = new Bridge(this.#socket, this);
+      this.#bridge = new Bridge(this.socket, this);
       this.#deps.http.emit('connection', this.#bridge);
     }
     this.#bridge.feed(chunk);
+    if (this.#ended) this.#bridge.push(null);
   }
 
   #idle(): void {
@@ -154,6 +178,7 @@ export class Connection implements BridgeEvents, SendEvents {
     this.#state = 'idle';
     this.#answered = true;
     this.#since = this.#deps.clock.monotonic();
+    if (this.#ended && this.#asked === '') this.socket.end();
   }
 
   #closed(): void {

@@ -3,6 +3,8 @@
 // node:http and `server.ts`; once that has answered, the connection's next request may take the short way again.
 //
 //   fast-head.ts        reads plain requests, and no other
+//   fast-socket.ts      its socket, as directly as Node allows
+//   fast-queue.ts       in which order requests are answered
 //   fast-connection.ts  which way a request goes, and how long a connection may wait
 //   fast-send.ts        the bytes of one answer
 //   fast-answer.ts      its head
@@ -16,6 +18,7 @@ import { FastHeads } from './fast-answer.ts';
 import { Bridge } from './fast-bridge.ts';
 import { Connection, type ConnectionDeps } from './fast-connection.ts';
 import { FastHead } from './fast-head.ts';
+import { FastQueue } from './fast-queue.ts';
 import type { SendDeps } from './fast-send.ts';
 
 export interface LaneDeps extends Omit<SendDeps, 'heads' | 'counts'> {
@@ -38,6 +41,7 @@ export class FastLane {
     this.#deps = {
       ...deps,
       head: new FastHead(),
+      queue: new FastQueue(),
       heads: new FastHeads(deps.manner, deps.keepAliveMs),
       counts: {
         partial: tally.counter('larder_requests_total', { method: 'GET', status: '206' }),
@@ -56,10 +60,11 @@ export class FastLane {
     return this.#connections.size;
   }
 
-  take(socket: Socket): void {
-    const connection = new Connection(socket, this.#deps);
+  /** Returns the socket that the connection goes on with. */
+  take(received: Socket): Socket {
+    const connection = new Connection(received, this.#deps);
     this.#connections.add(connection);
-    socket.on('close', () => this.#connections.delete(connection));
+    return connection.socket.on('close', () => this.#connections.delete(connection));
   }
 
   /** Ends what has waited too long; to be called every second or so. */

@@ -1,13 +1,13 @@
 // The bytes of one answer on the short way, piece by piece and with back-pressure: read on the spot from block files that are
 // open here. Each connection has one of these for all its answers, so that an answer allocates little.
 
-import type { Socket } from 'node:net';
 import { Fault, isFault } from '../protocol/faults.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { AccessRecord, Asked } from './access.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { FastHeads, HeadSpec } from './fast-answer.ts';
+import type { FastSocket } from './fast-socket.ts';
 import type { Stored } from './known.ts';
 import { HEAD_ROOM_BYTES, PIECE_BYTES, SLOW_PIECE_BYTES, type PiecePool, type Slab } from './piece-pool.ts';
 import type { Piece } from './reader.ts';
@@ -36,12 +36,12 @@ export interface SendDeps extends SourceDeps {
 }
 
 export interface SendEvents {
-  /** All of the answer has left. */
+  /** All of the answer has left; perhaps before `begin` returns. */
   sent(): void;
 }
 
 export class FastSend {
-  readonly #socket: Socket;
+  readonly #socket: FastSocket;
   readonly #deps: SendDeps;
   readonly #events: SendEvents;
   /** Null between answers and for one without a body. */
@@ -61,7 +61,7 @@ export class FastSend {
   #writtenAt = 0;
   #slow = false;
 
-  constructor(socket: Socket, deps: SendDeps, events: SendEvents) {
+  constructor(socket: FastSocket, deps: SendDeps, events: SendEvents) {
     this.#socket = socket;
     this.#deps = deps;
     this.#events = events;
@@ -154,10 +154,10 @@ export class FastSend {
   #write(slab: Slab, from: number, to: number): void {
     this.#slab = slab;
     this.#writtenAt = this.#deps.clock.monotonic();
-    this.#socket.write(slab.buffer.subarray(from, to), this.#onWritten);
+    if (this.#socket.write(slab.memory, from, to, this.#onWritten)) this.#onWritten();
   }
 
-  /** Called by the socket when a piece has left, or never will. */
+  /** A piece has left, or never will. */
   readonly #onWritten = (error?: Error | null): void => {
     const { pool, clock } = this.#deps;
     if (this.#slab !== null) pool.giveBack(this.#slab);
@@ -165,7 +165,7 @@ export class FastSend {
     this.#piece?.release();
     this.#piece = null;
     // A socket that was destroyed says of what it still held that it was written.
-    if (!this.#running || this.#socket.destroyed || (error !== null && error !== undefined)) return;
+    if (!this.#running || this.#socket.stream.destroyed || (error !== null && error !== undefined)) return;
     if (this.#at >= this.#end) {
       this.#settle();
       this.#events.sent();
@@ -214,7 +214,7 @@ export class FastSend {
       this.#piece = piece;
       this.#at += piece.bytes.length;
       this.#writtenAt = this.#deps.clock.monotonic();
-      this.#socket.write(piece.bytes, this.#onWritten);
+      this.#socket.stream.write(piece.bytes, this.#onWritten);
     } catch (error) {
       if (this.#source === source) this.#fail(error);
     }
@@ -228,7 +228,7 @@ export class FastSend {
     tally.add('larder_faults_total', 1, { code: isFault(error) ? error.code : 'internal' });
     server.forget([key]);
     this.#settle();
-    this.#socket.destroy();
+    this.#socket.stream.destroy();
   }
 
   /** Accounts for the answer and is ready for the next. */

@@ -1,9 +1,12 @@
-// Reads that never wait: what is in the page cache comes at once, for anything else the answer is "it would wait". Node has
-// no name for that, so libc is called directly; the system call is preadv2 with RWF_NOWAIT.
+// Reads and writes that never wait: what is in the page cache comes at once, what a socket has room for goes at once, and for
+// the rest the answer is "it would wait". Node has no name for either, so libc is called directly: preadv2 with RWF_NOWAIT,
+// send with MSG_DONTWAIT.
 
 import koffi from 'koffi';
 
 const RWF_NOWAIT = 0x8;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
 const IOVEC_BYTES = 16;
 
 /** The system says that it would have to wait. */
@@ -13,37 +16,65 @@ export const UNSUPPORTED = -2;
 
 const UNSUPPORTED_ERRORS = new Set(['EOPNOTSUPP', 'ENOSYS', 'EINVAL'].map((name) => koffi.os.errno[name]));
 
-type Preadv2 = (fd: number, vector: Buffer, count: number, position: number, flags: number) => number;
-
-const preadv2 = find();
-const vectors = new WeakMap<Buffer, Buffer>();
-
-/** Bytes read, perhaps fewer than asked for, 0 at the end of the file; or one of the two words above. */
-export function readNoWait(fd: number, to: { buffer: Buffer; at: number; bytes: number }, position: number): number {
-  if (preadv2 === null) return UNSUPPORTED;
-  const vector = vectorOf(to.buffer, to.at);
-  vector.writeUInt32LE(to.bytes, 8);
-  const got = preadv2(fd, vector, 1, position, RWF_NOWAIT);
-  if (got >= 0) return got;
-  // Any other error is told by the read that may wait.
-  return UNSUPPORTED_ERRORS.has(koffi.errno()) ? UNSUPPORTED : WOULD_WAIT;
+interface Calls {
+  readonly preadv2: (fd: number, vector: number, count: number, position: number, flags: number) => number;
+  readonly send: (fd: number, bytes: number, count: number, flags: number) => number;
 }
 
-/** An iovec whose length is still to be set. A buffer is always filled from the same place, so its address is looked up once. */
-function vectorOf(buffer: Buffer, at: number): Buffer {
-  const known = vectors.get(buffer);
-  if (known !== undefined) return known;
-  const vector = Buffer.alloc(IOVEC_BYTES);
-  vector.writeBigUInt64LE(koffi.address(buffer) + BigInt(at), 0);
-  vectors.set(buffer, vector);
-  return vector;
+const calls = find();
+
+/** A buffer, and where it lies: it is never moved, so its address is looked up once. */
+export class Memory {
+  readonly buffer: Buffer;
+  readonly #address: number;
+  /** The iovec of the next read. */
+  readonly #vector = Buffer.allocUnsafeSlow(IOVEC_BYTES);
+  readonly #vectorAddress: number;
+
+  constructor(bytes: number) {
+    this.buffer = Buffer.allocUnsafeSlow(bytes);
+    this.#address = addressOf(this.buffer);
+    this.#vectorAddress = addressOf(this.#vector);
+  }
+
+  /** Bytes read to `at`, perhaps fewer than asked for, 0 at the end of the file; or one of the two words above. */
+  readNoWait(fd: number, to: { readonly at: number; readonly bytes: number }, position: number): number {
+    if (calls === null) return UNSUPPORTED;
+    const { at, bytes } = to;
+    if (at < 0 || bytes < 0 || at + bytes > this.buffer.length) throw new RangeError(`no ${bytes} bytes at ${at}`);
+    writeWord(this.#vector, 0, this.#address + at);
+    writeWord(this.#vector, 8, bytes);
+    const got = calls.preadv2(fd, this.#vectorAddress, 1, position, RWF_NOWAIT);
+    if (got >= 0) return got;
+    // Any other error is told by the read that may wait.
+    return UNSUPPORTED_ERRORS.has(koffi.errno()) ? UNSUPPORTED : WOULD_WAIT;
+  }
+
+  /** How many of the bytes [from, to) the socket took, perhaps none. An error is told by the write that may wait. */
+  sendNoWait(fd: number, from: number, to: number): number {
+    if (calls === null) return 0;
+    if (from < 0 || to < from || to > this.buffer.length) throw new RangeError(`no bytes from ${from} to ${to}`);
+    return Math.max(0, calls.send(fd, this.#address + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
+  }
 }
 
-/** Null where the system has no such call. */
-function find(): Preadv2 | null {
+const addressOf = (buffer: Buffer): number => (calls === null ? 0 : Number(koffi.address(buffer)));
+
+/** Addresses have 48 bits, which a double holds exactly. */
+function writeWord(into: Buffer, at: number, value: number): void {
+  into.writeUInt32LE(value % 2 ** 32, at);
+  into.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
+}
+
+/** Null where the system has no such calls. */
+function find(): Calls | null {
   if (process.platform !== 'linux') return null;
   try {
-    return koffi.load(null).func('int64_t preadv2(int fd, const uint8_t *iov, int n, int64_t offset, int flags)');
+    const libc = koffi.load(null);
+    return {
+      preadv2: libc.func('int64_t preadv2(int fd, uintptr_t iov, int n, int64_t offset, int flags)'),
+      send: libc.func('int64_t send(int fd, uintptr_t bytes, size_t n, int flags)'),
+    };
   } catch {
     return null;
   }

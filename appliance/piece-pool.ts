@@ -2,6 +2,7 @@
 // thousand of them must not keep half a megabyte each. So the larger ones are lent up to a bound, beyond it the next smaller.
 
 import { CHUNK_BYTES } from './block-file.ts';
+import { Memory } from './no-wait.ts';
 
 /** One read, one write to the socket: 256 KiB lost a third of the speed at 1 MiB. */
 export const PIECE_BYTES = 2 * CHUNK_BYTES;
@@ -13,6 +14,7 @@ const SMALL_PIECE_BYTES = 2 ** 16;
 export const HEAD_ROOM_BYTES = 4_096;
 
 export interface Slab {
+  readonly memory: Memory;
   readonly buffer: Buffer;
   /** Bytes of a piece that fit behind the room for a head. */
   readonly room: number;
@@ -64,7 +66,8 @@ export class PiecePool {
     of.lent += 1;
     const free = of.free.pop();
     if (free !== undefined) return free;
-    const slab = { buffer: Buffer.allocUnsafeSlow(HEAD_ROOM_BYTES + of.room), room: of.room };
+    const memory = new Memory(HEAD_ROOM_BYTES + of.room);
+    const slab = { memory, buffer: memory.buffer, room: of.room };
     this.#lost.register(slab, of, slab);
     return slab;
   }

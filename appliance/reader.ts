@@ -10,7 +10,7 @@ import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from './block-file.ts';
 import { DISK_THREADS } from './family.ts';
 import type { AssetView } from './link.ts';
-import { readNoWait, UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
+import { UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
 import { HEAD_ROOM_BYTES, type PiecePool, SLOW_PIECE_BYTES, type Slab } from './piece-pool.ts';
 import { blockPath } from './volume-directory.ts';
 
@@ -212,7 +212,7 @@ const nameOf = (volume: number, id: number, number: number): string => `${volume
 
 /** Bytes read, fewer where the page cache has no more; `WOULD_WAIT` where it has none; 0 at the end of the file. */
 function readHere(block: OpenBlock, slab: Slab, start: number, bytes: number): number {
-  const got = readNoWait(block.fd, { buffer: slab.buffer, at: HEAD_ROOM_BYTES, bytes }, HEAD_BYTES + start);
+  const got = slab.memory.readNoWait(block.fd, { at: HEAD_ROOM_BYTES, bytes }, HEAD_BYTES + start);
   if (got !== UNSUPPORTED) return got;
   // It was read before, so it is likely to be in memory still.
   return readSync(block.fd, slab.buffer, HEAD_ROOM_BYTES, bytes, HEAD_BYTES + start);

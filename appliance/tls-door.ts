@@ -36,8 +36,9 @@ export class TlsDoor {
     });
   }
 
-  take(socket: Socket): void {
+  take(socket: Socket): Socket {
     this.#server.emit('connection', socket);
+    return socket;
   }
 
   /** For connections from now on. */

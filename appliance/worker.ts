@@ -168,10 +168,9 @@ function take(number: number, socket: Socket | undefined): void {
     socket.on('error', () => undefined).end(REFUSAL, () => socket.destroy());
     return;
   }
-  sockets.add(socket);
-  socket.on('close', () => sockets.delete(socket));
-  if (door === null) lane.take(socket);
-  else door.take(socket);
+  const own = door === null ? lane.take(socket) : door.take(socket);
+  sockets.add(own);
+  own.on('close', () => sockets.delete(own));
 }
 
 function report(): void {

@@ -1,0 +1,49 @@
+// Who asks first is answered first. Linux names ready connections in the order in which they were last ready, so that one that
+// asks just after a turn of the event loop began waits for all the others twice. Here requests are taken down as they
+// are read and answered in that order, a few per turn; between turns the loop reads what has come.
+
+/** With 64 clients at 70 % of capacity 8 to 32 made no difference to the slowest hundredth; all of them in one turn took a third longer. */
+const ANSWERS_PER_TURN = 16;
+
+export interface Waiting {
+  /** Its turn has come. */
+  answer(): void;
+}
+
+export class FastQueue {
+  #coming: Waiting[] = [];
+  #going: Waiting[] = [];
+  #at = 0;
+  #running = false;
+
+  add(waiting: Waiting): void {
+    this.#coming.push(waiting);
+    if (!this.#running) setImmediate(this.#turn);
+    this.#running = true;
+  }
+
+  readonly #turn = (): void => {
+    for (let answers = 0; answers < ANSWERS_PER_TURN; answers += 1) {
+      const next = this.#next();
+      if (next === undefined) {
+        this.#running = false;
+        return;
+      }
+      next.answer();
+    }
+    setImmediate(this.#turn);
+  };
+
+  #next(): Waiting | undefined {
+    if (this.#at === this.#going.length) {
+      const empty = this.#going;
+      empty.length = 0;
+      this.#going = this.#coming;
+      this.#coming = empty;
+      this.#at = 0;
+    }
+    const next = this.#going[this.#at];
+    if (next !== undefined) this.#at += 1;
+    return next;
+  }
+}
