@@ -2,6 +2,7 @@
 // same answers. That is checked with requests made at random; the rest is what the short way does by itself.
 
 import fc from 'fast-check';
+import { once } from 'node:events';
 import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { LaneRig } from './lane-rig.ts';
@@ -225,6 +226,38 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
       { numRuns: 300 },
     );
     expect(rig().count('larder_fast_total')).toBeGreaterThan(asked * 0.6);
+  });
+
+  test('over a real connection, whatever the system makes of the chunks, the answers are the same', async () => {
+    rig().count('larder_fast_total');
+    let asked = 0;
+    const said = fc.array(fc.record({ text: plain, cut: fc.nat(400), waits: fc.boolean() }), {
+      minLength: 1,
+      maxLength: 6,
+    });
+    await fc.assert(
+      fc.asyncProperty(said, async (some) => {
+        asked += some.length;
+        const player = await rig().connect();
+        const received: Buffer[] = [];
+        player.on('data', (chunk: Buffer) => received.push(chunk));
+        const ended = once(player, 'close');
+        for (const { text, cut, waits } of some) {
+          player.write(text.slice(0, cut), 'latin1');
+          if (cut < text.length) await new Promise((resolve) => setImmediate(resolve));
+          player.write(text.slice(cut), 'latin1');
+          if (waits) await once(player, 'data');
+        }
+        player.write(LAST);
+        await ended;
+        const texts = some.map(({ text }) => text);
+        const answers = answersIn(Buffer.concat(received));
+        expect(answers).toEqual(answersIn(await rig().converse('long', [...texts, LAST])));
+        expect(answers).toHaveLength(some.length + 1);
+      }),
+      { numRuns: 100 },
+    );
+    expect(rig().count('larder_fast_total')).toBeGreaterThan(asked * 0.1);
   });
 
   test('a broken request behind one that is under way is refused alike', async () => {

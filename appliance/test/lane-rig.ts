@@ -1,9 +1,10 @@
 // The serving part of a worker inside a test: block files on disk, node:http, the short way beside it, and connections whose
 // chunks are exactly those that the test wrote.
 
+import { once } from 'node:events';
 import { createServer, type Server as HttpServer } from 'node:http';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import type { Socket } from 'node:net';
+import { connect, createServer as listen, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Duplex, Readable } from 'node:stream';
@@ -37,6 +38,8 @@ export class LaneRig {
   readonly http: HttpServer;
   readonly lane: FastLane;
   readonly views = new Map<string, AssetView>();
+  /** Its connections come to the lane as a worker's do. */
+  readonly #tcp: TcpServer = listen({ pauseOnConnect: true, noDelay: true }, (socket) => void this.lane.take(socket));
   draining = false;
   #ids = 0;
 
@@ -131,6 +134,14 @@ export class LaneRig {
     return Buffer.concat(received);
   }
 
+  /** A real connection that goes the short way. */
+  async connect(): Promise<Socket> {
+    if (!this.#tcp.listening) await once(this.#tcp.listen(0, '127.0.0.1'), 'listening');
+    const player = connect({ port: (this.#tcp.address() as AddressInfo).port, host: '127.0.0.1', noDelay: true });
+    await once(player, 'connect');
+    return player;
+  }
+
   /** What was counted since the last look. */
   count(name: string): number {
     const { counts } = this.tally.take(0);
@@ -138,6 +149,7 @@ export class LaneRig {
   }
 
   close(): void {
+    this.#tcp.close();
     this.http.close();
     rmSync(this.directory, { recursive: true, force: true });
   }
