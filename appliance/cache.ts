@@ -321,10 +321,10 @@ export class Cache {
     if (holding !== null) this.#held.set(holding, (this.#held.get(holding) ?? 0) + payload);
     if (this.isPinned(entry)) book.pinnedBytes += blocks.count * diskBytesOf(BLOCK_BYTES) - shorterOnDisk;
     else
-      for (const [run, byte] of blocks.bytes.entries()) {
+      for (let run = 0; run < blocks.bytes.length; run += 1) {
+        const bits = BITS[blocks.bytes[run]!]!;
         const tail = run === Math.floor(last / RUN_BLOCKS) ? shorterOnDisk : 0;
-        const bytes = BITS[byte]! * diskBytesOf(BLOCK_BYTES) - tail;
-        if (byte !== 0) book.order.add(runKey(entry.id, run * RUN_BLOCKS), bytes);
+        if (bits > 0) book.order.append(runKey(entry.id, run * RUN_BLOCKS), bits * diskBytesOf(BLOCK_BYTES) - tail);
       }
     this.#changes += blocks.count;
   }

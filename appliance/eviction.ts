@@ -35,6 +35,8 @@ export interface EvictionOrder {
   reserve(runs: number): void;
   /** Counts bytes to a run. */
   add(key: RunKey, bytes: number): void;
+  /** The same for a run that is not in the order yet: nobody has to look for it. */
+  append(key: RunKey, bytes: number): void;
   /** Takes bytes off a run; the last ones take it out. A run that is not in the order stays out. */
   subtract(key: RunKey, bytes: number): void;
   /** The run was asked for again. */

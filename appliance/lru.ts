@@ -29,9 +29,15 @@ export class Lru implements EvictionOrder {
 
   /** What grows is the most recently used. */
   add(key: RunKey, bytes: number): void {
-    let slot = this.#table.find(key);
-    if (slot === 0) slot = this.#table.insert(key);
-    else this.#table.unlink(this.#list, slot);
+    const slot = this.#table.find(key);
+    if (slot === 0) return this.append(key, bytes);
+    this.#table.unlink(this.#list, slot);
+    this.#table.link(this.#list, slot);
+    this.#table.grow(this.#list, slot, bytes);
+  }
+
+  append(key: RunKey, bytes: number): void {
+    const slot = this.#table.insert(key);
     this.#table.link(this.#list, slot);
     this.#table.grow(this.#list, slot, bytes);
   }

@@ -87,8 +87,13 @@ export class S3Fifo implements EvictionOrder {
 
   add(key: RunKey, bytes: number): void {
     const slot = this.#table.find(key);
+    if (slot === 0) return this.append(key, bytes);
     this.#pass(bytes);
-    if (slot !== 0) return this.#table.grow(this.#listOf(slot), slot, bytes);
+    this.#table.grow(this.#listOf(slot), slot, bytes);
+  }
+
+  append(key: RunKey, bytes: number): void {
+    this.#pass(bytes);
     const fresh = this.#table.insert(key);
     const name = this.#nameOf(key);
     // Until something had to leave there is room in the main queue for what the small one cannot take.

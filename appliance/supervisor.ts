@@ -13,6 +13,7 @@ import { EXIT, untilStopped } from '../runtime/process.ts';
 import { inFleet, mannerOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
 import { DISK_THREADS, type FromSupervisor, type KeeperSpec, type ToSupervisor, type WorkerSpec } from './family.ts';
+import { stayYoung } from './machine.ts';
 import { TlsKeeper } from './tls-keeper.ts';
 
 const RESTART_MS = 50;
@@ -24,6 +25,11 @@ const WAITING_MAX = 1_024;
 const BACKLOG = 4_096;
 /** Of V8. A young heap of up to 48 MB per process buys nothing: what is short-lived here is small. In MiB. */
 const CHILD_FLAGS = ['--max-semi-space-size=1'];
+/**
+ * Of libc, where a worker speaks TLS: OpenSSL's buffer for what comes is 64 KiB a connection, of which an idle one has used
+ * the first page. Only by itself does it cost no more than that page.
+ */
+const TLS_ENV = { MALLOC_MMAP_THRESHOLD_: '65536' };
 
 interface Child {
   readonly name: string;
@@ -39,6 +45,7 @@ interface Child {
 
 /** Runs until told to stop, then ends the process. Throws `config_invalid` where it cannot listen. */
 export async function supervise(config: ApplianceConfig, log: Log): Promise<never> {
+  stayYoung();
   validateDirectories(config);
   warnOfSpace(config, log);
   const family = new Family(config, log);
@@ -89,7 +96,8 @@ class Family {
         accessLog: config.accessLog,
         tls: config.tlsCert === null ? null : { http2: config.http2 },
       };
-      return child(`worker-${worker}`, 'worker', { LARDER_WORKER: JSON.stringify(spec) });
+      const tlsEnv = spec.tls === null ? {} : TLS_ENV;
+      return child(`worker-${worker}`, 'worker', { LARDER_WORKER: JSON.stringify(spec), ...tlsEnv });
     });
   }
 

@@ -29,11 +29,14 @@ export class Fifo implements EvictionOrder {
   }
 
   add(key: RunKey, bytes: number): void {
-    let slot = this.table.find(key);
-    if (slot === 0) {
-      slot = this.table.insert(key);
-      this.table.link(this.list, slot);
-    }
+    const slot = this.table.find(key);
+    if (slot === 0) this.append(key, bytes);
+    else this.table.grow(this.list, slot, bytes);
+  }
+
+  append(key: RunKey, bytes: number): void {
+    const slot = this.table.insert(key);
+    this.table.link(this.list, slot);
     this.table.grow(this.list, slot, bytes);
   }
 
