@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 /** Files open at once; Node has raised it to the hard limit. Null where the system does not tell. */
 export function filesMax(): number | null {
@@ -24,13 +25,28 @@ export function memoryBytes(): number {
 
 /**
  * Bytes on their way lie outside the heap, but the collector counts them: by its own rule a few blocks make it go through all
- * of a small heap, which cost half the time of a miss. The heap may treble first; short-lived buffers go long before.
+ * of a small heap, which cost half the time of a miss. The heap may grow to six times first; short-lived buffers go long before,
+ * and a process that has nothing to do is collected anyway.
  */
 export function collectSeldom(): void {
-  setFlagsFromString('--heap-growing-percent=200');
+  setFlagsFromString('--heap-growing-percent=500');
 }
 
 /** For a process that was started without such a flag: its young heap stays as small as it is now, whatever crowd comes. */
 export function stayYoung(): void {
   setFlagsFromString('--semi-space-growth-factor=1');
+}
+
+/** Collects what is left of things that a process had many of, and that V8 would leave lying until it needs the room. */
+export function collectNow(): void {
+  collect ??= exposed();
+  collect();
+}
+
+let collect: (() => void) | null = null;
+
+/** Only a context made after the flag was set has the collector in it. */
+function exposed(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc') as () => void;
 }
