@@ -1,10 +1,10 @@
 // The sums of one volume: what its blocks take, what is promised, reserved or on its way out, and the order in which blocks
 // leave.
 
-import { DISK_RUNS, runAsset, runFirstBlock, type EvictionOrder, type NameOf } from './eviction.ts';
+import { DISK_RUNS, runAsset, runFirstBlock, type EvictionOrder, type NameOf, type RunKey } from './eviction.ts';
 import { nameOf, partOf } from './filter.ts';
 import { Lru } from './lru.ts';
-import type { Entry, Volume } from './store.ts';
+import type { Volume } from './store.ts';
 
 /** Left to the index of each volume from the start, so that its growth never breaks the budget. */
 export const INDEX_BYTES_RESERVED = 12 * 2 ** 20;
@@ -12,7 +12,6 @@ export const INDEX_BYTES_RESERVED = 12 * 2 ** 20;
 export interface Book {
   readonly volume: Volume;
   readonly order: EvictionOrder;
-  readonly byId: Map<number, Entry>;
   readonly limitBytes: number;
   /** What its catalogued assets take once they are whole. */
   promisedBytes: number;
@@ -36,20 +35,10 @@ export interface VolumeUse {
   readonly indexBytes: number;
 }
 
-/** An order and the entries that its runs belong to. */
-function ordered(newOrder: (nameOf: NameOf) => EvictionOrder): Pick<Book, 'order' | 'byId'> {
-  const byId = new Map<number, Entry>();
-  const order = newOrder((run) => {
-    const entry = byId.get(runAsset(run));
-    return entry === undefined ? null : partOf(nameOf(entry.key), runFirstBlock(run));
-  });
-  return { order, byId };
-}
-
 export function newBook(volume: Volume, limitBytes: number, newOrder?: (nameOf: NameOf) => EvictionOrder): Book {
   return {
     volume,
-    ...ordered(newOrder ?? (() => new Lru(DISK_RUNS))),
+    order: newOrder?.((run) => nameIn(volume, run)) ?? new Lru(DISK_RUNS),
     limitBytes,
     promisedBytes: 0,
     pinnedBytes: 0,
@@ -58,6 +47,12 @@ export function newBook(volume: Volume, limitBytes: number, newOrder?: (nameOf: 
     leaving: new Set(),
     queue: Promise.resolve(),
   };
+}
+
+/** Until its asset is dropped. */
+function nameIn(volume: Volume, run: RunKey): number | null {
+  const entry = volume.entry(runAsset(run));
+  return entry === undefined ? null : partOf(nameOf(entry.key), runFirstBlock(run));
 }
 
 export const useOf = (book: Book): VolumeUse => ({

@@ -137,7 +137,7 @@ export class Cache {
     readonly first: number;
     readonly last: number;
   }): boolean {
-    const entry = this.#books[spec.volume]?.byId.get(spec.id);
+    const entry = this.#books[spec.volume]?.volume.entry(spec.id);
     for (let number = spec.first; number <= spec.last; number += 1)
       if (entry?.blocks.has(number) !== true) return false;
     return true;
@@ -145,7 +145,7 @@ export class Cache {
 
   touch(volume: number, run: RunKey): void {
     const book = this.#books[volume];
-    const entry = book?.byId.get(runAsset(run));
+    const entry = book?.volume.entry(runAsset(run));
     if (book === undefined || entry === undefined) return;
     entry.touchedMs = this.#deps.clock.now();
     this.#touched.add(entry);
@@ -206,7 +206,6 @@ export class Cache {
   }
 
   #join(book: Book, entry: Entry): void {
-    book.byId.set(entry.id, entry);
     if (entry.holding === null) return;
     book.promisedBytes += assetDiskBytes(entry.bytes);
     const members = this.#holdings.get(entry.holding);
@@ -215,7 +214,6 @@ export class Cache {
   }
 
   #part(book: Book, entry: Entry): void {
-    book.byId.delete(entry.id);
     if (entry.holding === null) return;
     book.promisedBytes -= assetDiskBytes(entry.bytes);
     const members = this.#holdings.get(entry.holding);
@@ -236,7 +234,7 @@ export class Cache {
   /** Takes over what a volume found at start, oldest first; of two versions of a key the one used last wins. */
   #adopt(book: Book): void {
     const entries = [...book.volume.entries()].sort((a, b) => a.touchedMs - b.touchedMs);
-    book.order.reserve(entries.reduce((sum, { blocks }) => sum + blocks.occupiedBytes, 0));
+    book.order.reserve(entries.reduce((sum, { blocks }) => sum + blocks.occupiedRuns, 0));
     for (const entry of entries) {
       const other = this.#byKey.get(entry.key);
       const keep = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
@@ -276,7 +274,7 @@ export class Cache {
   }
 
   async #evict(book: Book, run: RunKey): Promise<void> {
-    const entry = book.byId.get(runAsset(run));
+    const entry = book.volume.entry(runAsset(run));
     if (entry === undefined) return;
     const first = runFirstBlock(run);
     const numbers: number[] = [];
@@ -321,8 +319,8 @@ export class Cache {
     if (holding !== null) this.#held.set(holding, (this.#held.get(holding) ?? 0) + payload);
     if (this.isPinned(entry)) book.pinnedBytes += blocks.count * diskBytesOf(BLOCK_BYTES) - shorterOnDisk;
     else
-      for (let run = 0; run < blocks.bytes.length; run += 1) {
-        const bits = BITS[blocks.bytes[run]!]!;
+      for (let run = 0; run < blocks.runs; run += 1) {
+        const bits = BITS[blocks.run(run)]!;
         const tail = run === Math.floor(last / RUN_BLOCKS) ? shorterOnDisk : 0;
         if (bits > 0) book.order.append(runKey(entry.id, run * RUN_BLOCKS), bits * diskBytesOf(BLOCK_BYTES) - tail);
       }

@@ -64,6 +64,10 @@ export class DiskVolume implements Volume {
     return this.#entries.values();
   }
 
+  entry(id: number): Entry | undefined {
+    return this.#entries.get(id);
+  }
+
   create(meta: AssetMeta, nowMs: number): Entry {
     const entry = this.#entry(this.#nextId, meta, new Bitmap(blockCount(meta.bytes)), nowMs);
     this.#nextId += 1;

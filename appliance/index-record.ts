@@ -24,7 +24,7 @@ export function encodeRecord(entry: Entry): string {
     headers: { ...entry.headers },
     bornMs: entry.bornMs,
     holding: entry.holding,
-    blocks: Buffer.from(entry.blocks.bytes).toString('base64'),
+    blocks: Buffer.from(entry.blocks.toBytes()).toString('base64'),
     touchedMs: entry.touchedMs,
   };
   return JSON.stringify(record);

@@ -116,8 +116,8 @@ export class Known {
         if (verdict === 'revalidate') this.#revalidate(stored, asked);
         if (verdict !== 'validate') return { kind: 'asset', ...stored, opening: null, forward: null };
         if (storedOnly) return { kind: 'absent' };
-        // RFC 9111 4.3.5: its own answer brings the stored one up to date.
-        if (asked.method === 'HEAD') {
+        // RFC 9111 4.3.5: its own answer brings the stored one up to date. A condition is for what is brought up to date first.
+        if (asked.method === 'HEAD' && isUnconditional(asked.conditions)) {
           const instead = this.#terms(stored, asked).ifUnreachable ? { instead: stored } : {};
           return { kind: 'pass', forward: 'stale', detail: '', ...instead };
         }

@@ -36,6 +36,8 @@ export interface Volume {
   readonly number: number;
   readonly directory: string;
   entries(): IterableIterator<Entry>;
+  /** By its id, until it is dropped. */
+  entry(id: number): Entry | undefined;
   /** A new entry without blocks; persisted with its first intent. */
   create(meta: AssetMeta, nowMs: number): Entry;
   /** Puts blocks in doubt, on disk when it resolves. One `write` or `abandon` of each must follow. */
@@ -68,48 +70,78 @@ export const BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
   return bits;
 });
 
-/** A fixed-size set of block numbers. */
+/** So many bits are kept in a number. */
+const FEW = 31;
+const NONE = new Uint8Array(0);
+
+/** A fixed-size set of block numbers. A segment of a film has one or two: for those a number will do, where an array takes 200 bytes. */
 export class Bitmap {
-  readonly bytes: Uint8Array;
+  readonly #size: number;
+  #few = 0;
+  /** Null where the set is one of few. */
+  readonly #many: Uint8Array | null;
   #count = 0;
 
-  constructor(size: number, from?: Uint8Array) {
-    this.bytes = new Uint8Array(Math.ceil(size / 8));
-    if (from === undefined) return;
-    this.bytes.set(from.subarray(0, this.bytes.length));
-    // What lies beyond the size is nobody's block.
-    if (size % 8 !== 0 && this.bytes.length > 0) this.bytes[this.bytes.length - 1]! &= 2 ** (size % 8) - 1;
-    for (const byte of this.bytes) this.#count += BITS[byte]!;
+  constructor(size: number, from = NONE) {
+    this.#size = size;
+    this.#many = size <= FEW ? null : new Uint8Array(this.runs);
+    for (let run = 0; run < Math.min(this.runs, from.length); run += 1) {
+      // What lies beyond the size is nobody's block.
+      const byte = from[run]! & (2 ** Math.min(8, size - run * 8) - 1);
+      if (this.#many === null) this.#few |= byte << (run * 8);
+      else this.#many[run] = byte;
+      this.#count += BITS[byte]!;
+    }
   }
 
   get count(): number {
     return this.#count;
   }
 
-  /** Bytes of it that are not zero: runs of eight blocks with one at least. */
-  get occupiedBytes(): number {
+  /** Of eight blocks each, the last perhaps of fewer. */
+  get runs(): number {
+    return Math.ceil(this.#size / 8);
+  }
+
+  /** The eight bits of a run. */
+  run(at: number): number {
+    return this.#many === null ? (this.#few >> (at * 8)) & 0xff : this.#many[at]!;
+  }
+
+  /** Runs with one block at least. */
+  get occupiedRuns(): number {
     let occupied = 0;
-    for (const byte of this.bytes) if (byte !== 0) occupied += 1;
+    for (let at = 0; at < this.runs; at += 1) if (this.run(at) !== 0) occupied += 1;
     return occupied;
   }
 
   has(at: number): boolean {
-    return ((this.bytes[at >> 3] ?? 0) & (1 << (at & 7))) !== 0;
+    return at < this.#size && (this.run(at >> 3) & (1 << (at & 7))) !== 0;
   }
 
   add(at: number): void {
-    if (this.has(at)) return;
-    this.bytes[at >> 3]! |= 1 << (at & 7);
+    if (at >= this.#size || this.has(at)) return;
+    this.#flip(at);
     this.#count += 1;
   }
 
   delete(at: number): void {
     if (!this.has(at)) return;
-    this.bytes[at >> 3]! &= ~(1 << (at & 7));
+    this.#flip(at);
     this.#count -= 1;
   }
 
+  /** A byte per run. */
+  toBytes(): Uint8Array {
+    return Uint8Array.from({ length: this.runs }, (_, at) => this.run(at));
+  }
+
   *[Symbol.iterator](): IterableIterator<number> {
-    for (let at = 0; at < this.bytes.length * 8; at += 1) if (this.has(at)) yield at;
+    for (let at = 0; at < this.#size; at += 1) if (this.has(at)) yield at;
+  }
+
+  #flip(at: number): void {
+    if (this.#many === null) this.#few ^= 1 << at;
+    else this.#many[at >> 3]! ^= 1 << (at & 7);
   }
 }

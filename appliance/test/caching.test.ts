@@ -339,6 +339,21 @@ describe('HEAD and unsafe methods', () => {
     expect([field(hit, 'x-one'), status(hit), old.asked.length]).toEqual(['b', expect.stringMatching(/hit/), 2]);
   });
 
+  test.each([
+    ['If-None-Match: "v1"', 304],
+    ['If-None-Match: "v0"', 200],
+    ['If-Match: "v1"', 200],
+  ])('HEAD of what is stale, with %s, is answered by what the origin says now', async (condition, expected) => {
+    const old = await new Resource({ headers: { ...stale('max-age=10', 20), etag: '"v1"' } }).stored();
+    old.now((request, response) => {
+      const holds = request.headers['if-none-match'] === '"v1"';
+      response.writeHead(holds ? 304 : 200, { etag: '"v1"', 'cache-control': 'max-age=600' }).end();
+    });
+    const answer = await old.get([condition], 'HEAD');
+    expect([answer.status, field(answer, 'etag')]).toEqual([expected, '"v1"']);
+    expect(status(await old.get())).toMatch(/hit/);
+  });
+
   test('a HEAD that tells of another version makes the stored one leave', async () => {
     const old = await new Resource({ headers: stale('max-age=10', 20) }).stored();
     old.now({ headers: { etag: '"v2"', 'cache-control': 'max-age=600' }, body: 'another' });

@@ -18,6 +18,10 @@ export class MemoryVolume implements Volume {
     return this.#entries.values();
   }
 
+  entry(id: number): Entry | undefined {
+    return this.#entries.get(id);
+  }
+
   create(meta: AssetMeta, nowMs: number): Entry {
     const entry: Entry = {
       ...meta,
@@ -55,9 +59,9 @@ export class MemoryVolume implements Volume {
   }
 
   async drop(entry: Entry): Promise<void> {
-    await this.remove(entry, [...entry.blocks]);
     entry.dropped = true;
     this.#entries.delete(entry.id);
+    await this.remove(entry, [...entry.blocks]);
   }
 
   update(): void {}

@@ -95,10 +95,13 @@ describe.each([
     expect([...volume.entries()]).toEqual([]);
   });
 
-  test('lists the entries that it has', async () => {
-    await write(volume, '/a', [noise(10)]);
+  test('lists the entries that it has, and finds each until it begins to drop it', async () => {
+    const stays = await write(volume, '/a', [noise(10)]);
     const gone = await write(volume, '/b', [noise(10)]);
-    await volume.drop(gone);
+    expect([volume.entry(stays.id), volume.entry(gone.id)]).toEqual([stays, gone]);
+    const dropping = volume.drop(gone);
+    expect([volume.entry(stays.id), volume.entry(gone.id)]).toEqual([stays, undefined]);
+    await dropping;
     expect([...volume.entries()].map((entry) => entry.key)).toEqual(['/a']);
   });
 });

@@ -77,20 +77,6 @@ export const FIELD_RULES: readonly Rule[] = [
       about(view, 'location') && (field(view.they!, 'location') ?? '').endsWith(field(view.we!, 'location') ?? '?'),
   },
   {
-    asked: '`HEAD` with a condition, for what is stale',
-    nginx: '304 or 412',
-    larder: 'asks the origin for what it has stored, and says 200 whatever the condition',
-    rfc: '13.2.1, 9111 4.3.2',
-    right: 'nginx',
-    explains: (view) =>
-      view.method === 'HEAD' &&
-      ['if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since'].some(view.has) &&
-      says(view.we, 'fwd=stale') &&
-      view.facet === 'status' &&
-      [304, 412].includes(view.from) &&
-      view.to === 200,
-  },
-  {
     asked: 'for the first time, what may not be kept',
     nginx: '',
     larder: 'leaves out `Accept-Ranges`',

@@ -1,6 +1,6 @@
 // Differences in what counts as a request: its target, its method, its version, its fields, its body.
 
-import { byNode, READ, turns, type Rule, type View } from './view.ts';
+import { about, byNode, READ, turns, type Rule, type View } from './view.ts';
 
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+:/;
 const HOST = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=-]+)(?::\d*)?$/;
@@ -177,7 +177,7 @@ export const MESSAGE_RULES: readonly Rule[] = [
     right: 'nginx',
     explains: (view) =>
       [view.target, ...view.request.lines].some((text) => text.length >= LINE_BYTES_MAX) &&
-      turns(view, [...READ, 400, 414], [...READ, 400, 431]),
+      (turns(view, [...READ, 400, 414], [...READ, 400, 431]) || refusedByOrigin(view)),
   },
   {
     asked: '`Expect` other than 100-continue',
@@ -207,5 +207,11 @@ export const MESSAGE_RULES: readonly Rule[] = [
       [view.from, view.to].includes(504),
   },
 ];
+
+/** As long as it is not stored, the one who refuses is nginx as the origin, and says so in its words. */
+const refusedByOrigin = (view: View): boolean =>
+  view.ofNginx
+    ? view.to === 400 && (view.facet === 'body' || about(view, 'content-length'))
+    : view.facet === 'status' && [view.from, view.to].includes(400);
 
 const TWICE = ['if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'expect', 'authorization'];
