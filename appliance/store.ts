@@ -82,7 +82,7 @@ export class Bitmap {
   readonly #many: Uint8Array | null;
   #count = 0;
 
-  constructor(size: number, from = NONE) {
+  constructor(size: number, from: Uint8Array = NONE) {
     this.#size = size;
     this.#many = size <= FEW ? null : new Uint8Array(this.runs);
     for (let run = 0; run < Math.min(this.runs, from.length); run += 1) {
