@@ -89,7 +89,7 @@ export class Connection implements BridgeEvents, SendEvents, Waiting {
   }
 
   answer(): void {
-    if (this.#state !== 'queued') return;
+    if (this.#state !== 'queued' || this.socket.destroyed) return;
     const asked = this.#asked;
     this.#asked = '';
     this.#state = 'sending';
@@ -169,8 +169,10 @@ export class Connection implements BridgeEvents, SendEvents, Waiting {
       this.#bridge = new Bridge(this.socket, this);
       this.#deps.http.emit('connection', this.#bridge);
     }
-    this.#bridge.feed(chunk);
-    if (this.#ended) this.#bridge.push(null);
+    // What is fed in may end it, and then it is ours no more.
+    const bridge = this.#bridge;
+    bridge.feed(chunk);
+    if (this.#ended) bridge.push(null);
   }
 
   #idle(): void {

@@ -22,6 +22,7 @@ type Heard = (buffer: Buffer, bytes: number) => void;
 let shared: Buffer | null = null;
 
 export class FastSocket {
+  /** Half open where its peer has said everything: whoever has asked may still be answered. */
   readonly stream: Socket;
   /** -1 where the stream alone may write. */
   readonly #fd: number;
@@ -30,7 +31,9 @@ export class FastSocket {
     const handle = plainHandleOf(received);
     this.#fd = handle?.fd ?? -1;
     this.stream = handle === null ? received : moved(received, handle, heard);
-    if (handle === null) received.on('data', (chunk: Buffer) => heard(chunk, chunk.length));
+    if (handle !== null) return;
+    received.allowHalfOpen = true;
+    received.on('data', (chunk: Buffer) => heard(chunk, chunk.length));
   }
 
   /** Writes the bytes [from, to). True where the system has taken them all; else `done` is called when it has, or never will. */
@@ -51,7 +54,6 @@ function moved(from: Socket, handle: Handle, heard: Heard): Socket {
     handle,
     readable: true,
     writable: true,
-    // Whoever has asked and says no more may still be answered.
     allowHalfOpen: true,
     onread: {
       buffer: shared,

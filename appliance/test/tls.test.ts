@@ -147,6 +147,15 @@ describe.skipIf(openssl === null || curl === null)('https', () => {
     await appliance.until(async () => (await metric('larder_fast_total')) >= before + 3);
   });
 
+  test('who asks, and says that this was all, is answered', async () => {
+    const socket = await open(appliance.port);
+    await answer(socket);
+    socket.end(PLAIN);
+    let text = '';
+    for await (const chunk of socket) text += (chunk as Buffer).toString('latin1');
+    expect(text.endsWith(SMALL.toString('latin1'))).toBe(true);
+  });
+
   /** Connections one after another go to workers by turns, so that every second one meets another worker. */
   async function resumptions(sessionFile: string, count: number): Promise<string[]> {
     const lines: string[] = [];
