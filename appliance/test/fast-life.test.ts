@@ -180,29 +180,29 @@ describe('an answer that is not the same for all, or not for ever', () => {
 describe('a player that says no more', () => {
   test('and whose last words are broken is refused, whatever it had before', async () => {
     const player = rig.open('short');
-    const { bytes, ended } = listen(player);
+    const heard = listen(player);
     player.write(ask('/nothing'));
-    await until(() => bytes().length > 0);
+    await until(() => heard.bytes().length > 0);
     player.write('GARBAGE\r\n\r\n');
     player.end();
-    await ended;
-    expect(bytes().toString('latin1')).toMatch(/^HTTP\/1.1 404 [^]*HTTP\/1.1 400 /);
+    await heard.ended;
+    expect(heard.bytes().toString('latin1')).toMatch(/^HTTP\/1.1 404 [^]*HTTP\/1.1 400 /);
   });
 
   test('is answered first', async () => {
     const player = rig.open('short');
-    const { bytes, ended } = listen(player);
+    const heard = listen(player);
     player.write(ask('/film'));
     player.end();
-    await ended;
-    expect(bodyOf(bytes()).equals(FILM)).toBe(true);
+    await heard.ended;
+    expect(bodyOf(heard.bytes()).equals(FILM)).toBe(true);
     expect(rig.count('larder_fast_total')).toBe(1);
   });
 
   test('and is gone before its turn costs nothing', async () => {
     const player = rig.open('short');
     player.write(ask('/small'));
-    await new Promise(process.nextTick);
+    await new Promise((resolve) => process.nextTick(resolve));
     player.peer.destroy();
     await turns();
     expect([rig.count('larder_fast_total'), rig.count('larder_requests_total')]).toEqual([0, 0]);
