@@ -83,7 +83,8 @@ export class Pass {
         ...withCookies(cookiesOf(answer.headers)),
       });
       const body = answer.body as AsyncIterable<Buffer>;
-      await this.#copy(request, response, { status: answer.statusCode, outcome: 'pass', body });
+      const length = lengthOf(headers);
+      await this.#copy(request, response, { status: answer.statusCode, outcome: 'pass', body, length });
     } catch (error) {
       if (hungUp.signal.aborted) tally.add('larder_aborted_total');
       else throw originFault(error, passing.key);
@@ -108,7 +109,8 @@ export class Pass {
     if (request.method === 'HEAD') answer.body.on('error', () => undefined).destroy();
     const { status, leftMs } = head;
     const body = request.method === 'HEAD' ? [] : answer.body;
-    await this.#copy(request, response, { status, outcome: leftMs === null ? 'pass' : 'hit', body });
+    const known = leftMs === null ? 'pass' : 'hit';
+    await this.#copy(request, response, { status, outcome: known, body, length: lengthOf(headers) });
   }
 
   #requestFields(request: IncomingMessage, { forward }: Passing): Record<string, string> {
@@ -151,20 +153,24 @@ export class Pass {
       status,
       outcome,
       body,
+      length,
     }: {
       readonly status: number;
       readonly outcome: 'pass' | 'hit';
       readonly body: AsyncIterable<Buffer> | readonly Buffer[];
+      readonly length: number | null;
     },
   ): Promise<void> {
     let sent = 0;
     try {
       for await (const chunk of body) {
         sent += chunk.length;
-        response.write(chunk);
-        if (!(await roomWithin(response, STALLED_MS))) break;
+        // Its last byte ends it: who has it may say something new before the origin's end is known.
+        if (sent === length) response.end(chunk);
+        else response.write(chunk);
+        if (!response.writableEnded && !(await roomWithin(response, STALLED_MS))) break;
       }
-      response.end();
+      if (!response.writableEnded) response.end();
     } finally {
       this.#account(request, { status, outcome, sent });
     }
@@ -182,6 +188,9 @@ export class Pass {
     access?.ended(request, { status, bytes: sent, outcome });
   }
 }
+
+const lengthOf = (headers: Readonly<Record<string, string>>): number | null =>
+  headers['content-length'] === undefined ? null : Number(headers['content-length']);
 
 export const hasBody = (request: IncomingMessage): boolean =>
   request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;

@@ -28,7 +28,7 @@ import { Locate } from '../locate.ts';
 import { Miss } from '../miss.ts';
 import type { Origin } from '../origin.ts';
 import { openState, type StateDb } from '../state.ts';
-import type { Pass } from '../pass.ts';
+import { Pass } from '../pass.ts';
 import type { BlockReader } from '../reader.ts';
 import { Server } from '../server.ts';
 import type { Entry, Volume } from '../store.ts';
@@ -575,4 +575,27 @@ test('one volume that could not be opened kept the whole appliance from serving'
     health: { level: 'yellow', causes: ['1 of 2 volumes are out of use'] },
     volumes: [{ limitBytes: 64 * MB }],
   });
+});
+
+test('an answer that is passed on ends with its last byte, whenever its source says so', async () => {
+  const [tally, clock, manner] = [new WorkerTally(), systemClock, { standsFor: false, via: 'box-1' }];
+  const keeper = { tell: async (): Promise<void> => undefined };
+  const pass = new Pass({ origin: {} as unknown as Origin, keeper, manner, tally, access: null, clock });
+  const forward = { reason: 'uri-miss', status: 404, stored: false, collapsed: false } as const;
+  const head = { kind: 'relay', status: 404, headers: { 'content-length': '5' }, cookies: [], forward, leftMs: null };
+  const body = new Readable({ read: () => undefined });
+  body.push('12345');
+  let finished: Promise<unknown> | null = null;
+  let relayed: Promise<void> | null = null;
+  fill = createServer((request, response) => {
+    finished = once(response, 'finish');
+    relayed = pass.relay(request, response, head as never, { head, body } as never);
+  });
+  await once(fill.listen(0, '127.0.0.1'), 'listening');
+  const { port } = fill.address() as AddressInfo;
+  const answer = await raw(port, 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+  expect(answer.toString('latin1')).toMatch(/^HTTP\/1.1 404 [^]*\r\n\r\n12345$/);
+  await finished;
+  body.push(null);
+  await relayed;
 });
