@@ -585,17 +585,15 @@ test('an answer that is passed on ends with its last byte, whenever its source s
   const head = { kind: 'relay', status: 404, headers: { 'content-length': '5' }, cookies: [], forward, leftMs: null };
   const body = new Readable({ read: () => undefined });
   body.push('12345');
-  let finished: Promise<unknown> | null = null;
-  let relayed: Promise<void> | null = null;
+  const under: Promise<unknown>[] = [];
   fill = createServer((request, response) => {
-    finished = once(response, 'finish');
-    relayed = pass.relay(request, response, head as never, { head, body } as never);
+    under.push(once(response, 'finish'), pass.relay(request, response, head as never, { head, body } as never));
   });
   await once(fill.listen(0, '127.0.0.1'), 'listening');
   const { port } = fill.address() as AddressInfo;
   const answer = await raw(port, 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
   expect(answer.toString('latin1')).toMatch(/^HTTP\/1.1 404 [^]*\r\n\r\n12345$/);
-  await finished;
+  await under[0];
   body.push(null);
-  await relayed;
+  await Promise.all(under);
 });
