@@ -25,8 +25,7 @@ export function memoryBytes(): number {
 
 /**
  * Bytes on their way lie outside the heap, but the collector counts them: by its own rule a few blocks make it go through all
- * of a small heap, which cost half the time of a miss. The heap may grow to six times first; short-lived buffers go long before,
- * and a process that has nothing to do is collected anyway.
+ * of a small heap, which cost half the time of a miss. The heap may grow to six times first; short-lived buffers go long before.
  */
 export function collectSeldom(): void {
   setFlagsFromString('--heap-growing-percent=500');
