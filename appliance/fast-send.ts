@@ -10,7 +10,7 @@ import type { FastHeads, HeadSpec } from './fast-answer.ts';
 import type { FastSocket } from './fast-socket.ts';
 import type { Stored } from './known.ts';
 import { HEAD_ROOM_BYTES, PIECE_BYTES, SLOW_PIECE_BYTES, type PiecePool, type Slab } from './piece-pool.ts';
-import type { Piece } from './reader.ts';
+import type { Piece } from './pieces.ts';
 import type { Server } from './server.ts';
 import { Source, type SourceDeps } from './source.ts';
 import type { Counter, WorkerTally } from './tally.ts';

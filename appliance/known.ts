@@ -10,7 +10,8 @@ import type { KeyMode } from './asset-key.ts';
 import { parseDirectives, type Directives } from './cache-control.ts';
 import { freshnessOf, judge, mayServeOnError, type Freshness } from './freshness.ts';
 import type { AssetView, Forward, Head, Validation } from './link.ts';
-import type { Answer, ReadClient } from './link-client.ts';
+import type { ReadClient } from './link-client.ts';
+import type { Answer } from './link-connection.ts';
 import { isUnconditional, type Conditions } from './precondition.ts';
 import { firstByteHint } from './range.ts';
 import type { WorkerTally } from './tally.ts';
@@ -166,7 +167,6 @@ export class Known {
     const { head } = answer;
     if (head.kind === 'relay') return { kind: 'relay', head, answer };
     if (head.kind !== 'asset') {
-      await answer.body.dump();
       if (head.kind === 'absent') return { kind: 'absent' };
       return { kind: 'pass', forward: 'bypass', detail: head.kind === 'pass' ? `; detail="${head.reason}"` : '' };
     }
@@ -174,7 +174,6 @@ export class Known {
     const stored = { asset, freshness: freshnessOf(asset.headers, asset.bornMs) };
     if (current) this.#learn(stored);
     const opening = head.body ? { answer, from: from === 'suffix' ? 0 : from } : null;
-    if (opening === null) await answer.body.dump();
     return { kind: 'asset', ...stored, opening, forward, validated };
   }
 
@@ -222,7 +221,7 @@ export const hitOf = ({ asset, freshness }: Stored, nowMs: number): Outcome =>
 
 /** A body that nobody reads is let go; the flight behind it ends what it began. */
 export function leave(opening: { readonly answer: Answer } | null): void {
-  opening?.answer.body.on('error', () => undefined).destroy();
+  opening?.answer.body.leave();
 }
 
 /** Exclusive end of the first range if it is bounded; null where the whole rest is wanted. */

@@ -1,82 +1,90 @@
 // A worker's end of the two sockets: asks for bytes that are not on disk, reports what it served, forgets what it is told to.
 
 import { createConnection, type Socket } from 'node:net';
-import type { Dispatcher, Pool } from 'undici';
 import { Fault, FAULTS, isFault, type FaultCode } from '../protocol/faults.ts';
 import type { Log } from '../runtime/log.ts';
-import { undici } from '../runtime/undici.ts';
 import {
-  HEAD_BYTES_MAX,
-  HEAD_FIELD,
-  headerSafe,
   LINK_SOCKET,
   lineSplitter,
-  READ_SOCKET,
   type Ask,
   type AssetView,
   type DownMessage,
-  type Head,
   type Look,
+  type Question,
   type Told,
   type UpMessage,
 } from './link.ts';
+import { LinkConnection, type Answer } from './link-connection.ts';
+import type { PiecePool } from './piece-pool.ts';
 
+/** Answers under way at once; who asks beyond them waits. */
 const READS_MAX = 1_024;
 const RECONNECT_MS = 20;
 
-export interface Answer {
-  readonly head: Head;
-  readonly body: Dispatcher.ResponseData['body'];
-}
-
 export class ReadClient {
-  #pool: Pool | null = null;
+  readonly #pool: PiecePool;
+  readonly #idle: LinkConnection[] = [];
+  readonly #waiting: ((connection: LinkConnection) => void)[] = [];
+  #connections = 0;
+
+  constructor(pool: PiecePool) {
+    this.#pool = pool;
+  }
 
   /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
   async read(ask: Ask): Promise<Answer> {
-    const response = await this.#send('/read', ask);
-    const field = response.headers[HEAD_FIELD];
-    if (typeof field !== 'string') {
-      await response.body.dump();
-      throw new Fault('internal', `the storekeeper answered ${response.statusCode} without a head`);
-    }
-    const head = JSON.parse(field) as Head;
-    if (head.kind !== 'fault') return { head, body: response.body };
-    await response.body.dump();
+    const answer = await this.#ask({ kind: 'read', ask });
+    const { head } = answer;
+    if (head.kind !== 'fault') return answer;
     throw new Fault(head.code in FAULTS ? (head.code as FaultCode) : 'internal', head.message);
   }
 
   /** Resolves when what was told counts. Throws `unreachable`. */
   async tell(told: Told): Promise<void> {
-    await (await this.#send('/told', told)).body.dump();
+    await this.#ask({ kind: 'told', told });
   }
 
   /** Whether all of these blocks are on disk; false where nobody knows. */
   async present({ id, volume }: AssetView, [first, last]: readonly [number, number]): Promise<boolean> {
     const look: Look = { id, volume, first, last };
     try {
-      const answer = await this.#send('/present', look);
-      await answer.body.dump();
-      return answer.statusCode === 204;
+      const { head } = await this.#ask({ kind: 'present', look });
+      return head.kind === 'present' && head.all;
     } catch (error) {
       if (isFault(error)) return false;
       throw error;
     }
   }
 
-  async #send(path: string, message: Ask | Told | Look): Promise<Dispatcher.ResponseData> {
-    this.#pool ??= new (undici().Pool)('http://storekeeper', {
-      socketPath: READ_SOCKET,
-      connections: READS_MAX,
-      headersTimeout: 60_000,
-      bodyTimeout: 60_000,
-      maxHeaderSize: HEAD_BYTES_MAX,
-    });
+  async #ask(question: Question): Promise<Answer> {
+    const connection = this.#idle.pop() ?? (await this.#another());
     try {
-      return await this.#pool.request({ method: 'GET', path, headers: { [HEAD_FIELD]: headerSafe(message) } });
+      return await connection.ask(question);
     } catch (error) {
       throw new Fault('unreachable', 'the storekeeper is not there', { cause: error });
     }
+  }
+
+  #another(): LinkConnection | Promise<LinkConnection> {
+    if (this.#connections < READS_MAX) return this.#connect();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #connect(): LinkConnection {
+    this.#connections += 1;
+    return new LinkConnection(this.#pool, {
+      idle: (connection) => {
+        const next = this.#waiting.shift();
+        if (next === undefined) this.#idle.push(connection);
+        else next(connection);
+      },
+      closed: (connection) => {
+        this.#connections -= 1;
+        const at = this.#idle.indexOf(connection);
+        if (at >= 0) this.#idle.splice(at, 1);
+        this.#waiting.shift()?.(this.#connect());
+      },
+    });
   }
 }
 

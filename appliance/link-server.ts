@@ -1,6 +1,5 @@
 // The storekeeper's end of the two sockets.
 
-import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
@@ -9,9 +8,7 @@ import type { Log } from '../runtime/log.ts';
 import type { Forgotten } from './cache.ts';
 import { written } from './flow.ts';
 import {
-  HEAD_BYTES_MAX,
-  HEAD_FIELD,
-  headerSafe,
+  frameHead,
   LINK_SOCKET,
   lineSplitter,
   READ_SOCKET,
@@ -20,7 +17,7 @@ import {
   type DownMessage,
   type Head,
   type Look,
-  type Told,
+  type Question,
   type UpMessage,
   type WorkerReport,
 } from './link.ts';
@@ -66,21 +63,23 @@ export class LinkServer {
   }
 
   async listen(deps: LinkServerDeps): Promise<void> {
-    const limits = { keepAliveTimeout: 60_000, requestTimeout: 0, maxHeaderSize: HEAD_BYTES_MAX };
-    const http = createHttpServer(limits, (request, response) => {
-      void answer(deps, request, response);
+    const readers = new Set<Socket>();
+    const reads = createServer((socket) => {
+      readers.add(socket);
+      socket.on('close', () => readers.delete(socket));
+      hear(deps, socket);
     });
     const link = createServer((socket) => this.#welcome(socket, deps));
     for (const path of [READ_SOCKET, LINK_SOCKET]) rmSync(path, { force: true });
-    http.listen(READ_SOCKET);
-    await once(http, 'listening');
+    reads.listen(READ_SOCKET);
+    await once(reads, 'listening');
     link.listen(LINK_SOCKET);
     await once(link, 'listening');
     this.#close = async () => {
-      for (const peer of this.#peers) peer.socket.destroy();
       link.close();
-      http.close();
-      http.closeAllConnections();
+      reads.close();
+      for (const { socket } of this.#peers) socket.destroy();
+      for (const socket of readers) socket.destroy();
     };
   }
 
@@ -146,56 +145,86 @@ export const viewOf = (entry: Entry): AssetView => ({
   directory: entry.volume.directory,
 });
 
-async function answer(deps: LinkServerDeps, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  response.on('error', () => undefined);
+/** One question at a time, so that the answer to it is all that is under way. */
+function hear(deps: LinkServerDeps, socket: Socket): void {
+  const split = lineSplitter((line) => void answer(deps, JSON.parse(line) as Question, socket));
+  socket.setEncoding('utf8');
+  socket.on('data', (chunk) => split(String(chunk)));
+  socket.on('error', (error) => deps.log.debug({ err: error }, 'a worker left an answer'));
+}
+
+async function answer(deps: LinkServerDeps, question: Question, socket: Socket): Promise<void> {
   const { miss, locate, log } = deps;
-  const asked: unknown = JSON.parse(String(request.headers[HEAD_FIELD]));
+  let opened: Opened | null = null;
   try {
-    if (request.url === '/told') {
-      await locate.told(asked as Told);
-      response.writeHead(204).end();
-    } else if (request.url === '/present') response.writeHead(deps.present(asked as Look) ? 204 : 404).end();
-    else await reply(await miss.open(asked as Ask), response);
+    if (question.kind === 'told') {
+      await locate.told(question.told);
+      sendHead(socket, { kind: 'heard' }, true);
+    } else if (question.kind === 'present')
+      sendHead(socket, { kind: 'present', all: deps.present(question.look) }, true);
+    else {
+      opened = await miss.open(question.ask);
+      await reply(opened, question.ask, socket);
+    }
   } catch (error) {
-    if (response.headersSent) {
-      response.destroy();
+    if (opened !== null) {
+      socket.destroy();
       return;
     }
     const fault = isFault(error) ? error : new Fault('internal', 'the storekeeper failed', { cause: error });
     if (!isFault(error)) log.error({ err: error }, 'read failed');
-    send(response, { kind: 'fault', code: fault.code, message: fault.message });
-    response.end();
+    sendHead(socket, { kind: 'fault', code: fault.code, message: fault.message }, true);
   }
 }
 
-async function reply(opened: Opened, response: ServerResponse): Promise<void> {
-  if (opened.kind === 'pass' || opened.kind === 'absent') {
-    send(response, opened);
-    response.end();
-  } else if (opened.kind === 'relay') {
+async function reply(opened: Opened, ask: Ask, socket: Socket): Promise<void> {
+  if (opened.kind === 'pass' || opened.kind === 'absent') sendHead(socket, opened, true);
+  else if (opened.kind === 'relay') {
     const { body, bornMs: _, ...head } = opened;
-    send(response, head);
-    await pump(Buffer.isBuffer(body) ? [body] : body, response);
-    response.end();
+    sendHead(socket, head, false);
+    await pump(Buffer.isBuffer(body) ? [body] : body, null, socket);
   } else {
-    const { kind, validated, forward } = opened;
-    send(response, { kind, asset: viewOf(opened.entry), body: opened.body !== null, validated, forward });
-    if (opened.body !== null) await pump(opened.body, response);
-    response.end();
+    const { kind, entry, validated, forward, body } = opened;
+    sendHead(socket, { kind, asset: viewOf(entry), body: body !== null, validated, forward }, body === null);
+    if (body === null) return;
+    const from = ask.from === 'suffix' ? 0 : ask.from;
+    await pump(body, Math.min(ask.to ?? entry.bytes, entry.bytes) - from, socket);
   }
 }
 
 /**
  * Follows the writer at the reader's pace; a reader that left ends the following, not the flight. The next piece is asked for
- * when the last one is the system's: its buffer may be used again from then on.
+ * when the last one is the system's: its buffer may be used again from then on. `bytes` may come, or fewer; null: nobody knows.
  */
-async function pump(body: AsyncIterable<Buffer> | readonly Buffer[], response: ServerResponse): Promise<void> {
+async function pump(
+  body: AsyncIterable<Buffer> | readonly Buffer[],
+  bytes: number | null,
+  socket: Socket,
+): Promise<void> {
+  let sent = 0;
   for await (const chunk of body) {
-    for (let at = 0; at < chunk.length; at += PIECE_BYTES_MAX)
-      if (!(await written(response, chunk.subarray(at, at + PIECE_BYTES_MAX), STALLED_MS))) return;
+    for (let at = 0; at < chunk.length; at += PIECE_BYTES_MAX) {
+      const piece = chunk.subarray(at, at + PIECE_BYTES_MAX);
+      sent += piece.length;
+      if (!(await sendPiece(socket, piece, sent === bytes))) return;
+    }
   }
+  if (sent !== bytes) socket.write(frameHead(0, true));
 }
 
-function send(response: ServerResponse, head: Head): void {
-  response.writeHead(200, { [HEAD_FIELD]: headerSafe(head) });
+/** With the first piece, where that is at hand by now. */
+function sendHead(socket: Socket, head: Head, last: boolean): void {
+  const json = Buffer.from(JSON.stringify(head));
+  socket.cork();
+  socket.write(frameHead(json.length, last));
+  socket.write(json);
+  process.nextTick(() => socket.uncork());
+}
+
+function sendPiece(socket: Socket, piece: Buffer, last: boolean): Promise<boolean> {
+  socket.cork();
+  socket.write(frameHead(piece.length, last));
+  const sent = written(socket, piece, STALLED_MS);
+  socket.uncork();
+  return sent;
 }

@@ -1,21 +1,42 @@
 // What workers and their storekeeper say to each other over two Unix sockets in the state directory.
 //
-// `read.sock` speaks HTTP: a worker asks for bytes it does not find on disk; the head of the answer says what the asset
-// is, the body is the bytes. `link.sock` carries lines of JSON both ways: reports up, things to forget down. Processes run
-// in the state directory and use these relative names: a Unix socket's path may not exceed 107 characters.
+// `read.sock`: a worker asks for bytes it does not find on disk by a line of JSON, one at a time on each connection; the answer
+// comes in frames, the first of which is the head and says what the asset is, the others are bytes. Who leaves an answer, on
+// either side, ends the connection. `link.sock` carries lines of JSON both ways: reports up, things to forget down. Processes
+// run in the state directory and use these relative names: a Unix socket's path may not exceed 107 characters.
 
 import type { HoldingId } from '../protocol/ids.ts';
 import type { RunKey } from './eviction.ts';
 
 export const READ_SOCKET = 'read.sock';
 export const LINK_SOCKET = 'link.sock';
-export const HEAD_FIELD = 'x-larder';
 export const LINE_CHARS_MAX = 8 * 2 ** 20;
 
-/** Of a head in `x-larder`: a key and a request's fields, 24 KiB together, each byte perhaps six characters of JSON. */
-export const HEAD_BYTES_MAX = 192 * 1024;
+/** Before each frame: how many bytes it has, and whether it is the last of its answer. */
+export const FRAME_HEAD_BYTES = 4;
+const LAST_FRAME = 2 ** 31;
+/** Of any frame; bytes come in smaller ones, and a head is a key and two messages' fields. */
+const FRAME_BYTES_MAX = 8 * 2 ** 20;
 
-/** Sent as JSON in `x-larder` of `GET /read`. */
+export function frameHead(bytes: number, last: boolean): Buffer {
+  const head = Buffer.allocUnsafe(FRAME_HEAD_BYTES);
+  head.writeUInt32LE(last ? LAST_FRAME + bytes : bytes);
+  return head;
+}
+
+/** Throws where no frame of ours begins so. */
+export function readFrameHead(head: Buffer): { readonly bytes: number; readonly last: boolean } {
+  const word = head.readUInt32LE();
+  const bytes = word % LAST_FRAME;
+  if (bytes > FRAME_BYTES_MAX) throw new Error(`a frame of ${bytes} bytes`);
+  return { bytes, last: word >= LAST_FRAME };
+}
+
+export type Question =
+  | { readonly kind: 'read'; readonly ask: Ask }
+  | { readonly kind: 'told'; readonly told: Told }
+  | { readonly kind: 'present'; readonly look: Look };
+
 export interface Ask {
   readonly key: string;
   /** The asset version that the worker is in the middle of, and the entry that it knows it by; null on first contact. */
@@ -45,7 +66,7 @@ export interface Validation {
   readonly ifFailing: boolean;
 }
 
-/** `GET /told`: what a worker saw pass by that changes what may be served. */
+/** What a worker saw pass by that changes what may be served. */
 export type Told =
   /** An unsafe method succeeded (RFC 9111 4.4). */
   | { readonly kind: 'changed'; readonly keys: readonly string[] }
@@ -59,7 +80,7 @@ export type Told =
       readonly answeredMs: number;
     };
 
-/** `GET /present`: 204 where all these blocks are on disk, else 404. */
+/** Whether all these blocks are on disk. */
 export interface Look {
   readonly id: number;
   readonly volume: number;
@@ -90,7 +111,7 @@ export interface Forward {
   readonly collapsed: boolean;
 }
 
-/** `x-larder` of the answer. */
+/** First frame of an answer. */
 export type Head =
   /** The body, if any, begins at `from` and may end before `to`: what follows is on disk. */
   | {
@@ -114,6 +135,9 @@ export type Head =
   | { readonly kind: 'pass'; readonly reason: string }
   /** `storedOnly`, and it is not. */
   | { readonly kind: 'absent' }
+  /** What was told counts. */
+  | { readonly kind: 'heard' }
+  | { readonly kind: 'present'; readonly all: boolean }
   | { readonly kind: 'fault'; readonly code: string; readonly message: string };
 
 /** What came to be since the last report. */
@@ -142,13 +166,6 @@ export type DownMessage = {
   readonly keys: readonly string[];
   readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
 };
-
-/** Header fields carry no characters beyond ASCII for sure: JSON escapes do. */
-export const headerSafe = (message: object): string =>
-  JSON.stringify(message).replaceAll(
-    /[^\x20-\x7e]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
 
 /** Splits a stream of text into lines, bounded. */
 export function lineSplitter(onLine: (line: string) => void): (chunk: string) => void {

@@ -9,8 +9,10 @@ import { bypass, forwarded, hit, relayFields, viaOf, type Manner, type Outcome }
 import { cookiesOf, endToEnd, fetchFields, singleHeaders } from './fields.ts';
 import { Places, roomWithin, steady } from './flow.ts';
 import type { Head, Told } from './link.ts';
-import type { Answer, ReadClient } from './link-client.ts';
+import type { ReadClient } from './link-client.ts';
+import type { Answer } from './link-connection.ts';
 import { originFault, type Origin } from './origin.ts';
+import { copiesOf } from './pieces.ts';
 import type { WorkerTally } from './tally.ts';
 
 export const PASSES_MAX = 64;
@@ -106,9 +108,9 @@ export class Pass {
       ...relayFields(headers, outcome, this.#deps.manner),
       ...withCookies(head.cookies),
     });
-    if (request.method === 'HEAD') answer.body.on('error', () => undefined).destroy();
+    if (request.method === 'HEAD') answer.body.leave();
     const { status, leftMs } = head;
-    const body = request.method === 'HEAD' ? [] : answer.body;
+    const body = request.method === 'HEAD' ? [] : copiesOf(answer.body);
     const known = leftMs === null ? 'pass' : 'hit';
     await this.#copy(request, response, { status, outcome: known, body, length: lengthOf(headers) });
   }

@@ -1,8 +1,8 @@
 // Reading stored blocks in a worker: a small cache of open files, each chunk checked against its crc32 when it is first
-// read through an open file. A first read may touch the disk and goes through the thread pool; a later one is read on the
-// spot, which is cheaper than the trip, where the page cache has it.
+// read through an open file. A first read may touch the disk and goes through the thread pool; a later one, and one of a
+// block that has just been written, is read on the spot, which is cheaper than the trip, where the page cache has it.
 
-import { closeSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { open as openAsync, read as readAsync } from 'node:fs';
 import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
@@ -10,8 +10,9 @@ import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from './block-file.ts';
 import { DISK_THREADS } from './family.ts';
 import type { AssetView } from './link.ts';
-import { UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
+import { type Memory, UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
 import { HEAD_ROOM_BYTES, type PiecePool, SLOW_PIECE_BYTES, type Slab } from './piece-pool.ts';
+import type { Piece } from './pieces.ts';
 import { blockPath } from './volume-directory.ts';
 
 /** Blocks that stay open: as many as the page cache may be thought to hold, in a quarter of memory. */
@@ -35,12 +36,6 @@ export function openBlocksMax(spec: {
   const byMemory = (spec.memoryBytes * MEMORY_SHARE) / BLOCK_BYTES;
   const byFiles = spec.filesMax - spec.connectionsMax - OTHER_FILES;
   return Math.floor(Math.min(OPEN_BLOCKS_MAX, Math.max(OPEN_BLOCKS_MIN, Math.min(byMemory, byFiles))));
-}
-
-/** Bytes on their way to a socket; `release` gives the buffer back once they are sent. */
-export interface Piece {
-  readonly bytes: Buffer;
-  readonly release: () => void;
 }
 
 interface OpenBlock {
@@ -71,15 +66,15 @@ export class BlockReader {
   async has(asset: AssetView, number: number): Promise<boolean> {
     return (
       (this.#open.get(nameOf(asset.volume, asset.id, number)) ??
-        (await this.#openBlock(asset, number).catch(() => null))) !== null
+        (await this.#openBlock(asset, number, false).catch(() => null))) !== null
     );
   }
 
   /**
    * The next piece of [from, to), or null where its block is not on disk. Throws `disk_corrupt` or `disk_failed`: the
-   * storekeeper is then asked for the bytes.
+   * storekeeper is then asked for the bytes. `landed`: the block was written a moment ago.
    */
-  read(asset: AssetView, from: number, to: number): Piece | null | Promise<Piece | null> {
+  read(asset: AssetView, from: number, to: number, landed: boolean): Piece | null | Promise<Piece | null> {
     const slab = this.#pool.take(to - from);
     let bytes: number;
     try {
@@ -90,7 +85,7 @@ export class BlockReader {
     }
     if (bytes > 0) return this.#piece(slab, 0, bytes);
     this.#pool.giveBack(slab);
-    return this.#readCold(asset, from, to);
+    return landed ? this.#readChunk(asset, from, to, true) : this.#readCold(asset, from, to);
   }
 
   /** Whether the block is open here: then it is on disk, and was read before. */
@@ -140,7 +135,7 @@ export class BlockReader {
     if (this.#coldReads >= COLD_READS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#coldReads += 1;
     try {
-      return await this.#readChunk(asset, from, to);
+      return await this.#readChunk(asset, from, to, false);
     } finally {
       const next = this.#waiting.shift();
       if (next === undefined) this.#coldReads -= 1;
@@ -149,9 +144,10 @@ export class BlockReader {
   }
 
   /** Reads and checks the chunk in which `from` lies, and hands out as much of it as was asked for. */
-  async #readChunk(asset: AssetView, from: number, to: number): Promise<Piece | null> {
+  async #readChunk(asset: AssetView, from: number, to: number, landed: boolean): Promise<Piece | null> {
     const number = Math.floor(from / BLOCK_BYTES);
-    const block = this.#open.get(nameOf(asset.volume, asset.id, number)) ?? (await this.#openBlock(asset, number));
+    const name = nameOf(asset.volume, asset.id, number);
+    const block = this.#open.get(name) ?? (await this.#openBlock(asset, number, landed));
     if (block === null) return null;
     const start = from - number * BLOCK_BYTES;
     const chunk = Math.floor(start / CHUNK_BYTES);
@@ -160,13 +156,14 @@ export class BlockReader {
     const slab = this.#pool.takeLarge();
     block.busy += 1;
     try {
-      const { bytesRead } = await read(block.fd, slab.buffer, HEAD_ROOM_BYTES, chunkBytes, HEAD_BYTES + chunkStart);
-      const payload = slab.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytesRead);
+      const into = { memory: slab.memory, at: HEAD_ROOM_BYTES, bytes: chunkBytes };
+      const got = await readFile(block.fd, into, HEAD_BYTES + chunkStart, landed);
+      const payload = slab.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + got);
       checkChunk(block, chunk, payload, block.path);
       block.checked |= 1 << chunk;
     } catch (error) {
       this.#pool.giveBack(slab);
-      this.#open.delete(nameOf(asset.volume, asset.id, number));
+      this.#open.delete(name);
       throw error;
     } finally {
       block.busy -= 1;
@@ -186,11 +183,11 @@ export class BlockReader {
     return this.#piece(small, 0, bytes);
   }
 
-  #openBlock(asset: AssetView, number: number): Promise<OpenBlock | null> {
+  #openBlock(asset: AssetView, number: number, landed: boolean): Promise<OpenBlock | null> {
     const name = nameOf(asset.volume, asset.id, number);
     const under = this.#opening.get(name);
     if (under !== undefined) return under;
-    const opening = openBlock(asset, number)
+    const opening = this.#openFile(asset, number, landed)
       .then((block) => {
         if (block !== null) this.#open.set(name, block);
         return block;
@@ -198,6 +195,32 @@ export class BlockReader {
       .finally(() => this.#opening.delete(name));
     this.#opening.set(name, opening);
     return opening;
+  }
+
+  /** Null where there is no file or it belongs to another asset. */
+  async #openFile(asset: AssetView, number: number, landed: boolean): Promise<OpenBlock | null> {
+    const path = blockPath(asset.directory, asset.id, number);
+    let fd: number;
+    try {
+      fd = landed ? openSync(path, 'r') : await open(path, 'r');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    }
+    const slab = this.#pool.take(HEAD_BYTES);
+    try {
+      const bytes = await readFile(fd, { memory: slab.memory, at: 0, bytes: HEAD_BYTES }, 0, landed);
+      const head = decodeHead(slab.buffer.subarray(0, bytes), path);
+      if (head.key === asset.key && head.version === asset.version && head.number === number)
+        return { fd, path, bytes: head.bytes, crcs: head.crcs, checked: 0, busy: 0, closing: false, onClosed: [] };
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    } finally {
+      this.#pool.giveBack(slab);
+    }
+    closeSync(fd);
+    return null;
   }
 
   #piece(slab: Slab, start: number, end: number): Piece {
@@ -224,29 +247,15 @@ function isChecked(block: OpenBlock, start: number, end: number): boolean {
   return true;
 }
 
-/** Null where there is no file or it belongs to another asset. */
-async function openBlock(asset: AssetView, number: number): Promise<OpenBlock | null> {
-  const path = blockPath(asset.directory, asset.id, number);
-  let fd: number;
-  try {
-    fd = await open(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
-  }
-  try {
-    const page = Buffer.allocUnsafe(HEAD_BYTES);
-    const { bytesRead } = await read(fd, page, 0, HEAD_BYTES, 0);
-    const head = decodeHead(page.subarray(0, bytesRead), path);
-    if (head.key === asset.key && head.version === asset.version && head.number === number) {
-      return { fd, path, bytes: head.bytes, crcs: head.crcs, checked: 0, busy: 0, closing: false, onClosed: [] };
-    }
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
-  closeSync(fd);
-  return null;
+/** The bytes of a file of ours; on the spot where it may be thought to lie in memory, and does. */
+async function readFile(
+  fd: number,
+  { memory, at, bytes }: { readonly memory: Memory; readonly at: number; readonly bytes: number },
+  position: number,
+  landed: boolean,
+): Promise<number> {
+  if (landed && memory.readNoWait(fd, { at, bytes }, position) === bytes) return bytes;
+  return (await read(fd, memory.buffer, at, bytes, position)).bytesRead;
 }
 
 function closeWhenIdle(block: OpenBlock): void {

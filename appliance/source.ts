@@ -1,18 +1,18 @@
 // The bytes of one range of one sealed asset version, in order, wherever they are: a block file, or the storekeeper's
 // stream while they land. Never bytes of another version: then the source throws and the answer ends short.
 
-import type { Readable } from 'node:stream';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 import type { AssetView, Forward } from './link.ts';
-import type { Answer, ReadClient } from './link-client.ts';
+import type { ReadClient } from './link-client.ts';
+import type { Answer } from './link-connection.ts';
 import type { Tally } from './metrics.ts';
 import { discard, type Origin } from './origin.ts';
-import { isDiskFault, type BlockReader, type Piece } from './reader.ts';
+import { piecesOf, type Piece, type Pieces } from './pieces.ts';
+import { isDiskFault, type BlockReader } from './reader.ts';
 
 /** Answers without a byte in a row before the storekeeper is called a liar. */
 const EMPTY_ANSWERS_MAX = 3;
-const nothing = (): void => undefined;
 
 export interface SourceDeps {
   readonly reader: BlockReader;
@@ -28,10 +28,12 @@ export class Source {
   #asset: AssetView;
   #at: number;
   readonly #end: number;
-  #stream: AsyncIterator<Buffer> | null = null;
+  #stream: Pieces | null = null;
   #empty = 0;
   #asked: boolean;
   #touchedBlock = -1;
+  /** A block that a stream has ended in: it was written while that was read. */
+  #landed = -1;
   /** Bytes that did not come from a block file. */
   fetchedBytes = 0;
   /** What the storekeeper did to bring the first of them. */
@@ -55,7 +57,7 @@ export class Source {
     this.#end = spec.end;
     this.#headers = spec.headers;
     this.#asked = spec.opening !== null;
-    if (spec.opening !== null) this.#stream = streamOf(spec.opening);
+    this.#stream = spec.opening?.body ?? null;
   }
 
   /** Null at the end. Throws the fault that ends the answer. */
@@ -64,7 +66,7 @@ export class Source {
     if (this.#stream !== null) return this.#follow();
     let piece: Piece | null | Promise<Piece | null>;
     try {
-      piece = this.#deps.reader.read(this.#asset, this.#at, this.#end);
+      piece = this.#deps.reader.read(this.#asset, this.#at, this.#end, this.#landed === blockOf(this.#at));
     } catch (error) {
       return this.#ask(error);
     }
@@ -78,12 +80,12 @@ export class Source {
 
   /** The reader has left: whatever is still open is let go. */
   cancel(): void {
-    void this.#stream?.return?.().catch(nothing);
+    this.#stream?.leave();
     this.#stream = null;
   }
 
   #local(piece: Piece): Piece {
-    const block = Math.floor(this.#at / BLOCK_BYTES);
+    const block = blockOf(this.#at);
     if (block !== this.#touchedBlock) {
       this.#touchedBlock = block;
       this.#deps.tally.touch(this.#asset, block);
@@ -94,24 +96,25 @@ export class Source {
   }
 
   async #follow(): Promise<Piece | null> {
-    let step: IteratorResult<Buffer>;
+    let piece: Piece | null;
     try {
-      step = await this.#stream!.next();
+      piece = await this.#stream!.next();
     } catch {
       // The storekeeper died, its fetch failed, or the reader stalled: it goes on from disk, or asked again from here, or
       // is told why it cannot.
       this.#stream = null;
       return this.next();
     }
-    if (step.done === true) {
+    if (piece === null) {
       this.#stream = null;
+      this.#landed = blockOf(this.#at);
       return this.next();
     }
-    const bytes = step.value.subarray(0, this.#end - this.#at);
+    const bytes = piece.bytes.subarray(0, this.#end - this.#at);
     this.#at += bytes.length;
     this.fetchedBytes += bytes.length;
     this.#empty = 0;
-    return { bytes, release: nothing };
+    return { bytes, release: piece.release };
   }
 
   async #ask(failure: unknown): Promise<Piece | null> {
@@ -141,13 +144,12 @@ export class Source {
     }
     const { head } = answer;
     if (head.kind !== 'asset' || head.asset.version !== this.#asset.version || head.asset.bytes !== this.#asset.bytes) {
-      answer.body.on('error', nothing).destroy();
+      answer.body.leave();
       throw new Fault('version_gone', `${this.#asset.key} changed while it was being served`);
     }
     this.#asset = head.asset;
     this.forward ??= head.forward;
-    if (head.body) this.#stream = streamOf(answer);
-    else await answer.body.dump();
+    if (head.body) this.#stream = answer.body;
     return this.next();
   }
 
@@ -167,14 +169,11 @@ export class Source {
       discard(answer.body);
       throw new Fault('origin_refused', `${key}: the origin answered ${answer.status}`);
     }
-    this.#stream = streamOf(answer);
+    this.#stream = piecesOf(answer.body);
     if (answer.first === this.#at) return this.next();
     this.cancel();
     throw new Fault('origin_lied', `${key}: the origin sent bytes from ${answer.first}, not from ${this.#at}`);
   }
 }
 
-function streamOf(answer: { readonly body: Readable }): AsyncIterator<Buffer> {
-  answer.body.on('error', nothing);
-  return (answer.body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
-}
+const blockOf = (at: number): number => Math.floor(at / BLOCK_BYTES);

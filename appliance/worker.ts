@@ -53,7 +53,7 @@ const reader = new BlockReader(
 );
 const { manner } = spec;
 const clock = systemClock;
-const keeper = new ReadClient();
+const keeper = new ReadClient(pool);
 const origin = new Origin({ url: spec.origin, ...manner, clock, tally });
 const access = spec.accessLog === null ? null : new AccessRecord(spec.accessLog, { clock, tally, log });
 let draining = false;

@@ -18,6 +18,7 @@ import type { ReadClient } from '../link-client.ts';
 import type { Origin } from '../origin.ts';
 import { Pass } from '../pass.ts';
 import { PiecePool } from '../piece-pool.ts';
+import { piecesOf } from '../pieces.ts';
 import { BlockReader } from '../reader.ts';
 import { Server } from '../server.ts';
 import { WorkerTally } from '../tally.ts';
@@ -156,7 +157,7 @@ export class LaneRig {
 
   #answer(key: string): object {
     const asset = this.views.get(key);
-    const body = Object.assign(Readable.from([Buffer.from(ABSENT)]), { dump: async () => undefined });
+    const body = piecesOf(Readable.from([Buffer.from(ABSENT)]));
     const headers = { 'content-type': 'text/plain', 'content-length': String(ABSENT.length) };
     return asset === undefined
       ? { head: { kind: 'relay', status: 404, headers, cookies: [], forward: MISSED }, body }
