@@ -154,8 +154,14 @@ export class FastSend {
   #write(slab: Slab, from: number, to: number): void {
     this.#slab = slab;
     this.#writtenAt = this.#deps.clock.monotonic();
-    if (this.#socket.write(slab.memory, from, to, this.#onWritten)) this.#onWritten();
+    if (this.#socket.write(slab.memory, from, to, this.#onLeft)) this.#onWritten();
   }
+
+  /** The socket had no room for a time, in which others had their turn. */
+  readonly #onLeft = (error?: Error | null): void => {
+    this.#pieces = 0;
+    this.#onWritten(error);
+  };
 
   /** A piece has left, or never will. */
   readonly #onWritten = (error?: Error | null): void => {
@@ -214,7 +220,7 @@ export class FastSend {
       this.#piece = piece;
       this.#at += piece.bytes.length;
       this.#writtenAt = this.#deps.clock.monotonic();
-      this.#socket.stream.write(piece.bytes, this.#onWritten);
+      this.#socket.stream.write(piece.bytes, this.#onLeft);
     } catch (error) {
       if (this.#source === source) this.#fail(error);
     }

@@ -31,19 +31,23 @@ export async function roomWithin(stream: Writable, ms: number): Promise<boolean>
   return alive;
 }
 
-/** Resolves when the system has taken the bytes; a reader that takes none for so long is let go: false. */
-export function written(stream: Writable, bytes: Buffer, ms: number): Promise<boolean> {
+/** True when the system has taken the chunks, as it mostly does at once; a reader that takes none for so long is let go: false. */
+export function written(stream: Writable, chunks: readonly Buffer[], ms: number): boolean | Promise<boolean> {
+  if (stream.destroyed) return false;
+  let left = (): void => undefined;
+  stream.cork();
+  for (const [at, chunk] of chunks.entries()) stream.write(chunk, at === chunks.length - 1 ? () => left() : undefined);
+  stream.uncork();
+  if (stream.writableLength === 0) return true;
   return new Promise((resolve) => {
-    const settle = (): void => {
+    left = () => {
       clearTimeout(stalled);
-      stream.off('close', settle);
+      stream.off('close', left);
       // A stream that was destroyed says of what it still held that it was written.
       resolve(!stream.destroyed);
     };
     const stalled = setTimeout(() => stream.destroy(), ms);
-    if (stream.destroyed) return settle();
-    stream.on('close', settle);
-    stream.write(bytes, settle);
+    stream.on('close', left);
   });
 }
 

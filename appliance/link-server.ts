@@ -206,7 +206,8 @@ async function pump(
     for (let at = 0; at < chunk.length; at += PIECE_BYTES_MAX) {
       const piece = chunk.subarray(at, at + PIECE_BYTES_MAX);
       sent += piece.length;
-      if (!(await sendPiece(socket, piece, sent === bytes))) return;
+      const taken = written(socket, [frameHead(piece.length, sent === bytes), piece], STALLED_MS);
+      if (taken === false || (taken !== true && !(await taken))) return;
     }
   }
   if (sent !== bytes) socket.write(frameHead(0, true));
@@ -219,12 +220,4 @@ function sendHead(socket: Socket, head: Head, last: boolean): void {
   socket.write(frameHead(json.length, last));
   socket.write(json);
   process.nextTick(() => socket.uncork());
-}
-
-function sendPiece(socket: Socket, piece: Buffer, last: boolean): Promise<boolean> {
-  socket.cork();
-  socket.write(frameHead(piece.length, last));
-  const sent = written(socket, piece, STALLED_MS);
-  socket.uncork();
-  return sent;
 }

@@ -25,9 +25,14 @@ export type Opened =
       readonly entry: Entry;
       readonly validated: boolean;
       readonly forward: Forward | null;
-      readonly body: AsyncGenerator<Buffer> | null;
+      readonly body: Stream | null;
     }
   | Exclude<Located, { readonly kind: 'entry' }>;
+
+/** Left by `return`. */
+export interface Stream extends AsyncIterableIterator<Buffer> {
+  return(value?: undefined): Promise<IteratorResult<Buffer>>;
+}
 
 export interface MissDeps {
   readonly cache: Cache;
@@ -190,15 +195,17 @@ async function forwardOf(entry: Entry, landing: Landing, collapsed: boolean): Pr
 }
 
 /** Waits for the first bytes, so that a fault can still be answered as one. */
-async function primed(stream: AsyncGenerator<Buffer>): Promise<AsyncGenerator<Buffer>> {
-  const first = await stream.next();
-  return (async function* () {
-    try {
-      if (!first.done) yield first.value;
-      yield* stream;
-    } finally {
-      // Who leaves at the first piece has not begun with the rest.
-      await stream.return(undefined);
-    }
-  })();
+async function primed(stream: AsyncGenerator<Buffer>): Promise<Stream> {
+  let first: IteratorResult<Buffer> | null = await stream.next();
+  const body: Stream = {
+    next: async () => {
+      const begun = first;
+      first = null;
+      return begun ?? stream.next();
+    },
+    // Who leaves at the first piece has not begun with the rest.
+    return: () => stream.return(undefined),
+    [Symbol.asyncIterator]: () => body,
+  };
+  return body;
 }

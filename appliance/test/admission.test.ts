@@ -201,7 +201,7 @@ test('who was not admitted, while another is by now, gets each block from itself
   expect(slow.stored).toBe(false);
   const pieces = [(await slow.body.next()).value as Buffer];
   admits = true;
-  await (await open('/film')).body.return(undefined);
+  await (await open('/film')).body.return();
   release();
   const [entry] = [...cache.entries()];
   while (entry!.blocks.count < 8) await new Promise((resolve) => setTimeout(resolve, 5));
