@@ -12,6 +12,7 @@
 
 import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Manner } from './answer.ts';
 import type { KeyMode } from './asset-key.ts';
 import { FastHeads } from './fast-answer.ts';
@@ -82,4 +83,15 @@ export class FastLane {
 export function watchBridge(request: IncomingMessage, response: ServerResponse): void {
   const socket: unknown = request.socket;
   if (socket instanceof Bridge) socket.watch(request, response);
+}
+
+/**
+ * node:http hands a connection over at a CONNECT, whatever is still to be answered on it: that is lost then, and the refusal must
+ * not be taken for its answer. Nor does one follow an answer that said it was the last, which ends the connection in this turn.
+ */
+export function refuseTunnel(socket: Duplex, refusal: string): void {
+  setImmediate(() => {
+    if (socket instanceof Bridge && socket.running > 0) socket.destroy();
+    else if (!socket.writableEnded) socket.end(refusal);
+  });
 }

@@ -34,6 +34,7 @@ export class Source {
   #touchedBlock = -1;
   /** A block that a stream has ended in: it was written while that was read. */
   #landed = -1;
+  #cancelled = false;
   /** Bytes that did not come from a block file. */
   fetchedBytes = 0;
   /** What the storekeeper did to bring the first of them. */
@@ -62,7 +63,8 @@ export class Source {
 
   /** Null at the end. Throws the fault that ends the answer. */
   next(): Piece | null | Promise<Piece | null> {
-    if (this.#at >= this.#end) return null;
+    if (this.#cancelled) this.cancel();
+    if (this.#cancelled || this.#at >= this.#end) return null;
     if (this.#stream !== null) return this.#follow();
     let piece: Piece | null | Promise<Piece | null>;
     try {
@@ -78,8 +80,9 @@ export class Source {
     return piece === null ? this.#ask(null) : this.#local(piece);
   }
 
-  /** The reader has left: whatever is still open is let go. */
+  /** The reader has left: whatever is open, or comes yet, is let go. */
   cancel(): void {
+    this.#cancelled = true;
     this.#stream?.leave();
     this.#stream = null;
   }

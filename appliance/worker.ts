@@ -9,7 +9,7 @@ import { loadUndiciSoon } from '../runtime/undici.ts';
 import { AccessRecord } from './access.ts';
 import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
-import { FastLane, watchBridge } from './fast-lane.ts';
+import { FastLane, refuseTunnel, watchBridge } from './fast-lane.ts';
 import { Link, ReadClient } from './link-client.ts';
 import { collectSeldom, filesMax, memoryBytes } from './machine.ts';
 import { Origin } from './origin.ts';
@@ -101,7 +101,7 @@ const http = createServer(
 );
 
 // Node hangs up on CONNECT where nobody listens for it.
-http.on('connect', (_request, socket) => socket.end(NO_TUNNEL));
+http.on('connect', (_request, socket) => refuseTunnel(socket, NO_TUNNEL));
 
 // It never listens: connections come by IPC. The event starts node:http's own checks of slow and idle connections.
 http.emit('listening');

@@ -33,6 +33,7 @@ import { PiecePool } from '../piece-pool.ts';
 import { piecesOf } from '../pieces.ts';
 import type { BlockReader } from '../reader.ts';
 import { Server } from '../server.ts';
+import { Source, type SourceDeps } from '../source.ts';
 import type { Entry, Volume } from '../store.ts';
 import { WorkerTally } from '../tally.ts';
 import { blockFiles } from '../volume-directory.ts';
@@ -601,4 +602,50 @@ test('an answer that is passed on ends with its last byte, whenever its source s
   await under[0];
   body.push(null);
   await Promise.all(under);
+});
+
+test('a CONNECT behind other requests was answered in their place', async () => {
+  origin = await ScriptedOrigin.start();
+  let release = (): void => undefined;
+  origin.intercept = (request, response) => {
+    if (request.url !== '/slow') return false;
+    release = () => void response.writeHead(200, { 'content-length': 2 }).end('ok');
+    return true;
+  };
+  appliance = await RunningAppliance.start({ origin: origin.url });
+  const tunnel = 'CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n';
+  const answers = async (text: string): Promise<string[]> =>
+    [...(await raw(Number(new URL(appliance!.url).port), text)).toString('latin1').matchAll(/HTTP\/1\.1 (\d+)/g)].map(
+      ([, status]) => status!,
+    );
+  expect(await answers(`GET /slow HTTP/1.1\r\nHost: x\r\n\r\n${tunnel}`)).toEqual([]);
+  release();
+  expect(await answers(`GET /no-host HTTP/1.1\r\n\r\n${tunnel}`)).toEqual(['400']);
+  expect(await answers(tunnel)).toEqual(['405']);
+});
+
+test('for a player that left while its bytes were awaited they were asked for once more', async () => {
+  const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
+  const left = vi.fn<() => void>();
+  let ended = (): void => undefined;
+  const body = {
+    next: () => new Promise<null>((resolve) => (ended = () => resolve(null))),
+    leave: () => {
+      left();
+      ended();
+    },
+  };
+  const read = vi.fn(async () => ({
+    head: { kind: 'asset', asset, body: true, validated: false, forward: null },
+    body,
+  }));
+  const reader = { read: () => null };
+  const deps = { reader, keeper: { read }, origin: {}, tally: new WorkerTally() } as unknown as SourceDeps;
+  const source = new Source(deps, asset, { at: 0, end: 3, headers: {}, opening: null });
+  const pending = source.next();
+  await vi.waitUntil(() => read.mock.calls.length === 1);
+  source.cancel();
+  expect(await pending).toBeNull();
+  expect(read).toHaveBeenCalledTimes(1);
+  expect(left).toHaveBeenCalledTimes(1);
 });

@@ -101,7 +101,8 @@ export const CONNECTION_RULES: readonly Rule[] = [
     larder: 'Node loses them',
     rfc: '7.8',
     right: 'nginx',
-    explains: (view) => hasUpgrade(view) && ['truth', 'answer'].includes(view.facet) && view.ours.kind === 'broken',
+    explains: (view) =>
+      hasUpgrade(view) && ['truth', 'answer'].includes(view.facet) && (view.ours.kind === 'broken' || view.to === 408),
   },
 ];
 
