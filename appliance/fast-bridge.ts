@@ -37,6 +37,8 @@ export class Bridge extends Duplex {
     if ('encrypted' in socket) Object.assign(this, { encrypted: true });
     this.#socket = socket;
     this.#events = events;
+    // node:http takes its own listener away when it hands a connection over.
+    this.on('error', () => undefined);
   }
 
   get running(): number {

@@ -220,7 +220,7 @@ export class FastSend {
       this.#piece = piece;
       this.#at += piece.bytes.length;
       this.#writtenAt = this.#deps.clock.monotonic();
-      this.#socket.stream.write(piece.bytes, this.#onLeft);
+      this.#socket.stream.write(piece.bytes, this.#onWritten);
     } catch (error) {
       if (this.#source === source) this.#fail(error);
     }

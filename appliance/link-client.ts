@@ -32,11 +32,8 @@ export class ReadClient {
   }
 
   /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
-  async read(ask: Ask): Promise<Answer> {
-    const answer = await this.#ask({ kind: 'read', ask });
-    const { head } = answer;
-    if (head.kind !== 'fault') return answer;
-    throw new Fault(head.code in FAULTS ? (head.code as FaultCode) : 'internal', head.message);
+  read(ask: Ask): Promise<Answer> {
+    return this.#ask({ kind: 'read', ask });
   }
 
   /** Resolves when what was told counts. Throws `unreachable`. */
@@ -58,11 +55,15 @@ export class ReadClient {
 
   async #ask(question: Question): Promise<Answer> {
     const connection = this.#idle.pop() ?? (await this.#another());
+    let answer: Answer;
     try {
-      return await connection.ask(question);
+      answer = await connection.ask(question);
     } catch (error) {
       throw new Fault('unreachable', 'the storekeeper is not there', { cause: error });
     }
+    const { head } = answer;
+    if (head.kind !== 'fault') return answer;
+    throw new Fault(head.code in FAULTS ? (head.code as FaultCode) : 'internal', head.message);
   }
 
   #another(): LinkConnection | Promise<LinkConnection> {

@@ -10,6 +10,8 @@ import type { Piece, Pieces } from './pieces.ts';
 const READ_BYTES = 65_536;
 /** The storekeeper lets go of who stalls, and its origins have less time than this. */
 const SILENCE_MS = 60_000;
+/** Of a reader that takes nothing, by when the storekeeper has hung up; a socket that is not read does not hear it. */
+const STALLED_MS = 15_000;
 /** Slabs of one answer that wait for their reader; then the storekeeper waits. */
 const FILLED_MAX = 2;
 
@@ -89,7 +91,9 @@ export class LinkConnection {
       }
       if (this.#left === 0) this.#frameEnded();
     }
-    return this.#body === null || !this.#body.full;
+    if (this.#body?.full !== true) return true;
+    this.#socket.setTimeout(STALLED_MS);
+    return false;
   }
 
   #frameEnded(): void {
@@ -98,7 +102,7 @@ export class LinkConnection {
       const head = JSON.parse(Buffer.concat(this.#headParts).toString()) as Head;
       this.#headParts = [];
       this.#body = new Body(this.#pool, {
-        more: () => this.#socket.resume(),
+        more: () => this.#socket.setTimeout(SILENCE_MS).resume(),
         left: () => this.#socket.destroy(),
       });
       this.#asker!.resolve({ head, body: this.#body });
@@ -107,7 +111,8 @@ export class LinkConnection {
     if (!this.#last) return;
     this.#body.end(null);
     this.#body = null;
-    this.#socket.setTimeout(0);
+    // One that nobody needs any more goes the same way.
+    this.#socket.setTimeout(SILENCE_MS);
     this.#events.idle(this);
   }
 

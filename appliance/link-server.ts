@@ -42,6 +42,9 @@ const FORGET_BLOCKS_MAX = 10_000;
 /** Who takes no piece in this time has stalled: its stream is let go, and the block in memory with it. It asks again from where it is. */
 const STALLED_MS = 10_000;
 
+/** Of asks that come at once: a Unix socket refuses who finds no place. */
+const BACKLOG = 4_096;
+
 interface Peer {
   readonly socket: Socket;
   worker: number;
@@ -71,7 +74,7 @@ export class LinkServer {
     });
     const link = createServer((socket) => this.#welcome(socket, deps));
     for (const path of [READ_SOCKET, LINK_SOCKET]) rmSync(path, { force: true });
-    reads.listen(READ_SOCKET);
+    reads.listen({ path: READ_SOCKET, backlog: BACKLOG });
     await once(reads, 'listening');
     link.listen(LINK_SOCKET);
     await once(link, 'listening');
@@ -210,7 +213,7 @@ async function pump(
       if (taken === false || (taken !== true && !(await taken))) return;
     }
   }
-  if (sent !== bytes) socket.write(frameHead(0, true));
+  if (sent === 0 || sent !== bytes) socket.write(frameHead(0, true));
 }
 
 /** With the first piece, where that is at hand by now. */

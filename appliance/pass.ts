@@ -104,10 +104,15 @@ export class Pass {
   ): Promise<void> {
     const { 'content-range': _range, ...headers } = head.headers;
     const outcome = head.leftMs === null ? forwarded(head.forward) : hit(head.leftMs);
-    response.writeHead(head.status, {
-      ...relayFields(headers, outcome, this.#deps.manner),
-      ...withCookies(head.cookies),
-    });
+    try {
+      response.writeHead(head.status, {
+        ...relayFields(headers, outcome, this.#deps.manner),
+        ...withCookies(head.cookies),
+      });
+    } catch (error) {
+      answer.body.leave();
+      throw error;
+    }
     if (request.method === 'HEAD') answer.body.leave();
     const { status, leftMs } = head;
     const body = request.method === 'HEAD' ? [] : copiesOf(answer.body);

@@ -63,8 +63,10 @@ export class Source {
 
   /** Null at the end. Throws the fault that ends the answer. */
   next(): Piece | null | Promise<Piece | null> {
-    if (this.#cancelled) this.cancel();
-    if (this.#cancelled || this.#at >= this.#end) return null;
+    if (this.#cancelled || this.#at >= this.#end) {
+      this.#leave();
+      return null;
+    }
     if (this.#stream !== null) return this.#follow();
     let piece: Piece | null | Promise<Piece | null>;
     try {
@@ -83,6 +85,10 @@ export class Source {
   /** The reader has left: whatever is open, or comes yet, is let go. */
   cancel(): void {
     this.#cancelled = true;
+    this.#leave();
+  }
+
+  #leave(): void {
     this.#stream?.leave();
     this.#stream = null;
   }
@@ -110,7 +116,8 @@ export class Source {
     }
     if (piece === null) {
       this.#stream = null;
-      this.#landed = blockOf(this.#at);
+      // At its end, the next one may have been there for years.
+      this.#landed = this.#at % BLOCK_BYTES === 0 ? -1 : blockOf(this.#at);
       return this.next();
     }
     const bytes = piece.bytes.subarray(0, this.#end - this.#at);

@@ -649,3 +649,31 @@ test('for a player that left while its bytes were awaited they were asked for on
   expect(read).toHaveBeenCalledTimes(1);
   expect(left).toHaveBeenCalledTimes(1);
 });
+
+test('a player that asked for a tunnel and hung up ended the worker', async () => {
+  origin = await ScriptedOrigin.start();
+  appliance = await RunningAppliance.start({ origin: origin.url });
+  const port = Number(new URL(appliance.url).port);
+  const { workers } = await appliance.pids();
+  for (let at = 0; at < 60; at += 1) {
+    const socket = createConnection(port, '127.0.0.1');
+    socket.on('error', () => undefined);
+    await once(socket, 'connect');
+    socket.write('CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n', () => socket.resetAndDestroy());
+    await once(socket, 'close');
+  }
+  expect((await raw(port, 'CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n')).toString('latin1')).toMatch(/^HTTP\/1.1 405/);
+  expect((await appliance.pids()).workers).toEqual(workers);
+});
+
+test('an answer of which a byte was wanted went on until it stalled', async () => {
+  const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
+  const [left, release] = [vi.fn<() => void>(), vi.fn<() => void>()];
+  const body = { next: async () => ({ bytes: Buffer.from('abc'), release }), leave: left };
+  const head = { kind: 'asset', asset, body: true, validated: false, forward: null } as const;
+  const deps = { reader: {}, keeper: {}, origin: {}, tally: new WorkerTally() } as unknown as SourceDeps;
+  const source = new Source(deps, asset, { at: 0, end: 1, headers: {}, opening: { head, body } });
+  expect((await source.next())!.bytes.toString()).toBe('a');
+  expect(source.next()).toBeNull();
+  expect(left).toHaveBeenCalledTimes(1);
+});
