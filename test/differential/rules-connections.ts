@@ -84,7 +84,8 @@ export const CONNECTION_RULES: readonly Rule[] = [
     explains: (view) => unannounced(view) && view.has('transfer-encoding'),
   },
   {
-    asked: 'bytes right behind a request that ends the connection, or a malformed request right behind others',
+    asked:
+      'bytes right behind a request that ends the connection, or a malformed request or `CONNECT` right behind others',
     nginx: 'answers what came before, in order',
     larder: 'Node refuses what is not answered yet, and the answers under way are lost',
     rfc: '9112 9.3.2, 9.6',
@@ -93,7 +94,7 @@ export const CONNECTION_RULES: readonly Rule[] = [
       view.case.pipelined &&
       (unannounced(view) ||
         (byNode(view) && ['status', 'persistence'].includes(view.facet)) ||
-        (view.facet === 'answer' && view.ours.kind === 'none')),
+        (view.facet === 'answer' && (view.ours.kind === 'none' || (!view.ofNginx && view.theirs.kind === 'none')))),
   },
   {
     asked: 'more bytes right behind `Upgrade`, or a malformed request after it',
