@@ -4,7 +4,7 @@
 // one". At start only intents are looked at, and the file itself says which of the two states it is in. A lost index is
 // made again from the heads of the block files.
 
-import { rmSync } from 'node:fs';
+import { closeSync, rmSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Level } from 'level';
@@ -15,9 +15,11 @@ import { blockFiles, blockPath, directoryBytes, diskFault, prepareDirectory } fr
 import { openIndex } from './index-database.ts';
 import { encodeRecord, intentKey, recordKey, type StoredRecord } from './index-record.ts';
 import { IndexWriter, type Batch } from './index-writer.ts';
+import { NewBlocks } from './new-blocks.ts';
 import { Bitmap, type AssetMeta, type Entry, type Volume } from './store.ts';
 
-const FLUSH_MS = 25;
+/** What came to be in this time is looked at after a crash: a few dozen blocks, a fraction of a second. */
+const FLUSH_MS = 250;
 /** Of the index, read at once. */
 const LOAD_ROWS = 1_000;
 const INDEX_MEASURE_MS = 1_000;
@@ -37,6 +39,7 @@ export class DiskVolume implements Volume {
   readonly #struck = new Set<string>();
   /** Files on their way out, by intent: a block that comes back waits for it. */
   readonly #removing = new Map<string, Promise<void>>();
+  readonly #newBlocks = new NewBlocks(leaveMemory, () => performance.now());
   #nextId = 1;
   #flushTimer: NodeJS.Timeout | null = null;
   #indexBytes = 0;
@@ -96,12 +99,14 @@ export class DiskVolume implements Volume {
     const path = blockPath(this.directory, entry.id, number);
     await this.#removing.get(intentKey(entry.id, number));
     try {
-      await writeBlock(path, head, payload);
+      const fd = await writeBlock(path, head, payload);
       if (entry.dropped) {
         // The entry went while its block was written: nobody will ask for the file.
+        closeSync(fd);
         await unlink(path);
         return;
       }
+      this.#newBlocks.add(path, entry, fd);
       entry.blocks.add(number);
       this.#dirty.add(entry);
     } catch (error) {
@@ -215,6 +220,7 @@ export class DiskVolume implements Volume {
     for (const entry of this.#entries.values()) if (entry.blocks.count > 0) this.#dirty.add(entry);
     await this.flush().catch((error: unknown) => this.#cannotFlush(error));
     if (this.#flushTimer !== null) clearTimeout(this.#flushTimer);
+    this.#newBlocks.close();
     await this.#index.close();
   }
 
@@ -248,6 +254,7 @@ export class DiskVolume implements Volume {
     );
     for (const number of numbers) {
       const path = blockPath(this.directory, entry.id, number);
+      this.#newBlocks.remove(path);
       try {
         await unlink(path).catch(unlessGone);
         this.abandon(entry, [number]);
@@ -365,6 +372,12 @@ export class DiskVolume implements Volume {
     this.#entries.set(id, entry);
     return entry;
   }
+}
+
+/** libc is called by a library that takes its time to load: not before it is needed. */
+async function leaveMemory(fd: number): Promise<void> {
+  const { leaveMemory: leave } = await import('./no-wait.ts');
+  await leave(fd);
 }
 
 function unlessGone(error: NodeJS.ErrnoException): void {

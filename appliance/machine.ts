@@ -31,6 +31,16 @@ export function collectSeldom(): void {
   setFlagsFromString('--heap-growing-percent=500');
 }
 
+/**
+ * V8 optimises a function after so many bytes of its code have run: by its own rule a miss, of which there are a few dozen a
+ * second, runs for minutes in code that was compiled in haste. And a young heap of a mebibyte is gone through before other threads
+ * have woken to help.
+ */
+export function optimiseEarly(): void {
+  setFlagsFromString('--interrupt-budget=10000');
+  setFlagsFromString('--no-parallel-scavenge');
+}
+
 /** For a process that was started without such a flag: its young heap stays as small as it is now, whatever crowd comes. */
 export function stayYoung(): void {
   setFlagsFromString('--semi-space-growth-factor=1');

@@ -10,7 +10,7 @@ import { Fault, isFault } from '../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from './block-file.ts';
 import { DISK_THREADS } from './family.ts';
 import type { AssetView } from './link.ts';
-import { type Memory, UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
+import { UNSUPPORTED, WOULD_WAIT } from './no-wait.ts';
 import { HEAD_ROOM_BYTES, type PiecePool, SLOW_PIECE_BYTES, type Slab } from './piece-pool.ts';
 import type { Piece } from './pieces.ts';
 import { blockPath } from './volume-directory.ts';
@@ -23,6 +23,8 @@ const OPEN_BLOCKS_MAX = 65_536;
 const OTHER_FILES = 2_048;
 /** Cold reads under way at once, each with a large buffer; the others wait without one. Some threads are left for opening. */
 const COLD_READS_MAX = (DISK_THREADS * 3) / 4;
+
+const ALL_CHUNKS = 2 ** (BLOCK_BYTES / CHUNK_BYTES) - 1;
 
 const open = promisify(openAsync);
 const read = promisify(readAsync);
@@ -85,7 +87,7 @@ export class BlockReader {
     }
     if (bytes > 0) return this.#piece(slab, 0, bytes);
     this.#pool.giveBack(slab);
-    return landed ? this.#readChunk(asset, from, to, true) : this.#readCold(asset, from, to);
+    return landed ? this.#readLanded(asset, from, to) : this.#readCold(asset, from, to);
   }
 
   /** Whether the block is open here: then it is on disk, and was read before. */
@@ -131,11 +133,16 @@ export class BlockReader {
     this.#open.clear();
   }
 
+  async #readLanded(asset: AssetView, from: number, to: number): Promise<Piece | null> {
+    const block = await this.#openBlock(asset, Math.floor(from / BLOCK_BYTES), true);
+    return block === null ? null : this.read(asset, from, to, false);
+  }
+
   async #readCold(asset: AssetView, from: number, to: number): Promise<Piece | null> {
     if (this.#coldReads >= COLD_READS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#coldReads += 1;
     try {
-      return await this.#readChunk(asset, from, to, false);
+      return await this.#readChunk(asset, from, to);
     } finally {
       const next = this.#waiting.shift();
       if (next === undefined) this.#coldReads -= 1;
@@ -144,10 +151,10 @@ export class BlockReader {
   }
 
   /** Reads and checks the chunk in which `from` lies, and hands out as much of it as was asked for. */
-  async #readChunk(asset: AssetView, from: number, to: number, landed: boolean): Promise<Piece | null> {
+  async #readChunk(asset: AssetView, from: number, to: number): Promise<Piece | null> {
     const number = Math.floor(from / BLOCK_BYTES);
     const name = nameOf(asset.volume, asset.id, number);
-    const block = this.#open.get(name) ?? (await this.#openBlock(asset, number, landed));
+    const block = this.#open.get(name) ?? (await this.#openBlock(asset, number, false));
     if (block === null) return null;
     const start = from - number * BLOCK_BYTES;
     const chunk = Math.floor(start / CHUNK_BYTES);
@@ -156,8 +163,8 @@ export class BlockReader {
     const slab = this.#pool.takeLarge();
     block.busy += 1;
     try {
-      const into = { memory: slab.memory, at: HEAD_ROOM_BYTES, bytes: chunkBytes };
-      const got = await readFile(block.fd, into, HEAD_BYTES + chunkStart, landed);
+      const at = HEAD_BYTES + chunkStart;
+      const { bytesRead: got } = await read(block.fd, slab.buffer, HEAD_ROOM_BYTES, chunkBytes, at);
       const payload = slab.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + got);
       checkChunk(block, chunk, payload, block.path);
       block.checked |= 1 << chunk;
@@ -209,10 +216,14 @@ export class BlockReader {
     }
     const slab = this.#pool.take(HEAD_BYTES);
     try {
-      const bytes = await readFile(fd, { memory: slab.memory, at: 0, bytes: HEAD_BYTES }, 0, landed);
+      const here = landed ? slab.memory.readNoWait(fd, { at: 0, bytes: HEAD_BYTES }, 0) : WOULD_WAIT;
+      const bytes = here > 0 ? here : (await read(fd, slab.buffer, 0, HEAD_BYTES, 0)).bytesRead;
       const head = decodeHead(slab.buffer.subarray(0, bytes), path);
-      if (head.key === asset.key && head.version === asset.version && head.number === number)
-        return { fd, path, bytes: head.bytes, crcs: head.crcs, checked: 0, busy: 0, closing: false, onClosed: [] };
+      if (head.key === asset.key && head.version === asset.version && head.number === number) {
+        // What was written a moment ago comes from memory; what comes from the disk is checked whatever this says.
+        const checked = landed ? ALL_CHUNKS : 0;
+        return { fd, path, bytes: head.bytes, crcs: head.crcs, checked, busy: 0, closing: false, onClosed: [] };
+      }
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -245,17 +256,6 @@ function isChecked(block: OpenBlock, start: number, end: number): boolean {
   for (let chunk = Math.floor(start / CHUNK_BYTES); chunk * CHUNK_BYTES < end; chunk += 1)
     if ((block.checked & (1 << chunk)) === 0) return false;
   return true;
-}
-
-/** The bytes of a file of ours; on the spot where it may be thought to lie in memory, and does. */
-async function readFile(
-  fd: number,
-  { memory, at, bytes }: { readonly memory: Memory; readonly at: number; readonly bytes: number },
-  position: number,
-  landed: boolean,
-): Promise<number> {
-  if (landed && memory.readNoWait(fd, { at, bytes }, position) === bytes) return bytes;
-  return (await read(fd, memory.buffer, at, bytes, position)).bytesRead;
 }
 
 function closeWhenIdle(block: OpenBlock): void {

@@ -118,6 +118,8 @@ export class Source {
       this.#stream = null;
       // At its end, the next one may have been there for years.
       this.#landed = this.#at % BLOCK_BYTES === 0 ? -1 : blockOf(this.#at);
+      // To be asked for is why it came; that does not count again.
+      this.#touchedBlock = this.#landed;
       return this.next();
     }
     const bytes = piece.bytes.subarray(0, this.#end - this.#at);

@@ -24,7 +24,7 @@ import { Inflight, isSealed } from './inflight.ts';
 import { heldNow } from './inventory.ts';
 import { LinkServer } from './link-server.ts';
 import { Locate } from './locate.ts';
-import { collectSeldom } from './machine.ts';
+import { collectSeldom, optimiseEarly } from './machine.ts';
 import { METRICS } from './metrics.ts';
 import { Miss } from './miss.ts';
 import { Origin } from './origin.ts';
@@ -45,6 +45,7 @@ const clock = systemClock;
 const tally = createMetrics(METRICS);
 dieOnDefect(log);
 collectSeldom();
+optimiseEarly();
 followParent();
 try {
   await run();

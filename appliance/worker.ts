@@ -11,7 +11,7 @@ import { ALLOW_ALL } from './answer.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './family.ts';
 import { FastLane, refuseTunnel, watchBridge } from './fast-lane.ts';
 import { Link, ReadClient } from './link-client.ts';
-import { collectSeldom, filesMax, memoryBytes } from './machine.ts';
+import { collectSeldom, filesMax, memoryBytes, optimiseEarly } from './machine.ts';
 import { Origin } from './origin.ts';
 import { Pass } from './pass.ts';
 import { PiecePool } from './piece-pool.ts';
@@ -39,6 +39,7 @@ const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
 dieOnDefect(log);
 collectSeldom();
+optimiseEarly();
 followParent();
 
 const tally = new WorkerTally();
