@@ -19,6 +19,9 @@ import type { Counter, WorkerTally } from './tally.ts';
 const BLOCKS_MAX = 16;
 /** A piece that took longer to leave had a slow reader: the next is a small one. */
 const SLOW_WRITE_MS = 200;
+/** So many shorter waits in a row tell a reader who is about as fast as we are; one alone may be a slow one's luck. */
+const QUICK_WRITE_MS = 20;
+const QUICK_WRITES = 2;
 /** Pieces that a socket may take at once before others have their turn: with eight of them 4 MiB took a tenth longer. */
 const BURST_PIECES_MAX = 2;
 
@@ -58,8 +61,10 @@ export class FastSend {
   #source: Source | null = null;
   #touchedBlock = -1;
   #pieces = 0;
+  #startedAt = 0;
   #writtenAt = 0;
   #slow = false;
+  #quick = 0;
 
   constructor(socket: FastSocket, deps: SendDeps, events: SendEvents) {
     this.#socket = socket;
@@ -126,6 +131,13 @@ export class FastSend {
 
   #start(stored: Stored | null, spec: HeadSpec, asked: Asked | null): void {
     this.#deps.counts.fast.value += 1;
+    // All of an answer may go into the system at once; when the next is asked for tells how long it took to leave it.
+    const now = this.#deps.clock.monotonic();
+    if (now - this.#startedAt > SLOW_WRITE_MS) {
+      this.#socket.limit(true);
+      this.#quick = 0;
+    }
+    this.#startedAt = now;
     this.#running = true;
     this.#stored = stored;
     this.#asked = asked;
@@ -160,6 +172,8 @@ export class FastSend {
   /** The socket had no room for a time, in which others had their turn. */
   readonly #onLeft = (error?: Error | null): void => {
     this.#pieces = 0;
+    this.#quick = this.#deps.clock.monotonic() - this.#writtenAt < QUICK_WRITE_MS ? this.#quick + 1 : 0;
+    if (this.#quick === QUICK_WRITES) this.#socket.limit(false);
     this.#onWritten(error);
   };
 

@@ -1,6 +1,6 @@
 // Reads and writes that never wait: what is in the page cache comes at once, what a socket has room for goes at once, and for
 // the rest the answer is "it would wait". Node has no name for either, so libc is called directly: preadv2 with RWF_NOWAIT,
-// send with MSG_DONTWAIT.
+// send with MSG_DONTWAIT. Here too are the two words to the system about its own buffers that Node has no name for.
 
 import koffi, { type KoffiFunc } from 'koffi';
 
@@ -8,6 +8,8 @@ const RWF_NOWAIT = 0x8;
 const POSIX_FADV_DONTNEED = 4;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+const IPPROTO_TCP = 6;
+const TCP_NOTSENT_LOWAT = 25;
 const IOVEC_BYTES = 16;
 
 /** The system says that it would have to wait. */
@@ -20,6 +22,7 @@ const UNSUPPORTED_ERRORS = new Set(['EOPNOTSUPP', 'ENOSYS', 'EINVAL'].map((name)
 interface Calls {
   readonly preadv2: (fd: number, vector: number, count: number, position: number, flags: number) => number;
   readonly send: (fd: number, bytes: number, count: number, flags: number) => number;
+  readonly setsockopt: (fd: number, level: number, name: number, value: Buffer, bytes: number) => number;
   readonly posix_fadvise: KoffiFunc<(fd: number, from: number, bytes: number, advice: number) => number>;
 }
 
@@ -60,6 +63,13 @@ export class Memory {
   }
 }
 
+/** From now on the system takes no more of a socket's bytes than it can send and about so many, if it knows how; 0: as it likes. */
+export function limitUnsent(fd: number, bytes: number): void {
+  const value = Buffer.alloc(4);
+  value.writeInt32LE(bytes);
+  calls?.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, value.length);
+}
+
 /**
  * Takes what is on disk of a file out of the page cache, if the system can. In the thread pool: for pages that came a moment ago
  * it waits until every core has counted its own.
@@ -87,6 +97,7 @@ function find(): Calls | null {
     return {
       preadv2: libc.func('int64_t preadv2(int fd, uintptr_t iov, int n, int64_t offset, int flags)'),
       send: libc.func('int64_t send(int fd, uintptr_t bytes, size_t n, int flags)'),
+      setsockopt: libc.func('int setsockopt(int fd, int level, int name, void *value, uint32_t bytes)'),
       posix_fadvise: libc.func('int posix_fadvise(int fd, int64_t from, int64_t bytes, int advice)'),
     };
   } catch {
