@@ -11,7 +11,7 @@ import { limitUnsent, type Memory } from './no-wait.ts';
 const READ_BYTES = 65_536;
 /**
  * What the system holds for a slow reader beyond what it may send is of no use to him: an audience of 5,000 took a tenth less of the CPU
- * with it than with as much as the system likes, a mebibyte at times. A fast one lost a twentieth at 4 MiB, so it is lifted for him.
+ * with it than with as much as the system likes, a mebibyte at times. A fast one lost 4 % at 1 MiB and 7 % at 4 MiB, so it is lifted for him.
  */
 const UNSENT_BYTES = 65_536;
 
