@@ -1,16 +1,19 @@
 // Reads and writes that never wait: what is in the page cache comes at once, what a socket has room for goes at once, and for
 // the rest the answer is "it would wait". Node has no name for either, so libc is called directly: preadv2 with RWF_NOWAIT,
-// send with MSG_DONTWAIT. Here too are the two words to the system about its own buffers that Node has no name for.
+// send with MSG_DONTWAIT. Here too are the words to the system about buffers, its own and ours, that Node has no name for.
 
 import koffi, { type KoffiFunc } from 'koffi';
 
 const RWF_NOWAIT = 0x8;
 const POSIX_FADV_DONTNEED = 4;
+const MADV_HUGEPAGE = 14;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const IPPROTO_TCP = 6;
 const TCP_NOTSENT_LOWAT = 25;
 const IOVEC_BYTES = 16;
+
+export const HUGE_PAGE_BYTES = 2 ** 21;
 
 /** The system says that it would have to wait. */
 export const WOULD_WAIT = -1;
@@ -23,6 +26,7 @@ interface Calls {
   readonly preadv2: (fd: number, vector: number, count: number, position: number, flags: number) => number;
   readonly send: (fd: number, bytes: number, count: number, flags: number) => number;
   readonly setsockopt: (fd: number, level: number, name: number, value: Buffer, bytes: number) => number;
+  readonly madvise: (address: number, bytes: number, advice: number) => number;
   readonly posix_fadvise: KoffiFunc<(fd: number, from: number, bytes: number, advice: number) => number>;
 }
 
@@ -36,9 +40,9 @@ export class Memory {
   readonly #vector = Buffer.allocUnsafeSlow(IOVEC_BYTES);
   readonly #vectorAddress: number;
 
-  constructor(bytes: number) {
-    this.buffer = Buffer.allocUnsafeSlow(bytes);
-    this.#address = addressOf(this.buffer);
+  constructor(buffer: Buffer) {
+    this.buffer = buffer;
+    this.#address = addressOf(buffer);
     this.#vectorAddress = addressOf(this.#vector);
   }
 
@@ -61,6 +65,14 @@ export class Memory {
     if (from < 0 || to < from || to > this.buffer.length) throw new RangeError(`no bytes from ${from} to ${to}`);
     return Math.max(0, calls.send(fd, this.#address + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
+}
+
+/** Of one huge page where the system has them, so that bytes next to each other lie next to each other in the core's cache as well. */
+export function hugePage(): Buffer {
+  const around = Buffer.allocUnsafeSlow(2 * HUGE_PAGE_BYTES);
+  const at = HUGE_PAGE_BYTES - (addressOf(around) % HUGE_PAGE_BYTES);
+  calls?.madvise(addressOf(around) + at, HUGE_PAGE_BYTES, MADV_HUGEPAGE);
+  return around.subarray(at, at + HUGE_PAGE_BYTES);
 }
 
 /** From now on the system takes no more of a socket's bytes than it can send and about so many, if it knows how; 0: as it likes. */
@@ -98,6 +110,7 @@ function find(): Calls | null {
       preadv2: libc.func('int64_t preadv2(int fd, uintptr_t iov, int n, int64_t offset, int flags)'),
       send: libc.func('int64_t send(int fd, uintptr_t bytes, size_t n, int flags)'),
       setsockopt: libc.func('int setsockopt(int fd, int level, int name, void *value, uint32_t bytes)'),
+      madvise: libc.func('int madvise(uintptr_t address, size_t bytes, int advice)'),
       posix_fadvise: libc.func('int posix_fadvise(int fd, int64_t from, int64_t bytes, int advice)'),
     };
   } catch {

@@ -358,6 +358,19 @@ test('ten thousand readers that stall hold a gigabyte of buffers and no more', (
   expect(pool.take(PIECE_BYTES).room).toBe(PIECE_BYTES);
 });
 
+test('pieces that are out do not share a byte, and those of the huge page go before others', () => {
+  const pool = new PiecePool();
+  const slabs = [PIECE_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.take(bytes)));
+  for (const [at, { buffer }] of slabs.entries()) buffer.fill(at);
+  for (const [at, { buffer }] of slabs.entries()) expect(buffer.equals(Buffer.alloc(buffer.length, at))).toBe(true);
+  const huge = slabs.filter((slab) => slab.huge);
+  for (const slab of [...huge, ...slabs.filter((slab) => !slab.huge)]) pool.giveBack(slab);
+  const again = [PIECE_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.take(bytes)));
+  const first = [...again.slice(0, 3), ...again.slice(20, 27)];
+  expect(huge).toHaveLength(first.length);
+  for (const slab of first) expect(slab.huge).toBe(true);
+});
+
 const bodyOf = (received: Buffer): Buffer => received.subarray(received.indexOf('\r\n\r\n') + 4);
 
 async function until(condition: () => boolean): Promise<void> {

@@ -35,7 +35,7 @@ describe('a socket that was taken over', () => {
   });
 
   test('what there is room for has left when the call returns', async () => {
-    const memory = new Memory(100);
+    const memory = new Memory(Buffer.allocUnsafeSlow(100));
     memory.buffer.write('some bytes', 20);
     // False would mean that this Node hides its handles: then all goes by the stream, and slower.
     expect(fast.write(memory, 25, 30, () => expect.unreachable())).toBe(true);
@@ -44,7 +44,7 @@ describe('a socket that was taken over', () => {
   });
 
   test('for a reader who does not read the system holds little, and as much as it likes where that is lifted', () => {
-    const memory = new Memory(16 * MB);
+    const memory = new Memory(Buffer.allocUnsafeSlow(16 * MB));
     const { fd } = (fast.stream as unknown as { readonly _handle: { readonly fd: number } })._handle;
     const held = (): number => {
       let bytes = 0;
@@ -61,7 +61,7 @@ describe('a socket that was taken over', () => {
   });
 
   test('what there is no room for follows, in order, and is told once it has left', async () => {
-    const memory = new Memory(16 * MB);
+    const memory = new Memory(Buffer.allocUnsafeSlow(16 * MB));
     memory.buffer.set(noise(16 * MB));
     const left = new Promise((resolve) => {
       expect(fast.write(memory, 0, 8 * MB, () => undefined)).toBe(false);
@@ -79,7 +79,7 @@ describe('a socket that was taken over', () => {
   });
 
   test('nothing overtakes what the stream still holds', async () => {
-    const memory = new Memory(6);
+    const memory = new Memory(Buffer.allocUnsafeSlow(6));
     memory.buffer.write('second');
     fast.stream.cork();
     fast.stream.write('first ');
@@ -108,7 +108,7 @@ describe('a socket that was taken over', () => {
     const closed = new Promise((resolve) => fast.stream.once('close', resolve));
     player.resetAndDestroy();
     await closed;
-    const error = await new Promise((resolve) => fast.write(new Memory(10), 0, 10, resolve));
+    const error = await new Promise((resolve) => fast.write(new Memory(Buffer.allocUnsafeSlow(10)), 0, 10, resolve));
     expect(error).toBeInstanceOf(Error);
   });
 

@@ -37,7 +37,7 @@ describe.runIf(onDisk)('blocks written lately', () => {
 
   function inMemory(path: string): boolean {
     const fd = openSync(path, 'r');
-    const got = new Memory(BYTES).readNoWait(fd, { at: 0, bytes: BYTES }, HEAD_BYTES);
+    const got = new Memory(Buffer.allocUnsafeSlow(BYTES)).readNoWait(fd, { at: 0, bytes: BYTES }, HEAD_BYTES);
     closeSync(fd);
     return got !== WOULD_WAIT;
   }

@@ -1,9 +1,20 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, fsyncSync, mkdtempSync, openSync, readSync, rmSync, statfsSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statfsSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Memory, WOULD_WAIT } from '../no-wait.ts';
+import { HUGE_PAGE_BYTES, hugePage, Memory, WOULD_WAIT } from '../no-wait.ts';
 import { noise } from './rig.ts';
 
 const TMPFS = 0x01021994;
@@ -17,7 +28,7 @@ describe.runIf(onDisk)('reads that never wait', () => {
   const directory = mkdtempSync(join(tmpdir(), 'larder-no-wait-'));
   const path = join(directory, 'file');
   const content = noise(BYTES);
-  const memory = new Memory(AT + BYTES);
+  const memory = new Memory(Buffer.allocUnsafeSlow(AT + BYTES));
   const to = { at: AT, bytes: BYTES };
   let fd: number;
 
@@ -55,3 +66,20 @@ describe.runIf(onDisk)('reads that never wait', () => {
     expect(memory.readNoWait(-1, to, 0)).toBe(WOULD_WAIT);
   });
 });
+
+test.runIf(existsSync('/proc/self/smaps') && existsSync('/sys/kernel/mm/transparent_hugepage'))(
+  'the system is asked to lay a huge page in one',
+  () => {
+    const before = bytesAskedFor();
+    const page = hugePage();
+    expect(page).toHaveLength(HUGE_PAGE_BYTES);
+    expect(bytesAskedFor() - before).toBe(HUGE_PAGE_BYTES);
+  },
+);
+
+/** What lies in mappings that are marked so. */
+function bytesAskedFor(): number {
+  const mappings = readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
+  const asked = mappings.filter((mapping) => /^VmFlags:.* hg\b/m.test(mapping));
+  return asked.reduce((bytes, mapping) => bytes + Number(/^Size:\s+(\d+) kB/m.exec(mapping)![1]) * 1_024, 0);
+}
