@@ -1,7 +1,13 @@
-// Files out of the page cache: what a bench reads next comes from the disk, as after a reboot.
+// Files out of the page cache: what a bench reads next comes from the disk, as after a reboot. And files that stay in it.
 
 import { execFile } from 'node:child_process';
+import { closeSync, openSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
+import koffi from 'koffi';
+
+const PROT_READ = 1;
+const MAP_SHARED_POPULATE = 0x8001;
 
 const run = promisify(execFile);
 
@@ -9,4 +15,30 @@ const run = promisify(execFile);
 export async function dropPages(directory: string): Promise<void> {
   await run('sync', ['-f', directory]);
   await run('find', [directory, '-type', 'f', '-exec', 'dd', 'if={}', 'iflag=nocache', 'count=0', 'status=none', ';']);
+}
+
+/**
+ * The files below the directory that are no longer than `bytesMax` stay in the page cache until the returned function is called: a
+ * machine may be set to take away what no process has mapped (DAMON), in use or not.
+ */
+export function holdPages(directory: string, bytesMax: number): () => void {
+  const libc = koffi.load(null);
+  const mmap = libc.func(
+    'uintptr_t mmap(uintptr_t at, size_t bytes, int protection, int flags, int fd, int64_t offset)',
+  );
+  const munmap = libc.func('int munmap(uintptr_t at, size_t bytes)');
+  const mappings = readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((each) => each.isFile())
+    .map((each) => join(each.parentPath, each.name))
+    .map((path) => ({ path, bytes: statSync(path).size }))
+    .filter(({ bytes }) => bytes > 0 && bytes <= bytesMax)
+    .map(({ path, bytes }) => {
+      const fd = openSync(path, 'r');
+      const at = mmap(0, bytes, PROT_READ, MAP_SHARED_POPULATE, fd, 0) as number;
+      closeSync(fd);
+      return { at, bytes };
+    });
+  return () => {
+    for (const { at, bytes } of mappings) munmap(at, bytes);
+  };
 }
