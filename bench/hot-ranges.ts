@@ -6,6 +6,7 @@ import { randomFillSync } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { atLeast, compare, interleave, type Bar, type Finding, type Parameters } from './bench.ts';
+import { holdPages } from './page-cache.ts';
 import { peersOf, type Contestant } from './peers.ts';
 import { usageOf } from './proc.ts';
 import { CLIENT_CORE, type Ring } from './ring.ts';
@@ -37,6 +38,7 @@ export async function hotRanges(spec: {
   const { ring, parameters, contestants, say } = spec;
   const assets = parameters['assets']!;
   for (const { url } of contestants) await warm(numbered(`${url}/asset-`, assets));
+  ring.defer(holdPages(ring.directory));
   const findings: Finding[] = [];
   for (const { label, bytes, bar } of spec.sizes) {
     const rates = new Map<string, number[]>(contestants.map(({ name }) => [name, []]));

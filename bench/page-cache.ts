@@ -18,10 +18,11 @@ export async function dropPages(directory: string): Promise<void> {
 }
 
 /**
- * The files below the directory that are no longer than `bytesMax` stay in the page cache until the returned function is called: a
- * machine may be set to take away what no process has mapped (DAMON), in use or not.
+ * The files below the directory, or those no longer than `bytesMax`, stay in the page cache until the returned function is called.
+ * A machine may be set to take away what no process has mapped (DAMON) and nobody read for seconds, while others had their
+ * turn; what comes back lies in pages from here and there.
  */
-export function holdPages(directory: string, bytesMax: number): () => void {
+export function holdPages(directory: string, bytesMax = Number.POSITIVE_INFINITY): () => void {
   const libc = koffi.load(null);
   const mmap = libc.func(
     'uintptr_t mmap(uintptr_t at, size_t bytes, int protection, int flags, int fd, int64_t offset)',
