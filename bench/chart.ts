@@ -6,7 +6,6 @@ import { figure } from './render.ts';
 
 export interface Kept extends Outcome {
   readonly bench: string;
-  readonly commit: string;
   readonly cpu: string;
   readonly node: string;
 }
@@ -52,8 +51,8 @@ export function chart(results: readonly Kept[]): string {
   const columns = split(panels);
   const height = Math.max(...columns.map((column) => column.reduce((sum, each) => sum + each.height, 0))) + FOOT;
   const body = columns.map((column, at) => stack(column, at * COLUMN)).join('');
-  const { cpu, node, commit } = results.at(-1)!;
-  const foot = `one core against one core · ${cpu} · Node ${node.replace('v', '')} · ${commit} · the mark is where Larder must be`;
+  const { cpu, node } = results.at(-1)!;
+  const foot = `one core against one core · ${cpu} · Node ${node.replace('v', '')} · the mark is where Larder must be`;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="Larder beside its peers">
 <style>${STYLE}
 </style>

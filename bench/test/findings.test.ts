@@ -81,7 +81,7 @@ describe('what a person sees', () => {
   it('is a well-formed chart without findings that have no bar', () => {
     const open = { ...alone('nobody <at all>', 'MB', 249, null), peers: [27, 97, null] };
     const svg = chart([
-      { ...outcome, findings: [...outcome.findings, open], bench: 'serve', commit: 'abc', cpu: 'a & b', node: 'v20' },
+      { ...outcome, findings: [...outcome.findings, open], bench: 'serve', cpu: 'a & b', node: 'v20' },
     ]);
     expect(XMLValidator.validate(svg)).toBe(true);
     expect(svg).toContain('larder 71.3');
