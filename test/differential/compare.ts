@@ -26,13 +26,19 @@ export function differences(pair: Omit<Difference, 'facet' | 'detail'>): Differe
   const found: [facet: string, detail: string][] = [];
   if (ours.kind === 'broken') found.push(['truth', ours.why]);
   if (ours.kind === 'answer') for (const why of untruths(request, ours)) found.push(['truth', why]);
-  if (theirs.kind === 'answer' && ours.kind === 'answer') {
-    const [from, to] = [theirs.answer.status, ours.answer.status];
-    if (from === to) found.push(...contents(theirs.answer, ours.answer));
-    else found.push(['status', `${from} | ${to}`]);
-    if (theirs.open !== ours.open) found.push(['persistence', `${goesOn(theirs.open)} | ${goesOn(ours.open)}`]);
-  } else if (theirs.kind !== ours.kind) found.push(['answer', `${told(theirs)} | ${told(ours)}`]);
+  // Who hangs up with requests unread takes back what is on its way: of an answer broken off so, nobody knows the rest.
+  if (theirs.kind !== 'answer' || theirs.answer.complete) found.push(...between(theirs, ours));
   return found.map(([facet, detail]) => ({ ...pair, facet, detail }));
+}
+
+function between(theirs: Seen, ours: Seen): [facet: string, detail: string][] {
+  if (theirs.kind !== 'answer' || ours.kind !== 'answer')
+    return theirs.kind === ours.kind ? [] : [['answer', `${told(theirs)} | ${told(ours)}`]];
+  const [from, to] = [theirs.answer.status, ours.answer.status];
+  const found: [string, string][] =
+    from === to ? contents(theirs.answer, ours.answer) : [['status', `${from} | ${to}`]];
+  if (theirs.open !== ours.open) found.push(['persistence', `${goesOn(theirs.open)} | ${goesOn(ours.open)}`]);
+  return found;
 }
 
 const told = (seen: Seen): string =>
