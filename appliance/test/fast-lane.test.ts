@@ -268,6 +268,13 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
     }
   });
 
+  test('a refused request whose body never comes is waited for alike', async () => {
+    const said = ['GET /film HTTP/2.0\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: 999\r\n\r\n', LAST];
+    const short = answersIn(await rig().converse('short', said));
+    expect(short).toEqual(answersIn(await rig().converse('long', said)));
+    expect(short).toHaveLength(1);
+  });
+
   test('any requests, odd or broken, in any chunks, are answered alike', { timeout: 120_000 }, async () => {
     rig().count('larder_fast_total');
     await fc.assert(

@@ -27,6 +27,8 @@ import { blockPath } from '../volume-directory.ts';
 
 /** Turns of the event loop without a byte, after which none is to come: nothing here waits for a disk or a network. */
 const QUIET_TURNS = 12;
+/** A server that waits for the rest of a body would wait for minutes; the player leaves. */
+const PATIENCE_MS = 5_000;
 
 const ABSENT = 'no such asset\n';
 const MISSED: Forward = { reason: 'uri-miss', status: 404, stored: false, collapsed: false };
@@ -111,7 +113,7 @@ export class LaneRig {
   }
 
   /**
-   * Everything that comes back until the connection ends. Each chunk is sent when the answers to those before it have come:
+   * Everything that comes back until the connection ends, or the player's patience. Each chunk is sent when the answers to those before it have come:
    * node:http lets a broken request spoil answers that are under way, the short way need not.
    */
   async converse(
@@ -131,7 +133,9 @@ export class LaneRig {
         await new Promise((resolve) => setImmediate(resolve));
       }
     }
+    const leaves = setTimeout(() => player.destroy(), PATIENCE_MS);
     await ended;
+    clearTimeout(leaves);
     return Buffer.concat(received);
   }
 
