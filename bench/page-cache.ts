@@ -1,7 +1,7 @@
 // Files out of the page cache: what a bench reads next comes from the disk, as after a reboot. And files that stay in it.
 
 import { execFile } from 'node:child_process';
-import { closeSync, openSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import koffi from 'koffi';
@@ -28,18 +28,29 @@ export function holdPages(directory: string, bytesMax = Number.POSITIVE_INFINITY
     'uintptr_t mmap(uintptr_t at, size_t bytes, int protection, int flags, int fd, int64_t offset)',
   );
   const munmap = libc.func('int munmap(uintptr_t at, size_t bytes)');
-  const mappings = readdirSync(directory, { recursive: true, withFileTypes: true })
-    .filter((each) => each.isFile())
-    .map((each) => join(each.parentPath, each.name))
-    .map((path) => ({ path, bytes: statSync(path).size }))
-    .filter(({ bytes }) => bytes > 0 && bytes <= bytesMax)
-    .map(({ path, bytes }) => {
-      const fd = openSync(path, 'r');
-      const at = mmap(0, bytes, PROT_READ, MAP_SHARED_POPULATE, fd, 0) as number;
-      closeSync(fd);
-      return { at, bytes };
-    });
+  const mappings: { readonly at: number; readonly bytes: number }[] = [];
+  for (const each of readdirSync(directory, { recursive: true, withFileTypes: true })) {
+    const fd = each.isFile() ? openIfThere(join(each.parentPath, each.name)) : null;
+    if (fd === null) continue;
+    const bytes = fstatSync(fd).size;
+    if (bytes > 0 && bytes <= bytesMax) {
+      const at: unknown = mmap(0, bytes, PROT_READ, MAP_SHARED_POPULATE, fd, 0);
+      if (typeof at !== 'number') throw new Error(`the system maps no ${bytes} bytes of ${each.name}`);
+      mappings.push({ at, bytes });
+    }
+    closeSync(fd);
+  }
   return () => {
     for (const { at, bytes } of mappings) munmap(at, bytes);
   };
+}
+
+/** Servers that run make files and remove them while somebody looks. */
+function openIfThere(path: string): number | null {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
 }
