@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
-    include: ['*/test/**/*.test.ts', 'test/**/*.test.ts'],
+    include: ['*/test/*.test.ts', '*/*/test/*.test.ts', 'test/**/*.test.ts'],
     globalSetup: ['test/tools.ts'],
     // Real processes on shared machines: a deadline only catches a hang.
     testTimeout: 60_000,

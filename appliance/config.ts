@@ -8,9 +8,9 @@ import { defaultFleetKeyFile, issueToken, readFleetKey } from '../runtime/auth.t
 import { option, type Values } from '../runtime/config.ts';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
-import type { Manner } from './answer.ts';
-import { POLICIES, type Policy } from './admission.ts';
-import type { TlsFiles } from './tls-material.ts';
+import type { Manner } from './http/response-headers.ts';
+import { POLICIES, type Policy } from './store/admission.ts';
+import type { TlsFiles } from './tls/material.ts';
 
 export const STORE_BYTES_MIN = 32 * 2 ** 20;
 export const WORKERS_MAX = 64;

@@ -12,9 +12,9 @@ import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
 import { inFleet, mannerOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
-import { DISK_THREADS, type FromSupervisor, type KeeperSpec, type ToSupervisor, type WorkerSpec } from './family.ts';
+import { DISK_THREADS, type FromSupervisor, type KeeperSpec, type ToSupervisor, type WorkerSpec } from './ipc.ts';
 import { collectNow, stayYoung } from './machine.ts';
-import { TlsKeeper } from './tls-keeper.ts';
+import { TlsKeeper } from './tls/certificate-store.ts';
 
 const RESTART_MS = 50;
 const RESTART_MS_MAX = 5_000;

@@ -3,8 +3,8 @@
 //
 // The orders and the admission are those that serve. LRU must hit what theory says it does, and nobody more bytes than Belady.
 
-import { admitAll, demandBy, type Policy } from '../appliance/admission.ts';
-import { DISK_RUNS, runKey } from '../appliance/eviction.ts';
+import { admitAll, demandBy, type Policy } from '../appliance/store/admission.ts';
+import { DISK_RUNS, runKey } from '../appliance/store/eviction.ts';
 import { belady } from './belady.ts';
 import { alone, type Bench, type Finding, type Peer } from './bench.ts';
 import { cheHitRatio } from './che.ts';

@@ -1,7 +1,7 @@
 // Orders of eviction to compare with, behind the port of those that serve.
 
-import type { EvictionOrder, RunKey, RunShape } from '../appliance/eviction.ts';
-import { newList, RunTable } from '../appliance/run-table.ts';
+import type { EvictionOrder, RunKey, RunShape } from '../appliance/store/eviction.ts';
+import { newList, RunTable } from '../appliance/store/run-table.ts';
 
 /** Whoever came first leaves first, asked for or not. */
 export class Fifo implements EvictionOrder {

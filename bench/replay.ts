@@ -1,10 +1,10 @@
 // Replays a trace against what decides in an appliance: the eviction order and the admission that serve, given capacity and
 // room as the cache gives them. An object is cut into runs as an asset is.
 
-import type { Admission } from '../appliance/admission.ts';
-import { RUN_BLOCKS, runKey, type EvictionOrder, type NameOf, type RunShape } from '../appliance/eviction.ts';
-import { BLOCK_BYTES } from '../appliance/block-file.ts';
-import { partOf } from '../appliance/filter.ts';
+import type { Admission } from '../appliance/store/admission.ts';
+import { RUN_BLOCKS, runKey, type EvictionOrder, type NameOf, type RunShape } from '../appliance/store/eviction.ts';
+import { BLOCK_BYTES } from '../appliance/store/block-file.ts';
+import { partOf } from '../appliance/store/bloom-filter.ts';
 import type { Trace } from './trace.ts';
 
 export const RUN_BYTES = RUN_BLOCKS * BLOCK_BYTES;

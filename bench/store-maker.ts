@@ -2,8 +2,8 @@
 // index and looks at files only where an intent says so, so it cannot tell.
 
 import { pino } from 'pino';
-import { blockCount, BLOCK_BYTES } from '../appliance/block-file.ts';
-import { DiskVolume } from '../appliance/disk-volume.ts';
+import { blockCount, BLOCK_BYTES } from '../appliance/store/block-file.ts';
+import { DiskVolume } from '../appliance/store/disk-volume.ts';
 import { tellParent } from '../runtime/process.ts';
 
 export interface StoreSpec {

@@ -8,17 +8,17 @@ import { createMetrics } from '../runtime/metrics.ts';
 import { createService } from '../runtime/service.ts';
 import { Catalog } from './catalog.ts';
 import type { FillConfig } from './config.ts';
-import { Demand } from './demand.ts';
-import { Dispatcher } from './dispatcher.ts';
-import { Imports } from './import.ts';
+import { Demand } from './plan/demand.ts';
+import { Dispatcher } from './runs/dispatcher.ts';
+import { Imports } from './import/import-queue.ts';
 import { METRICS } from './metrics.ts';
-import { Pins } from './pins.ts';
+import { Pins } from './plan/pins.ts';
 import { routes } from './routes.ts';
-import { Runs } from './runs.ts';
-import { Scheduler } from './scheduler.ts';
+import { Runs } from './runs/runs.ts';
+import { Scheduler } from './runs/scheduler.ts';
 import { openState } from './state.ts';
 import { SteeringClient } from './steering-client.ts';
-import { Watcher } from './watcher.ts';
+import { Watcher } from './runs/watcher.ts';
 
 export interface RunningFill {
   readonly at: HostPort;

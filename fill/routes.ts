@@ -21,12 +21,12 @@ import { playReport, popularity } from '../protocol/plays.ts';
 import type { Caller, Role } from '../runtime/auth.ts';
 import { route, type Route } from '../runtime/service.ts';
 import type { Catalog } from './catalog.ts';
-import type { Demand } from './demand.ts';
-import type { Dispatcher } from './dispatcher.ts';
-import type { Imports } from './import.ts';
+import type { Demand } from './plan/demand.ts';
+import type { Dispatcher } from './runs/dispatcher.ts';
+import type { Imports } from './import/import-queue.ts';
 import type { FillMetrics } from './metrics.ts';
-import type { Pins } from './pins.ts';
-import type { Runs } from './runs.ts';
+import type { Pins } from './plan/pins.ts';
+import type { Runs } from './runs/runs.ts';
 
 export interface RoutesDeps {
   readonly catalog: Catalog;

@@ -3,7 +3,7 @@
 //
 // A component may not import another, so each is looked up by file name and asked for what every component has.
 
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -17,6 +17,8 @@ import { createService, type Route, type Service } from '../runtime/service.ts';
 
 const COMPONENTS = ['appliance', 'steering', 'fill'] as const;
 type Component = (typeof COMPONENTS)[number];
+/** Folders with tests of their own. */
+const ROOMS = [...COMPONENTS, 'bench', 'ops', 'protocol', 'runtime'] as const;
 
 interface ComponentModules {
   readonly config: Readonly<Record<string, unknown>>;
@@ -92,11 +94,10 @@ function fallbacks(): string {
 
 /** Test files that name each fallback. */
 export function provenFallbacks(): Map<string, string[]> {
-  const tests = readdirSync(packageRoot, { withFileTypes: true })
-    .filter((folder) => folder.isDirectory())
-    .flatMap(({ name }) => (name === 'test' ? ['test'] : [join(name, 'test')]))
-    .filter((folder) => existsSync(join(packageRoot, folder)))
-    .flatMap((folder) => readdirSync(join(packageRoot, folder)).map((file) => join(folder, file)))
+  const tests = ['test', ...ROOMS]
+    .flatMap((folder) =>
+      readdirSync(join(packageRoot, folder), { recursive: true, encoding: 'utf8' }).map((file) => join(folder, file)),
+    )
     .filter((file) => file.endsWith('.test.ts'))
     .sort()
     .map((file) => ({ file, text: readFileSync(join(packageRoot, file), 'utf8') }));
@@ -134,7 +135,7 @@ interface Operation {
 
 /** Services as they describe themselves: none listens, and no route runs. */
 async function services(): Promise<readonly { readonly name: string; readonly service: Service }[]> {
-  const admin = await load<{ createAdmin(deps: unknown): Service }>('appliance', 'admin');
+  const admin = await load<{ createAdmin(deps: unknown): Service }>('appliance', 'fleet/admin');
   const steering = await load<{ createSteeringService(deps: unknown): Service }>('steering', 'service');
   const fill = await load<{ routes(deps: unknown): Route[] }>('fill', 'routes');
   const chassis = { log: silentLog, fleetKey: Buffer.alloc(0), trustProxy: [], ui: new Map<string, never>() };

@@ -4,7 +4,7 @@
 import type { Consideration, Pathway } from '../protocol/decision.ts';
 import { withSession } from '../protocol/ids.ts';
 import type { FallbackName } from '../runtime/fallbacks.ts';
-import type { Client } from './footing.ts';
+import type { Client } from './client-location.ts';
 import { rank, type Candidate, type Home, type Ranked, type Ranking } from './rank.ts';
 
 export const ORIGIN_ID = 'origin';

@@ -13,10 +13,19 @@ import { ORIGIN_ID, type Contender } from './decide.ts';
 import { advance, afterBeat, orderState, withOrder, type NewId } from './drain.ts';
 import { afterProbe, EXPECTED_MS, isFrozen, judge, UNTRIED, type Judgement, type ProbeResult } from './health.ts';
 import { HOLDINGS_MAX, Inventory } from './inventory.ts';
-import { answerTo, checkBeat, conditionOf, factOf, isStale, rowOf, type Live, type Moment } from './live.ts';
+import {
+  answerTo,
+  checkBeat,
+  conditionOf,
+  factOf,
+  isStale,
+  rowOf,
+  type Live,
+  type Moment,
+} from './tracked-appliance.ts';
 import type { METRICS } from './metrics.ts';
-import type { ApplianceFact } from './past.ts';
-import { baseOf } from './pathway.ts';
+import type { ApplianceFact } from './history/replay.ts';
+import { baseOf } from './players/pathway.ts';
 import { beatFacts, type ApplianceRecord, type Registry } from './registry.ts';
 import { sitesOf, type SiteFacts } from './sites.ts';
 import { WriteBehind } from './write-behind.ts';

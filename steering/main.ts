@@ -17,14 +17,14 @@ import type { SteeringConfig } from './config.ts';
 import { Fleet } from './fleet.ts';
 import { emptyFootprint, parseFootprint, type Footprint } from './footprint.ts';
 import { noGeoIp, readGeoIp } from './geoip.ts';
-import { History } from './history.ts';
-import { HistoryStore } from './history-store.ts';
+import { History } from './history/recorder.ts';
+import { HistoryStore } from './history/store.ts';
 import { METRICS } from './metrics.ts';
 import { keepReporting, Plays } from './plays.ts';
 import { Prober } from './probe.ts';
 import { createSteeringService } from './service.ts';
 import { openStore } from './store.ts';
-import { readUi } from './ui.ts';
+import { readUi } from './players/ui.ts';
 
 const TICK_MS = 1_000;
 

@@ -10,13 +10,13 @@ import type { Clock } from '../runtime/clock.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import { decide, type Contender, type Verdict } from './decide.ts';
 import type { Fleet } from './fleet.ts';
-import { findFooting, type Ground } from './footing.ts';
+import { findFooting, type Ground } from './client-location.ts';
 import type { Footprint } from './footprint.ts';
 import type { GeoIp } from './geoip.ts';
 import type { METRICS } from './metrics.ts';
 import type { Plays } from './plays.ts';
 import { sitePositions } from './sites.ts';
-import { jitteredTtlS } from './steering-list.ts';
+import { jitteredTtlS } from './players/steering-list.ts';
 
 export const SESSION_CHARS = 16;
 

@@ -4,7 +4,7 @@
 
 import type { Position } from '../protocol/heartbeat.ts';
 import { hash32, rendezvous } from '../protocol/placement.ts';
-import { distanceKm } from './footing.ts';
+import { distanceKm } from './client-location.ts';
 
 export interface Candidate {
   readonly id: string;

@@ -15,7 +15,7 @@ import { heartbeat, heartbeatAnswer, order } from '../protocol/heartbeat.ts';
 import { id, PROTOCOL_VERSION } from '../protocol/ids.ts';
 import { route, type Route } from '../runtime/service.ts';
 import type { Catalog } from './catalog.ts';
-import type { History } from './history.ts';
+import type { History } from './history/recorder.ts';
 import { decideIn, decidePlay, type PlayDeps } from './play.ts';
 import { parseAddress } from './prefix-table.ts';
 import type { Prober } from './probe.ts';

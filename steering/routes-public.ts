@@ -10,11 +10,17 @@ import { id, PROTOCOL_VERSION } from '../protocol/ids.ts';
 import { hash32 } from '../protocol/placement.ts';
 import { route, type Route } from '../runtime/service.ts';
 import type { Catalog } from './catalog.ts';
-import { steerDash } from './dash.ts';
-import { steerHls } from './hls.ts';
-import { assetPathOf } from './pathway.ts';
+import { steerDash } from './players/dash.ts';
+import { steerHls } from './players/hls.ts';
+import { assetPathOf } from './players/pathway.ts';
 import { decidePlay, type PlayDeps } from './play.ts';
-import { declaredPathways, jitteredTtlS, STEERING_LIST_TYPE, steeringList, steeringQuery } from './steering-list.ts';
+import {
+  declaredPathways,
+  jitteredTtlS,
+  STEERING_LIST_TYPE,
+  steeringList,
+  steeringQuery,
+} from './players/steering-list.ts';
 
 export interface PublicDeps extends PlayDeps {
   readonly catalog: Catalog;

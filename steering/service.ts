@@ -5,7 +5,7 @@ import type { Log } from '../runtime/log.ts';
 import { createService, type Service } from '../runtime/service.ts';
 import { controlRoutes, type ControlDeps } from './routes-control.ts';
 import { publicRoutes, type PublicDeps } from './routes-public.ts';
-import { uiRoutes, type UiFile } from './ui.ts';
+import { uiRoutes, type UiFile } from './players/ui.ts';
 
 export interface SteeringServiceDeps extends PublicDeps, ControlDeps {
   readonly log: Log;

@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { DemoFleet } from '../ops/demo-fleet.ts';
+import type { DemoFleet } from '../ops/demo/fleet.ts';
 import { startFilledFleet } from './filled-fleet.ts';
 import { needsTool } from './tools.ts';
 

@@ -1,7 +1,7 @@
 // The demo's fleet with the sample titles imported and filled: where players begin.
 
-import { DemoFleet } from '../ops/demo-fleet.ts';
-import { fillNow, importTitles } from '../ops/demo-story.ts';
+import { DemoFleet } from '../ops/demo/fleet.ts';
+import { fillNow, importTitles } from '../ops/demo/scenario.ts';
 
 export const SILENT = { show: (): void => undefined, stop: (): void => undefined };
 

@@ -12,7 +12,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { ensureFleetKey, verifyToken } from '../../runtime/auth.ts';
 import { resolveConfig } from '../../runtime/config.ts';
 import { packageRoot } from '../../runtime/paths.ts';
-import { CHECKS, runChecks, type CheckResult, type Probes } from '../check.ts';
+import { CHECKS, runChecks, type CheckResult, type Probes } from '../turn-up-checks.ts';
 import { APPLIANCE_TABLE, type ApplianceConfig } from '../config.ts';
 import { RunningAppliance } from './rig.ts';
 

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createServer, get, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createConnection, type AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { room } from '../flow.ts';
+import { room } from '../../runtime/backpressure.ts';
 import { noise, RunningAppliance } from './rig.ts';
 import { ask, field, parts, requestText } from './wire.ts';
 

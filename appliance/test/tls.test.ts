@@ -13,9 +13,9 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { needsTool } from '../../test/tools.ts';
 import { packageRoot } from '../../runtime/paths.ts';
-import { CHECKS } from '../check.ts';
+import { CHECKS } from '../turn-up-checks.ts';
 import type { ApplianceConfig } from '../config.ts';
-import { readMaterial, validityOf, whyNotValid, type TlsFiles } from '../tls-material.ts';
+import { readMaterial, validityOf, whyNotValid, type TlsFiles } from '../tls/material.ts';
 import { noise, raw, RunningAppliance, ScriptedOrigin } from './rig.ts';
 
 const run = promisify(execFile);

@@ -2,7 +2,7 @@
 
 import { afterEach, describe, expect, it } from 'vitest';
 import type { PlayAnswer } from '../../protocol/decision.ts';
-import { UI_CSP, readUi } from '../ui.ts';
+import { UI_CSP, readUi } from '../players/ui.ts';
 import { ask, type StageGiven } from './stage.ts';
 import { openTown, raw, type Town } from './town.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { distanceKm, findFooting } from '../footing.ts';
+import { distanceKm, findFooting } from '../client-location.ts';
 import { emptyFootprint, parseFootprint, type Footprint } from '../footprint.ts';
 import { noGeoIp, parseGeoIp } from '../geoip.ts';
 import { parseAddress } from '../prefix-table.ts';

@@ -15,14 +15,14 @@ import { Catalog, MemoryCatalogStore, type CatalogStore } from '../catalog.ts';
 import { Fleet } from '../fleet.ts';
 import { emptyFootprint, type Footprint } from '../footprint.ts';
 import { noGeoIp, type GeoIp } from '../geoip.ts';
-import { History, type HistoryDeps } from '../history.ts';
-import { HistoryStore } from '../history-store.ts';
+import { History, type HistoryDeps } from '../history/recorder.ts';
+import { HistoryStore } from '../history/store.ts';
 import { METRICS } from '../metrics.ts';
 import { Plays } from '../plays.ts';
 import type { PlayDeps } from '../play.ts';
 import { MemoryRegistry, type Registry } from '../registry.ts';
 import { createSteeringService } from '../service.ts';
-import type { UiFile } from '../ui.ts';
+import type { UiFile } from '../players/ui.ts';
 
 export const fleetKey = Buffer.alloc(32, 7);
 export const tokenOf = (role: Caller['role'], id: string = role): string => issueToken(fleetKey, { role, id });

@@ -1,0 +1,65 @@
+// How far one plan is, measured from what the cache holds rather than counted along the way, so that it is right after a
+// restart and whoever fetched the bytes.
+
+import { PROTOCOL_VERSION, type HoldingId } from '../../protocol/ids.ts';
+import type { FillPlan, FillProgress } from '../../protocol/plan.ts';
+import type { Clock } from '../../runtime/clock.ts';
+
+const FAULTS_REPORTED_MAX = 20;
+const ASSET_CHARS_MAX = 1_100;
+const MESSAGE_CHARS_MAX = 500;
+
+export interface FillTrackerDeps {
+  readonly appliance: string;
+  readonly heldBytes: (holding: HoldingId) => number;
+  readonly clock: Clock;
+}
+
+export class FillTracker {
+  readonly #plan: FillPlan;
+  readonly #deps: FillTrackerDeps;
+  readonly #startedMs: number;
+  readonly #bytesResumed: number;
+  readonly #faults: FillProgress['faults'] = [];
+  renditionsDone = 0;
+
+  constructor(plan: FillPlan, deps: FillTrackerDeps) {
+    this.#plan = plan;
+    this.#deps = deps;
+    this.#startedMs = deps.clock.monotonic();
+    this.#bytesResumed = this.#bytesDone();
+  }
+
+  get complete(): boolean {
+    return this.renditionsDone === this.#plan.add.length;
+  }
+
+  fault(asset: string, code: string, message: string): void {
+    if (this.#faults.length >= FAULTS_REPORTED_MAX) return;
+    this.#faults.push({ asset: asset.slice(0, ASSET_CHARS_MAX), code, message: message.slice(0, MESSAGE_CHARS_MAX) });
+  }
+
+  measured(state: FillProgress['state']): FillProgress {
+    const bytesDone = this.#bytesDone();
+    const seconds = Math.max(0.001, (this.#deps.clock.monotonic() - this.#startedMs) / 1000);
+    return {
+      protocol: PROTOCOL_VERSION,
+      run: this.#plan.run,
+      plan: this.#plan.id,
+      appliance: this.#deps.appliance,
+      state,
+      bytesTotal: this.#plan.add.reduce((sum, item) => sum + item.bytes, 0),
+      bytesDone,
+      bytesResumed: Math.min(this.#bytesResumed, bytesDone),
+      renditionsTotal: this.#plan.add.length,
+      renditionsDone: this.renditionsDone,
+      bytesPerSecond: Math.max(0, bytesDone - this.#bytesResumed) / seconds,
+      faults: [...this.#faults],
+      at: new Date(this.#deps.clock.now()).toISOString(),
+    };
+  }
+
+  #bytesDone(): number {
+    return this.#plan.add.reduce((sum, item) => sum + Math.min(item.bytes, this.#deps.heldBytes(item.holding)), 0);
+  }
+}

@@ -1,0 +1,66 @@
+// What an appliance must still know after a restart, beside its blocks: pins, the catalog copy, orders carried out,
+// reports not yet taken. One level database in --state, written before it is acted on.
+
+import { join } from 'node:path';
+import { Level } from 'level';
+import { makeDirectory } from '../directories.ts';
+import { Fault, isFault } from '../../protocol/faults.ts';
+import { diskFault } from '../store/layout.ts';
+
+const LOCK_RETRIES = 100;
+const LOCK_RETRY_MS = 100;
+
+export type StateDb = Level<string, unknown>;
+
+/** Throws `store_locked` where another appliance has the directory for longer than a restart takes. */
+export async function openState(directory: string): Promise<StateDb> {
+  makeDirectory(directory);
+  const path = join(directory, 'state.level');
+  for (let attempt = 1; ; attempt += 1) {
+    const db = new Level<string, unknown>(path, { valueEncoding: 'json' });
+    try {
+      await db.open();
+      return db;
+    } catch (error) {
+      const code = (error as { cause?: { code?: string } }).cause?.code;
+      if (code !== 'LEVEL_LOCKED')
+        throw new Fault('disk_failed', `${path} cannot be opened: ${(error as Error).message}`, { cause: error });
+      if (attempt >= LOCK_RETRIES)
+        throw new Fault('store_locked', `${directory} is in use by another appliance`, { cause: error });
+      await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+    }
+  }
+}
+
+/** What the disk below the database did, as a fault; anything else is a defect and is thrown on. */
+export function stateFault(error: unknown): Fault {
+  if (isFault(error)) return error;
+  if (!String((error as { code?: unknown }).code).startsWith('LEVEL_')) throw error;
+  return diskFault(error, 'the state database');
+}
+
+/** A single value under a name of its own. */
+export class Kept<T> {
+  readonly #db: StateDb;
+  readonly #key: string;
+  value: T;
+
+  private constructor(db: StateDb, key: string, value: T) {
+    this.#db = db;
+    this.#key = key;
+    this.value = value;
+  }
+
+  static async load<T>(db: StateDb, name: string, initial: T): Promise<Kept<T>> {
+    const key = `kept!${name}`;
+    const found = (await db.get(key)) as { readonly value: T } | undefined;
+    return new Kept(db, key, found === undefined ? initial : found.value);
+  }
+
+  /** On disk when resolved. */
+  async set(value: T): Promise<void> {
+    this.value = value;
+    // Wrapped, because the database takes no bare null.
+    await this.#db.put(this.#key, { value }, { sync: true });
+  }
+}

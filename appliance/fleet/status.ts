@@ -1,0 +1,142 @@
+// How this appliance stands: what its workers report, its state and health, what it tells steering and the operator.
+
+import { randomBytes } from 'node:crypto';
+import type { ApplianceState, Health, Order } from '../../protocol/heartbeat.ts';
+import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import type { Metrics } from '../../runtime/metrics.ts';
+import { packageVersion } from '../../runtime/paths.ts';
+import type { VolumeUse } from '../store/volume-budget.ts';
+import type { Cache } from '../store/cache.ts';
+import type { ApplianceConfig } from '../config.ts';
+import type { BeatBody } from './heartbeat.ts';
+import type { WorkerReport } from '../link/messages.ts';
+import { METRICS, type ApplianceMetric } from '../metrics.ts';
+
+export interface StandingDeps {
+  readonly config: ApplianceConfig;
+  readonly cache: Cache;
+  readonly metrics: Metrics<typeof METRICS>;
+  readonly clock: Clock;
+  readonly workersLinked: () => number;
+  readonly filling: () => boolean;
+  readonly catalogRevision: () => number | null;
+}
+
+/** Most that plans may pin: the store less the demand share. */
+export const planBytesOf = (config: ApplianceConfig): number =>
+  Math.floor(config.storeBytes * (1 - config.demandShare / 100));
+
+export class Standing {
+  readonly #deps: StandingDeps;
+  readonly #incarnation = randomBytes(8).toString('hex');
+  readonly #connections = new Map<number, number>();
+  #servedBytes = 0;
+  #servedRequests = 0;
+  /** By an operator's order; null where there is none. */
+  #drained: { readonly untilMs: number | null } | null = null;
+  /** Until the catalog was asked for once, what may be served is not known. */
+  synced = false;
+  /** Set when the process was told to stop: the players of the moment are served, no new ones are wanted. */
+  leaving: 'no' | 'draining' | 'stopped' = 'no';
+
+  constructor(deps: StandingDeps) {
+    this.#deps = deps;
+  }
+
+  get connections(): number {
+    return [...this.#connections.values()].reduce((sum, count) => sum + count, 0);
+  }
+
+  get ready(): boolean {
+    return this.synced && this.#deps.workersLinked() > 0;
+  }
+
+  account(worker: number, report: WorkerReport): void {
+    const { metrics, cache } = this.#deps;
+    this.#connections.set(worker, report.connections);
+    this.#servedBytes += report.bytes;
+    this.#servedRequests += report.requests;
+    for (const { name, value, labels } of report.counts)
+      if (name in METRICS) metrics.add(name as ApplianceMetric, value, labels);
+    for (const { volume, runs } of report.touched) for (const run of runs) cache.touch(volume, run);
+  }
+
+  workerGone(worker: number): void {
+    this.#connections.delete(worker);
+  }
+
+  obey(order: Order & { readonly kind: 'drain' | 'resume' }): void {
+    if (order.kind === 'resume') this.#drained = null;
+    else this.#drained = { untilMs: order.until === null ? null : Date.parse(order.until) };
+  }
+
+  state(): ApplianceState {
+    if (this.leaving !== 'no') return this.leaving;
+    const until = this.#drained?.untilMs ?? null;
+    if (until !== null && until <= this.#deps.clock.now()) this.#drained = null;
+    if (this.#drained !== null) return 'draining';
+    if (!this.synced) return 'starting';
+    return this.#deps.filling() ? 'filling' : 'serving';
+  }
+
+  health(): Health {
+    const linked = this.#deps.workersLinked();
+    const { workers, store } = this.#deps.config;
+    if (linked === 0) return { level: 'red', causes: ['no serving worker is linked'] };
+    const causes: string[] = [];
+    if (linked < workers) causes.push(`${workers - linked} of ${workers} workers are down`);
+    const volumes = this.#deps.cache.use().length;
+    if (volumes < store.length) causes.push(`${store.length - volumes} of ${store.length} volumes are out of use`);
+    return { level: causes.length === 0 ? 'green' : 'yellow', causes };
+  }
+
+  beatBody(): BeatBody {
+    const { config, cache } = this.#deps;
+    const use = cache.use();
+    return {
+      protocol: PROTOCOL_VERSION,
+      appliance: config.id,
+      site: config.site,
+      incarnation: this.#incarnation,
+      advertise: [...config.advertise],
+      position: config.position,
+      timeZone: config.timeZone,
+      fillWindows: [...config.fillWindow],
+      fillRateBitsPerSecond: config.fillRate,
+      state: this.state(),
+      health: this.health(),
+      storeBytes: config.storeBytes,
+      usedBytes: total(use, (volume) => usedBytes(volume)),
+      pinnedBytes: total(use, (volume) => volume.pinnedBytes),
+      planBytes: planBytesOf(config),
+      connections: this.connections,
+      connectionsMax: config.connectionsMax,
+      servedBytes: this.#servedBytes,
+      servedRequests: this.#servedRequests,
+      version: packageVersion,
+    };
+  }
+
+  /** Brings the gauges up to date; counters are so already. */
+  gauge(): void {
+    const { metrics, cache, config } = this.#deps;
+    metrics.set('larder_connections', this.connections);
+    metrics.set('larder_workers', this.#deps.workersLinked());
+    metrics.set('larder_assets', cache.assets);
+    metrics.set('larder_store_limit_bytes', config.storeBytes);
+    metrics.set('larder_catalog_revision', this.#deps.catalogRevision() ?? 0);
+    for (const use of cache.use()) {
+      const volume = String(use.volume);
+      metrics.set('larder_store_bytes', use.pinnedBytes, { volume, kind: 'pinned' });
+      metrics.set('larder_store_bytes', use.demandBytes, { volume, kind: 'demand' });
+      metrics.set('larder_store_bytes', use.indexBytes, { volume, kind: 'index' });
+    }
+  }
+}
+
+const usedBytes = (use: VolumeUse): number =>
+  use.pinnedBytes + use.demandBytes + use.reservedBytes + use.leavingBytes + use.indexBytes;
+
+const total = (use: readonly VolumeUse[], pick: (volume: VolumeUse) => number): number =>
+  use.reduce((sum, volume) => sum + pick(volume), 0);

@@ -1,0 +1,61 @@
+// Framing of several ranges, read back by a parser that trusts the delimiters alone.
+
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { frame, newBoundary } from '../multipart.ts';
+import type { ByteRange } from '../range.ts';
+import { parts } from '../../test/wire.ts';
+
+const ranges = fc
+  .array(fc.tuple(fc.nat(99), fc.nat(99)), { minLength: 2, maxLength: 8 })
+  .map((pairs) => pairs.map(([a, b]): ByteRange => ({ first: Math.min(a, b), last: Math.max(a, b) })));
+/** Bytes that look like framing wherever a range happens to cut them. */
+const bodies = fc
+  .array(fc.constantFrom('\r\n', '--', '--larder', 'x', '\r\n\r\n', '\0', 'Content-Range: bytes 0-0/1'), {
+    minLength: 60,
+    maxLength: 100,
+  })
+  .map((pieces) => Buffer.from(pieces.join('').padEnd(100, '-').slice(0, 100), 'latin1'));
+
+function written(
+  list: readonly ByteRange[],
+  body: Buffer,
+  type: string | null,
+): ReturnType<typeof frame> & { readonly bytes: Buffer } {
+  const framing = frame(list, body.length, type, newBoundary());
+  const pieces = list.flatMap((range, at) => [framing.heads[at]!, body.subarray(range.first, range.last + 1)]);
+  return { ...framing, bytes: Buffer.concat([...pieces, framing.tail]) };
+}
+
+test('what is framed is read back, byte by byte, and is as long as was promised', () => {
+  fc.assert(
+    fc.property(
+      ranges,
+      bodies,
+      fc.constantFrom('video/mp4', 'text/plain; charset="utf-8"', null),
+      (list, body, type) => {
+        const { bytes, contentLength, contentType } = written(list, body, type);
+        expect(bytes.length).toBe(contentLength);
+        const read = parts({
+          version: 'HTTP/1.1',
+          status: 206,
+          fields: [['content-type', contentType]],
+          body: bytes,
+          complete: true,
+        });
+        expect(read.map(({ first, last, total, contentType: own }) => ({ first, last, total, own }))).toEqual(
+          list.map(({ first, last }) => ({ first, last, total: body.length, own: type })),
+        );
+        for (const [at, part] of read.entries())
+          expect(part.body.equals(body.subarray(list[at]!.first, list[at]!.last + 1))).toBe(true);
+      },
+    ),
+    { numRuns: 500 },
+  );
+});
+
+test('a boundary is a token of at most 70 characters, and nobody can foresee it', () => {
+  const boundaries = Array.from({ length: 1_000 }, newBoundary);
+  for (const boundary of boundaries) expect(boundary).toMatch(/^[0-9A-Za-z'()+_,./:=?-]{1,70}$/);
+  expect(new Set(boundaries).size).toBe(1_000);
+});

@@ -1,0 +1,234 @@
+// Requests that no cache may answer: they go to the origin and its answer to the player, bodies streaming both ways,
+// bounded in number. Also the way on for misses while the storekeeper is down.
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { Readable } from 'node:stream';
+import type { Clock } from '../../runtime/clock.ts';
+import type { AccessRecord } from './access-log.ts';
+import { bypass, forwarded, hit, relayFields, viaOf, type Manner, type Outcome } from '../http/response-headers.ts';
+import { cookiesOf, endToEnd, fetchFields, singleHeaders } from '../http/headers.ts';
+import { Places, roomWithin, steady } from '../../runtime/backpressure.ts';
+import type { Head, Told } from '../link/messages.ts';
+import type { ReadClient } from '../link/client.ts';
+import type { Answer } from '../link/connection.ts';
+import { originFault, type Origin } from '../fetch/origin.ts';
+import { copiesOf } from './chunks.ts';
+import type { WorkerTally } from './counters.ts';
+
+export const PASSES_MAX = 64;
+const WAITING_MAX = 1_024;
+const WAIT_MS = 15_000;
+/** A body that pauses, and a reader that takes nothing, are let go. */
+const BODY_PAUSE_MS = 15_000;
+const STALLED_MS = 30_000;
+/** A storekeeper that is being restarted hears of a change when it is back. */
+const TELL_EVERY_MS = 200;
+const TELL_MS_MAX = 30_000;
+/** RFC 9110 9.2.1. */
+const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
+
+export interface PassDeps {
+  readonly origin: Origin;
+  readonly keeper: Pick<ReadClient, 'tell'>;
+  readonly manner: Manner;
+  readonly tally: WorkerTally;
+  readonly access: AccessRecord | null;
+  readonly clock: Clock;
+}
+
+export interface Passing {
+  readonly key: string;
+  /** Why, in the words of RFC 9211. */
+  readonly forward: 'bypass' | 'stale' | 'request' | 'method';
+  readonly detail: string;
+}
+
+export class Pass {
+  readonly #deps: PassDeps;
+  readonly #places = new Places({ most: PASSES_MAX, waitingMost: WAITING_MAX, waitMs: WAIT_MS });
+
+  constructor(deps: PassDeps) {
+    this.#deps = deps;
+  }
+
+  /** Throws `overloaded` beyond the cap, else the origin's fault. */
+  async send(request: IncomingMessage, response: ServerResponse, passing: Passing): Promise<void> {
+    await this.#places.take();
+    const hungUp = new AbortController();
+    response.on('close', () => hungUp.abort());
+    const { origin, clock, manner, tally } = this.#deps;
+    const method = request.method!;
+    const askedMs = clock.now();
+    try {
+      const answer = await origin.send('pass', passing.key, {
+        method,
+        headers: this.#requestFields(request, passing),
+        body: hasBody(request) ? Readable.from(steady(request, BODY_PAUSE_MS)) : null,
+        signal: hungUp.signal,
+        onInterim: (status, headers) => interim(response, status, headers),
+      });
+      const headers = origin.localised(endToEnd(singleHeaders(answer.headers)));
+      if (method === 'HEAD' && answer.statusCode === 200 && passing.forward !== 'bypass')
+        await this.#tell({
+          ...{ kind: 'head', key: passing.key, headers: fetchFields(request.headers), answer: headers },
+          ...{ askedMs, answeredMs: clock.now() },
+        });
+      if (!SAFE.has(method) && answer.statusCode < 400)
+        await this.#tell({ kind: 'changed', keys: changedKeys(request, passing.key, headers) });
+      const { forward, detail } = passing;
+      const outcome: Outcome =
+        forward === 'stale'
+          ? forwarded({ reason: 'stale', status: answer.statusCode, stored: false, collapsed: false })
+          : bypass(forward, answer.statusCode, detail);
+      response.writeHead(answer.statusCode, {
+        ...relayFields(headers, outcome, manner),
+        ...withCookies(cookiesOf(answer.headers)),
+      });
+      const body = answer.body as AsyncIterable<Buffer>;
+      const length = lengthOf(headers);
+      await this.#copy(request, response, { status: answer.statusCode, outcome: 'pass', body, length });
+    } catch (error) {
+      if (hungUp.signal.aborted) tally.add('larder_aborted_total');
+      else throw originFault(error, passing.key);
+    } finally {
+      this.#places.leave();
+    }
+  }
+
+  /** What the origin told the storekeeper, error or redirect, told again. */
+  async relay(
+    request: IncomingMessage,
+    response: ServerResponse,
+    head: Head & { kind: 'relay' },
+    answer: Answer,
+  ): Promise<void> {
+    const { 'content-range': _range, ...headers } = head.headers;
+    const outcome = head.leftMs === null ? forwarded(head.forward) : hit(head.leftMs);
+    try {
+      response.writeHead(head.status, {
+        ...relayFields(headers, outcome, this.#deps.manner),
+        ...withCookies(head.cookies),
+      });
+    } catch (error) {
+      answer.body.leave();
+      throw error;
+    }
+    if (request.method === 'HEAD') answer.body.leave();
+    const { status, leftMs } = head;
+    const body = request.method === 'HEAD' ? [] : copiesOf(answer.body);
+    const known = leftMs === null ? 'pass' : 'hit';
+    await this.#copy(request, response, { status, outcome: known, body, length: lengthOf(headers) });
+  }
+
+  #requestFields(request: IncomingMessage, { forward }: Passing): Record<string, string> {
+    const { manner } = this.#deps;
+    // What its answer says is taken for what is stored, so it must be asked for as that was.
+    if (forward === 'stale')
+      return {
+        ...fetchFields(request.headers),
+        'accept-encoding': 'identity',
+        via: viaOf(request.headers.via, manner.via),
+      };
+    const { host: _host, expect: _expect, via, ...fields } = endToEnd(singleHeaders(request.headers));
+    const host = hostOf(request);
+    const address = request.socket.remoteAddress ?? 'unknown';
+    const before = fields['x-forwarded-for'];
+    const proxied: Record<string, string> = {
+      'x-forwarded-for': before === undefined ? address : `${before}, ${address}`,
+      'x-forwarded-proto': 'encrypted' in request.socket ? 'https' : 'http',
+      ...(host === undefined ? {} : { 'x-forwarded-host': host }),
+    };
+    return { ...fields, via: viaOf(via, manner.via), ...(manner.standsFor ? proxied : {}) };
+  }
+
+  async #tell(told: Told): Promise<void> {
+    const end = this.#deps.clock.monotonic() + TELL_MS_MAX;
+    for (;;) {
+      try {
+        return await this.#deps.keeper.tell(told);
+      } catch (error) {
+        if (this.#deps.clock.monotonic() > end) throw error;
+        await new Promise((resolve) => setTimeout(resolve, TELL_EVERY_MS));
+      }
+    }
+  }
+
+  async #copy(
+    request: IncomingMessage,
+    response: ServerResponse,
+    {
+      status,
+      outcome,
+      body,
+      length,
+    }: {
+      readonly status: number;
+      readonly outcome: 'pass' | 'hit';
+      readonly body: AsyncIterable<Buffer> | readonly Buffer[];
+      readonly length: number | null;
+    },
+  ): Promise<void> {
+    let sent = 0;
+    try {
+      for await (const chunk of body) {
+        sent += chunk.length;
+        // Its last byte ends it: who has it may say something new before the origin's end is known.
+        if (sent === length) response.end(chunk);
+        else response.write(chunk);
+        if (!response.writableEnded && !(await roomWithin(response, STALLED_MS))) break;
+      }
+      if (!response.writableEnded) response.end();
+    } finally {
+      this.#account(request, { status, outcome, sent });
+    }
+  }
+
+  #account(
+    request: IncomingMessage,
+    { status, outcome, sent }: { readonly status: number; readonly outcome: 'pass' | 'hit'; readonly sent: number },
+  ): void {
+    const { tally, access } = this.#deps;
+    tally.add('larder_cache_total', 1, { outcome });
+    tally.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
+    tally.add('larder_served_bytes_total', sent, { source: outcome === 'hit' ? 'store' : 'origin' });
+    tally.served(null, sent);
+    access?.ended(request, { status, bytes: sent, outcome });
+  }
+}
+
+const lengthOf = (headers: Readonly<Record<string, string>>): number | null =>
+  headers['content-length'] === undefined ? null : Number(headers['content-length']);
+
+export const hasBody = (request: IncomingMessage): boolean =>
+  request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
+
+/** RFC 9112 3.2.2: of an absolute target its own. */
+const hostOf = ({ url, headers }: IncomingMessage): string | undefined =>
+  /^https?:\/\/([^/?#]*)/i.exec(url ?? '')?.[1] ?? headers.host;
+
+/** RFC 9111 4.4: the target, and what Location and Content-Location name on the same origin. */
+function changedKeys(request: IncomingMessage, key: string, headers: Readonly<Record<string, string>>): string[] {
+  const base = `http://${hostOf(request) ?? 'origin'}${key}`;
+  const others = [headers['location'], headers['content-location']].flatMap((text) => {
+    if (text === undefined || !URL.canParse(text, base)) return [];
+    const url = new URL(text, base);
+    return url.host === new URL(base).host ? [url.pathname + url.search] : [];
+  });
+  return [...new Set([key, ...others])];
+}
+
+/** RFC 9110 15.2: passed on to those who speak HTTP/1.1. 100 is Node's own matter, 101 is never asked for. */
+function interim(response: ServerResponse, status: number, headers: Readonly<Record<string, string>>): void {
+  if (response.headersSent || response.req.httpVersionMinor === 0) return;
+  if (status === 102) response.writeProcessing();
+  if (status !== 103 || headers['link'] === undefined) return;
+  const links = headers['link'].split(/,\s*(?=<)/);
+  try {
+    response.writeEarlyHints({ ...headers, link: links });
+  } catch {
+    // Node takes only links of a plain shape; hints may be left out.
+  }
+}
+
+const withCookies = (cookies: readonly string[]): Record<string, string[]> =>
+  cookies.length === 0 ? {} : { 'set-cookie': [...cookies] };

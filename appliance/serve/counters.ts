@@ -1,0 +1,92 @@
+// What a worker counts between two reports. Taking empties it; a report that could not be sent is put back.
+
+import type { HoldingId } from '../../protocol/ids.ts';
+import { runKey, type RunKey } from '../store/eviction.ts';
+import type { AssetView, WorkerReport } from '../link/messages.ts';
+import type { ApplianceMetric, Tally } from '../metrics.ts';
+
+const TOUCHED_MAX = 100_000;
+const HOLDINGS_MAX = 50_000;
+
+/** A count that its owner may add to directly. */
+export interface Counter {
+  readonly name: ApplianceMetric;
+  value: number;
+  readonly labels: Record<string, string>;
+}
+
+export class WorkerTally implements Tally {
+  #counts = new Map<string, Counter>();
+  readonly #counters: Counter[] = [];
+  #touched = new Map<number, Set<RunKey>>();
+  #served = new Map<HoldingId, { bytes: number; requests: number }>();
+  #bytes = 0;
+  #requests = 0;
+
+  add(name: ApplianceMetric, value = 1, labels: Record<string, string> = {}): void {
+    const key = name + Object.values(labels).join('\0');
+    const count = this.#counts.get(key);
+    if (count === undefined) this.#counts.set(key, { name, value, labels });
+    else count.value += value;
+  }
+
+  /** For what is counted with every request: adding to its `value` is all there is to do. */
+  counter(name: ApplianceMetric, labels: Record<string, string>): Counter {
+    const counter: Counter = { name, value: 0, labels };
+    this.#counters.push(counter);
+    return counter;
+  }
+
+  touch(asset: AssetView, block: number): void {
+    const runs = this.#touched.get(asset.volume) ?? new Set<RunKey>();
+    this.#touched.set(asset.volume, runs);
+    if (runs.size < TOUCHED_MAX) runs.add(runKey(asset.id, block));
+  }
+
+  served(holding: HoldingId | null, bytes: number): void {
+    this.#bytes += bytes;
+    this.#requests += 1;
+    if (holding === null) return;
+    const row = this.#served.get(holding);
+    if (row !== undefined) {
+      row.bytes += bytes;
+      row.requests += 1;
+    } else if (this.#served.size < HOLDINGS_MAX) this.#served.set(holding, { bytes, requests: 1 });
+  }
+
+  /** Hands the counts over and starts again from nothing. */
+  take(connections: number): WorkerReport {
+    const report: WorkerReport = {
+      touched: [...this.#touched].map(([volume, runs]) => ({ volume, runs: [...runs] })),
+      served: [...this.#served].map(([holding, row]) => ({ holding, ...row })),
+      counts: [...this.#counts.values(), ...this.#takeCounters()],
+      connections,
+      bytes: this.#bytes,
+      requests: this.#requests,
+    };
+    this.#counts = new Map();
+    this.#touched = new Map();
+    this.#served = new Map();
+    this.#bytes = 0;
+    this.#requests = 0;
+    return report;
+  }
+
+  #takeCounters(): Counter[] {
+    const moved = this.#counters.filter((counter) => counter.value !== 0).map((counter) => ({ ...counter }));
+    for (const counter of this.#counters) counter.value = 0;
+    return moved;
+  }
+
+  /** Nobody took the report: count it on. */
+  putBack(report: WorkerReport): void {
+    for (const { name, value, labels } of report.counts) this.add(name as ApplianceMetric, value, labels);
+    for (const { holding, bytes, requests } of report.served) {
+      const row = this.#served.get(holding) ?? { bytes: 0, requests: 0 };
+      if (this.#served.size < HOLDINGS_MAX)
+        this.#served.set(holding, { bytes: row.bytes + bytes, requests: row.requests + requests });
+    }
+    this.#bytes += report.bytes;
+    this.#requests += report.requests;
+  }
+}

@@ -1,0 +1,223 @@
+// Second-hit admission at the socket: the first request for an asset streams and leaves nothing behind, the second is
+// stored, the third is a hit; whoever comes in the middle of a fetch makes it worth keeping.
+
+import { Readable } from 'node:stream';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { systemClock } from '../../../runtime/clock.ts';
+import { silentLog } from '../../../runtime/log.ts';
+import { BLOCK_BYTES } from '../block-file.ts';
+import { INDEX_BYTES_RESERVED } from '../volume-budget.ts';
+import { Cache } from '../cache.ts';
+import { policyOf, type ApplianceConfig } from '../../config.ts';
+import { Inflight } from '../../fetch/inflight.ts';
+import { Locate } from '../../fetch/lookup.ts';
+import { Miss } from '../../fetch/miss.ts';
+import type { Origin } from '../../fetch/origin.ts';
+import { MemoryVolume } from './memory-volume.ts';
+import { noise, RunningAppliance, ScriptedOrigin } from '../../test/rig.ts';
+
+let origin: ScriptedOrigin;
+let appliance: RunningAppliance;
+
+beforeAll(async () => {
+  origin = await ScriptedOrigin.start();
+  appliance = await RunningAppliance.start({ origin: origin.url, flags: ['--admission', 'second-hit'] });
+});
+
+afterAll(async () => {
+  await appliance?.stop();
+  await origin?.stop();
+});
+
+async function get(path: string, range?: string): Promise<Buffer> {
+  const answer = await fetch(`${appliance.url}${path}`, range === undefined ? {} : { headers: { range } });
+  return Buffer.from(await answer.arrayBuffer());
+}
+
+const asked = (path: string): number => origin.requests.filter((request) => request.path === path).length;
+
+async function metric(name: string): Promise<number> {
+  const headers = { authorization: `Bearer ${appliance.token}` };
+  const text = await (await fetch(`${appliance.admin}/metrics`, { headers })).text();
+  const line = text.split('\n').find((each) => each.startsWith(name));
+  return line === undefined ? 0 : Number(line.slice(line.lastIndexOf(' ') + 1));
+}
+
+const refused = (): Promise<number> => metric('larder_admission_blocks_total{outcome="refused"}');
+const admitted = (): Promise<number> => metric('larder_admission_blocks_total{outcome="admitted"}');
+const stored = (): Promise<number> => metric('larder_blocks_stored_total');
+
+test('the first request passes through whole, the second is stored, the third is a hit', async () => {
+  const body = origin.put('/segment', noise(2 * BLOCK_BYTES + 77));
+  expect((await get('/segment')).equals(body)).toBe(true);
+  await appliance.until(async () => (await refused()) === 3 && (await metric('larder_assets')) === 0);
+  expect([asked('/segment'), await stored(), await admitted()]).toEqual([1, 0, 0]);
+  expect((await get('/segment')).equals(body)).toBe(true);
+  await appliance.until(async () => (await stored()) === 3);
+  expect([asked('/segment'), await admitted()]).toEqual([2, 3]);
+  expect((await get('/segment')).equals(body)).toBe(true);
+  expect(asked('/segment')).toBe(2);
+});
+
+test('a request in ranges counts once, its suffix too', async () => {
+  const body = origin.put('/suffix', noise(BLOCK_BYTES + 5));
+  const before = await stored();
+  const refusedBefore = await refused();
+  expect((await get('/suffix', 'bytes=-10')).equals(body.subarray(-10))).toBe(true);
+  await appliance.until(async () => (await refused()) > refusedBefore);
+  expect(await stored()).toBe(before);
+});
+
+test('a reader slower than the origin costs it each byte once, and leaves nothing behind', async () => {
+  const body = origin.put('/slow', noise(7 * BLOCK_BYTES + 1));
+  const before = await stored();
+  const refusedBefore = await refused();
+  const answer = await fetch(`${appliance.url}/slow`);
+  const reader = answer.body!.getReader();
+  const chunks = [(await reader.read()).value!];
+  // All of it has landed and been refused while the reader holds the first piece.
+  await appliance.until(async () => (await refused()) === refusedBefore + 8);
+  for (let step = await reader.read(); !step.done; step = await reader.read()) chunks.push(step.value);
+  expect(Buffer.concat(chunks).equals(body)).toBe(true);
+  expect([asked('/slow'), await stored()]).toEqual([1, before]);
+});
+
+test('who asks while the first fetch is on its way follows it, and what has not landed by then is stored', async () => {
+  const body = origin.put('/herd', noise(3 * BLOCK_BYTES), { etag: '"herd"' });
+  const before = await stored();
+  let goOn = (): void => undefined;
+  const released = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  origin.intercept = (request, response) => {
+    if (request.url !== '/herd' || asked('/herd') > 1) return false;
+    response.writeHead(206, {
+      etag: '"herd"',
+      'cache-control': 'max-age=60',
+      'content-length': body.length,
+      'content-range': `bytes 0-${body.length - 1}/${body.length}`,
+    });
+    response.write(body.subarray(0, BLOCK_BYTES + 9));
+    void released.then(() => response.end(body.subarray(BLOCK_BYTES + 9)));
+    return true;
+  };
+  const first = await fetch(`${appliance.url}/herd`);
+  await appliance.until(async () => (await refused()) > 0 && (await metric('larder_assets')) > 1);
+  const second = await fetch(`${appliance.url}/herd`);
+  goOn();
+  for (const answer of [first, second]) expect(Buffer.from(await answer.arrayBuffer()).equals(body)).toBe(true);
+  // What had landed before was refused and is fetched again, nothing else.
+  const ranges = origin.requests.filter(({ path }) => path === '/herd').map(({ headers }) => headers.range);
+  expect(ranges.slice(1)).toEqual([`bytes=0-${BLOCK_BYTES - 1}`]);
+  await appliance.until(async () => (await stored()) === before + 3);
+});
+
+/** A member of a fleet whose admission refuses what it is not told to, before an origin that sends a byte of each and then waits. */
+function refusing(spec: {
+  readonly pinned?: string;
+  readonly planned?: string;
+  readonly admits?: () => boolean;
+  /** Of the first block that is asked for. */
+  readonly body?: (first: number, last: number) => Readable;
+}) {
+  const tally = { add: () => undefined };
+  const cache = new Cache({
+    ...{ volumes: [new MemoryVolume()], storeBytes: INDEX_BYTES_RESERVED + 2 ** 30 },
+    ...{ pinned: new Set(spec.pinned === undefined ? [] : [spec.pinned]) },
+    ...{ broadcast: async () => undefined, clock: systemClock, tally, log: silentLog },
+  });
+  const origin = {
+    countBytes: () => undefined,
+    fetch: async (_pool: string, { first, last }: { readonly first: number; readonly last: number }) => ({
+      ...{ kind: 'bytes', first, last, total: 8 * BLOCK_BYTES },
+      body:
+        spec.body?.(first, last) ??
+        new Readable({
+          read(): void {
+            if (this.readableDidRead) return;
+            this.push(Buffer.alloc(1));
+          },
+        }),
+    }),
+  } as unknown as Origin;
+  const inflight = new Inflight({
+    ...{ cache, origin, tally, log: silentLog },
+    termsOf: async () => ({ digests: null, originTag: null }),
+    planned: (holding) => holding === spec.planned,
+  });
+  const meta = { version: '"v"', bytes: 8 * BLOCK_BYTES, headers: {}, bornMs: null };
+  const locate = new Locate({
+    ...{ cache, inflight, origin, standsFor: false, clock: systemClock },
+    catalogued: async (key) => ({ key, ...meta, holding: `${key.slice(1)}:video` }),
+  });
+  const admission = { ask: () => spec.admits?.() ?? false, memoryBytes: 0 };
+  const miss = new Miss({ cache, inflight, locate, admission, alone: false, tally });
+  const open = async (key: string) => {
+    const opened = await miss.open({
+      ...{ key, known: null, from: 0, to: null },
+      ...{ headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false, anew: false },
+    });
+    if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
+    return { stored: opened.forward!.stored, body: opened.body };
+  };
+  return { open, cache };
+}
+
+test('what a plan wants or has pinned is stored at the first request', async () => {
+  const { open } = refusing({ pinned: 'pinned:video', planned: 'planned:video' });
+  const stored = await Promise.all(['/pinned', '/planned', '/other'].map(async (key) => (await open(key)).stored));
+  expect(stored).toEqual([true, true, false]);
+});
+
+test('readers of what is not admitted hold 256 MiB at most: for those beyond, the disk takes it after all', async () => {
+  const { open } = refusing({});
+  const readers = await Promise.all(Array.from({ length: 32 }, (_, at) => open(`/${at}`)));
+  expect(readers.some(({ stored: kept }) => kept)).toBe(false);
+  expect((await open('/32')).stored).toBe(true);
+  // Two leave at the first piece.
+  for (const { body } of readers.slice(0, 2)) for await (const _ of body) break;
+  expect((await open('/33')).stored).toBe(false);
+});
+
+test('who was not admitted, while another is by now, gets each block from itself, however slow', async () => {
+  let admits = false;
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  const { open, cache } = refusing({
+    admits: () => admits,
+    body: (first, last) =>
+      Readable.from(
+        (async function* () {
+          yield Buffer.alloc(1);
+          await released;
+          for (let at = first + 1; at <= last; at = (Math.floor(at / BLOCK_BYTES) + 1) * BLOCK_BYTES) {
+            const number = Math.floor(at / BLOCK_BYTES);
+            yield Buffer.alloc(Math.min(last + 1, (number + 1) * BLOCK_BYTES) - at, number);
+          }
+        })(),
+      ),
+  });
+  const slow = await open('/film');
+  expect(slow.stored).toBe(false);
+  const pieces = [(await slow.body.next()).value as Buffer];
+  admits = true;
+  await (await open('/film')).body.return();
+  release();
+  const [entry] = [...cache.entries()];
+  while (entry!.blocks.count < 8) await new Promise((resolve) => setTimeout(resolve, 5));
+  for await (const piece of slow.body) pieces.push(piece);
+  let at = 0;
+  for (const piece of pieces) {
+    for (const byte of piece) if (byte !== Math.floor(at++ / BLOCK_BYTES)) throw new Error(`byte ${at} is ${byte}`);
+  }
+  // The rest is on disk.
+  expect(at).toBeLessThan(BLOCK_BYTES);
+});
+
+test('a fleet asks for a second hit unless told otherwise; alone everything is admitted', () => {
+  const config = { steering: [], admission: null } as unknown as ApplianceConfig;
+  const member = { ...config, steering: ['http://steering'] };
+  expect([config, member, { ...member, admission: 's3-fifo' as const }].map(policyOf)).toEqual([
+    ...['lru', 'second-hit', 's3-fifo'],
+  ]);
+});

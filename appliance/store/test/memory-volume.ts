@@ -1,0 +1,78 @@
+// A volume in memory: what the cache is tested against where no disk is the question. It passes the same contract.
+
+import { Bitmap, type AssetMeta, type Entry, type Volume } from '../volume.ts';
+import { blockCount } from '../block-file.ts';
+
+export class MemoryVolume implements Volume {
+  readonly number: number;
+  readonly directory = '(memory)';
+  readonly #entries = new Map<number, Entry>();
+  readonly #payloads = new Map<string, Buffer>();
+  #nextId = 1;
+
+  constructor(number = 0) {
+    this.number = number;
+  }
+
+  entries(): IterableIterator<Entry> {
+    return this.#entries.values();
+  }
+
+  entry(id: number): Entry | undefined {
+    return this.#entries.get(id);
+  }
+
+  create(meta: AssetMeta, nowMs: number): Entry {
+    const entry: Entry = {
+      ...meta,
+      id: this.#nextId,
+      volume: this,
+      blocks: new Bitmap(blockCount(meta.bytes)),
+      touchedMs: nowMs,
+      flights: 0,
+      dropped: false,
+    };
+    this.#nextId += 1;
+    this.#entries.set(entry.id, entry);
+    return entry;
+  }
+
+  async intend(): Promise<void> {}
+
+  async write(entry: Entry, number: number, payload: Buffer): Promise<void> {
+    if (entry.dropped) return;
+    this.#payloads.set(`${entry.id}.${number}`, Buffer.from(payload));
+    entry.blocks.add(number);
+  }
+
+  abandon(): void {}
+
+  async read(entry: Entry, number: number): Promise<Buffer | null> {
+    return this.#payloads.get(`${entry.id}.${number}`) ?? null;
+  }
+
+  async remove(entry: Entry, numbers: readonly number[]): Promise<void> {
+    for (const number of numbers) {
+      entry.blocks.delete(number);
+      this.#payloads.delete(`${entry.id}.${number}`);
+    }
+  }
+
+  async drop(entry: Entry): Promise<void> {
+    entry.dropped = true;
+    this.#entries.delete(entry.id);
+    await this.remove(entry, [...entry.blocks]);
+  }
+
+  update(): void {}
+
+  touch(): void {}
+
+  indexBytes(): number {
+    return 0;
+  }
+
+  async flush(): Promise<void> {}
+
+  async close(): Promise<void> {}
+}

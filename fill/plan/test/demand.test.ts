@@ -1,0 +1,87 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { PROTOCOL_VERSION } from '../../../protocol/ids.ts';
+import type { PlayReport } from '../../../protocol/plays.ts';
+import { Demand, INCARNATIONS_MAX, SEEN_ABOVE_MAX } from '../demand.ts';
+import { openState, type State } from '../../state.ts';
+
+const FILM = {
+  id: 'film',
+  renditions: [
+    { id: 'v', kind: 'video', bytes: 100, assets: 1, bandwidth: null, width: null, height: null, language: null },
+  ],
+} as const;
+const NOW = Date.UTC(2026, 4, 5);
+
+let directory: string;
+let state: State;
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'larder-demand-'));
+  state = await openState(directory);
+});
+
+afterEach(async () => {
+  await state.close();
+  rmSync(directory, { recursive: true });
+});
+
+const open = (): Promise<Demand> =>
+  Demand.open({ state, halfLifeMs: 1e15, now: () => NOW, knows: (title) => title === 'film' });
+const report = (seq: number, incarnation = 1, source = 'a'): PlayReport => ({
+  protocol: PROTOCOL_VERSION,
+  source,
+  site: 'north',
+  incarnation: incarnation.toString(16).padStart(16, '0'),
+  seq,
+  from: new Date(NOW - 1000).toISOString(),
+  to: new Date(NOW).toISOString(),
+  served: [{ holding: 'film:v', bytes: 100, requests: 1 }],
+  asked: [],
+});
+/** Each report streams the rendition once, so popularity is the number of reports counted. */
+const counted = (demand: Demand): number => demand.rows([FILM]).find((row) => row.site === 'north')?.popularity ?? 0;
+
+test('whatever order reports come in and however often, each counts once, also across restarts', async () => {
+  const seqs = fc.array(fc.integer({ min: 0, max: SEEN_ABOVE_MAX - 1 }), { minLength: 1, maxLength: 60 });
+  let incarnation = 0;
+  await fc.assert(
+    fc.asyncProperty(seqs, fc.nat(), async (sent, restart) => {
+      incarnation += 1;
+      let demand = await open();
+      const before = counted(demand);
+      for (const [at, seq] of sent.entries()) {
+        if (at === restart % sent.length) demand = await open();
+        expect(await demand.accept(report(seq, incarnation))).toBe(!sent.slice(0, at).includes(seq));
+      }
+      expect(counted(demand) - before).toBeCloseTo(new Set(sent).size, 6);
+    }),
+    { numRuns: 25 },
+  );
+});
+
+test('of many reports at once none gets lost', async () => {
+  const demand = await open();
+  await Promise.all(Array.from({ length: 200 }, (_, seq) => demand.accept(report(seq))));
+  expect(counted(demand)).toBeCloseTo(200);
+  expect(counted(await open())).toBeCloseTo(200);
+});
+
+test('numbers far above a gap are bounded: the gap counts as seen', async () => {
+  const demand = await open();
+  for (let seq = 1; seq <= SEEN_ABOVE_MAX + 2; seq += 1) await demand.accept(report(seq * 2));
+  expect(await demand.accept(report(1))).toBe(false);
+  expect(await demand.accept(report(SEEN_ABOVE_MAX * 2 + 3))).toBe(true);
+});
+
+test('incarnations of a source are bounded, the oldest forgotten, and other sources untouched', async () => {
+  const demand = await open();
+  await demand.accept(report(1, 1, 'b'));
+  for (let n = 1; n <= INCARNATIONS_MAX + 5; n += 1) await demand.accept(report(1, n));
+  expect(await state.keys({ gte: 'seen!a!', lt: 'seen!a"' }).all()).toHaveLength(INCARNATIONS_MAX);
+  expect(await demand.accept(report(1, 1, 'b'))).toBe(false);
+  expect(await demand.accept(report(1, INCARNATIONS_MAX + 5))).toBe(false);
+});
