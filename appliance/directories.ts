@@ -1,25 +1,15 @@
 // Where an appliance writes to, made and tried before anything is forked.
 
-import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, statfsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { accessSync, closeSync, constants, existsSync, openSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
+import { makeDirectory } from '../runtime/disk.ts';
 import type { Log } from '../runtime/log.ts';
 import type { ApplianceConfig } from './config.ts';
 
 const FREE_SHARE_MIN = 0.05;
 export const SPACE_REMEDY = 'Lower --store-bytes, free space, or add a --store on another disk.';
-
-/** Level by level: below some kernel file systems Node's recursive form never ends. */
-export function makeDirectory(path: string): void {
-  if (existsSync(path)) return;
-  makeDirectory(dirname(path));
-  try {
-    mkdirSync(path, { mode: 0o700 });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  }
-}
 
 /**
  * Throws `config_invalid` where nothing could be stored at all. One bad volume of several is no reason not to start: it

@@ -12,7 +12,8 @@ import {
 import type { TitleSummary } from '../protocol/answers.ts';
 import { Fault } from '../protocol/faults.ts';
 import { PROTOCOL_VERSION } from '../protocol/ids.ts';
-import { commit, ordered, range, serially, under, type State, type Write } from './state.ts';
+import { mutex } from '../runtime/semaphore.ts';
+import { commit, ordered, range, under, type State, type Write } from './state.ts';
 
 export const TITLES_MAX = 10_000;
 /** Pages end early at this size, far below what a client accepts. */
@@ -31,7 +32,7 @@ type Change = { readonly title: string; readonly removed: boolean };
 
 export class Catalog {
   readonly #state: State;
-  readonly #serially = serially();
+  readonly #exclusively = mutex();
   readonly #titles = new Map<string, Title>();
   /** Revisions in order; a title occurs once, at its latest. */
   readonly #changes = new Map<number, Change>();
@@ -150,7 +151,7 @@ export class Catalog {
 
   /** One batch: a reader sees the old revision or the new one with all its assets. */
   publish(draft: TitleDraft, assets: readonly CatalogAsset[]): Promise<Published> {
-    return this.#serially(async () => {
+    return this.#exclusively(async () => {
       this.assertBaseFree(draft.id, draft.base);
       const before = this.find(draft.id);
       if (before === null && this.#titles.size >= TITLES_MAX)
@@ -173,7 +174,7 @@ export class Catalog {
   }
 
   remove(id: string): Promise<void> {
-    return this.#serially(async () => {
+    return this.#exclusively(async () => {
       const title = this.get(id);
       const revision = this.#revision + 1;
       const change = { title: id, removed: true };

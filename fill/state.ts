@@ -5,9 +5,8 @@
 //   change!REV  what changed at a catalog revision          pin!TITLE;  served!…, asked!…, seen!…  demand
 //   opened!APPLIANCE  the last window opening that was planned for;  fleet  the last view of the fleet
 
-import { mkdirSync } from 'node:fs';
-import { Level } from 'level';
-import { Fault } from '../protocol/faults.ts';
+import type { Level } from 'level';
+import { checkLayout, openLevel } from '../runtime/level.ts';
 
 export const LAYOUT = 1;
 
@@ -18,27 +17,8 @@ export type Write =
 
 /** Throws `store_locked` where another fill has it open, `store_mismatch` for another layout. */
 export async function openState(directory: string): Promise<State> {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const state: State = new Level<string, unknown>(directory, { valueEncoding: 'json' });
-  try {
-    await state.open();
-  } catch (error) {
-    const cause = (error as { cause?: { code?: string; message?: string } }).cause;
-    if (cause?.code === 'LEVEL_LOCKED')
-      throw new Fault('store_locked', `${directory} is open in another process`, { cause: error });
-    throw new Fault('disk_failed', `${directory} cannot be opened: ${cause?.message ?? String(error)}`, {
-      cause: error,
-    });
-  }
-  const layout = await state.get('meta!layout');
-  if (layout === undefined) await state.put('meta!layout', LAYOUT, { sync: true });
-  else if (layout !== LAYOUT) {
-    await state.close();
-    throw new Fault(
-      'store_mismatch',
-      `${directory} has layout ${JSON.stringify(layout)}, this version writes ${LAYOUT}`,
-    );
-  }
+  const state: State = await openLevel({ path: directory, valueEncoding: 'json' });
+  await checkLayout(state, { key: 'meta!layout', layout: LAYOUT, directory });
   return state;
 }
 
@@ -57,13 +37,3 @@ export const range = (prefix: string): { gte: string; lt: string } => ({ gte: `$
 
 /** A number as a key that sorts as the number does. */
 export const ordered = (value: number): string => String(value).padStart(12, '0');
-
-/** Runs tasks one after another; a failed one does not stop the next. */
-export function serially(): <T>(task: () => Promise<T>) => Promise<T> {
-  let last: Promise<unknown> = Promise.resolve();
-  return (task) => {
-    const next = last.then(task, task);
-    last = next.catch(() => undefined);
-    return next;
-  };
-}

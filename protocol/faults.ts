@@ -112,12 +112,6 @@ export const FAULTS = {
     retry: 'elsewhere',
     help: 'A named limit is reached; try the next pathway, or later.',
   },
-  draining: {
-    status: 503,
-    blame: 'larder',
-    retry: 'elsewhere',
-    help: 'The appliance is going away; use the next pathway.',
-  },
   origin_unreachable: {
     status: 502,
     blame: 'origin',
@@ -130,7 +124,7 @@ export const FAULTS = {
     retry: 'same',
     help: "What is stored may not be served without the origin's word, and the origin is away.",
   },
-  body_late: {
+  request_timeout: {
     status: 408,
     blame: 'client',
     retry: 'same',
@@ -149,11 +143,11 @@ export const FAULTS = {
     help: 'The request has passed this appliance before; --origin must not lead back to it.',
   },
   origin_timeout: { status: 504, blame: 'origin', retry: 'same', help: 'The origin did not answer in time.' },
-  origin_lied: {
+  origin_protocol_error: {
     status: 502,
     blame: 'origin',
     retry: 'same',
-    help: 'The origin sent a header or a length that contradicts what was asked; nothing of it was stored.',
+    help: 'The answer of the origin breaks HTTP or contradicts the request; nothing of it was stored.',
   },
   origin_refused: {
     status: 502,

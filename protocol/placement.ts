@@ -1,6 +1,8 @@
 // Weighted rendezvous hashing: two components that order the same members for the same key agree without talking.
 // Thaler & Ravishankar 1998; the weighted form −w / ln(u) after Schindelhauer & Schomaker 2005.
 
+import { hash32 } from './hash.ts';
+
 export interface Member {
   readonly id: string;
   /** Relative capacity, > 0. */
@@ -19,15 +21,4 @@ function score(key: string, member: Member): number {
   // u lies in (0, 1): the half step keeps the logarithm finite.
   const u = (hash32(`${member.id}\0${key}`) + 0.5) / 2 ** 32;
   return -member.weight / Math.log(u);
-}
-
-/** FNV-1a over UTF-16 code units, then the murmur3 finaliser: FNV alone spreads a change in the last character poorly. */
-export function hash32(text: string): number {
-  let h = 0x811c9dc5;
-  for (let i = 0; i < text.length; i += 1) {
-    h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
-  }
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-  return (h ^ (h >>> 16)) >>> 0;
 }

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import type { Title } from '../protocol/catalog.ts';
 import type { Consideration, Decision } from '../protocol/decision.ts';
 import { PROTOCOL_VERSION } from '../protocol/ids.ts';
-import { hash32 } from '../protocol/placement.ts';
+import { hash32 } from '../protocol/hash.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import { decide, type Contender, type Verdict } from './decide.ts';

@@ -4,6 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request, type Dispatcher } from 'undici';
 import type { Log } from '../runtime/log.ts';
+import { forEachAtMost } from '../runtime/semaphore.ts';
 import type { ProbeResult } from './health.ts';
 
 export const PROBE_MS = 2_000;
@@ -37,11 +38,7 @@ export class Prober {
   }
 
   async round(): Promise<void> {
-    const waiting = [...this.#deps.targets()];
-    const next = async (): Promise<void> => {
-      for (let target = waiting.pop(); target !== undefined; target = waiting.pop()) await this.probe(target);
-    };
-    await Promise.all(Array.from({ length: Math.min(PROBES_AT_ONCE_MAX, waiting.length) }, next));
+    await forEachAtMost(PROBES_AT_ONCE_MAX, this.#deps.targets(), (target) => this.probe(target));
   }
 
   /** One probe of one appliance; nothing while another is under way. Never throws. */

@@ -3,7 +3,8 @@
 // rendezvous hashing, so that plays of one title meet in one cache.
 
 import type { Position } from '../protocol/heartbeat.ts';
-import { hash32, rendezvous } from '../protocol/placement.ts';
+import { hash32 } from '../protocol/hash.ts';
+import { rendezvous } from '../protocol/placement.ts';
 import { distanceKm } from './client-location.ts';
 
 export interface Candidate {

@@ -7,7 +7,7 @@ import type { Title } from '../protocol/catalog.ts';
 import { PATHWAYS_DEFAULT, PATHWAYS_MAX, playAnswer, type Decision, type PlayAnswer } from '../protocol/decision.ts';
 import { Fault } from '../protocol/faults.ts';
 import { id, PROTOCOL_VERSION } from '../protocol/ids.ts';
-import { hash32 } from '../protocol/placement.ts';
+import { hash32 } from '../protocol/hash.ts';
 import { route, type Route } from '../runtime/service.ts';
 import type { Catalog } from './catalog.ts';
 import { steerDash } from './players/dash.ts';

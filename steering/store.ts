@@ -1,12 +1,11 @@
 // Steering's state on disk: one level database with the registry of appliances and the catalog. A record that this
 // version cannot read is skipped and reported: heartbeats and fill bring everything back within seconds, except drains.
 
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { Level } from 'level';
+import type { Level } from 'level';
 import { z } from 'zod';
 import { title, type Title } from '../protocol/catalog.ts';
-import { Fault } from '../protocol/faults.ts';
+import { checkLayout, openLevel } from '../runtime/level.ts';
 import type { Log } from '../runtime/log.ts';
 import type { CatalogStore } from './catalog.ts';
 import { applianceRecord, inventoryRecord, type Registry } from './registry.ts';
@@ -24,35 +23,12 @@ export interface Store {
 
 /** Throws `store_locked`, `store_mismatch` or `disk_failed`. */
 export async function openStore(directory: string, log: Log): Promise<Store> {
-  const db = await openLevel(join(directory, 'level'));
-  const layout = await db.get(LAYOUT_KEY);
-  if (layout === undefined) await db.put(LAYOUT_KEY, LAYOUT);
-  else if (layout !== LAYOUT) {
-    await db.close();
-    throw new Fault(
-      'store_mismatch',
-      `${directory} has layout ${JSON.stringify(layout)}, this version writes ${LAYOUT}; use an empty --state directory`,
-    );
-  }
+  const db: Db = await openLevel({ path: join(directory, 'level'), valueEncoding: 'json' });
+  await checkLayout(db, { key: LAYOUT_KEY, layout: LAYOUT, directory });
   return { registry: registryOn(db, log), catalog: catalogOn(db, log), close: () => db.close() };
 }
 
 type Db = Level<string, unknown>;
-
-/** Throws `store_locked` or `disk_failed`. */
-export async function openLevel(path: string): Promise<Db> {
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-    const db: Db = new Level(path, { valueEncoding: 'json' });
-    await db.open();
-    return db;
-  } catch (error) {
-    const code = (error as { cause?: { code?: string } }).cause?.code;
-    if (code === 'LEVEL_LOCKED')
-      throw new Fault('store_locked', `${path} is open in another process`, { cause: error });
-    throw new Fault('disk_failed', `${path} cannot be opened: ${(error as Error).message}`, { cause: error });
-  }
-}
 
 function registryOn(db: Db, log: Log): Registry {
   return {

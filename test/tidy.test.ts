@@ -1,5 +1,5 @@
-// The architecture as a test: what may import what, what a serving worker loads, how long files and how deep folders
-// are, and that the docs say what the code says.
+// The architecture as a test: what may import what, what a serving worker loads, how deep folders are, and that the docs say
+// what the code says.
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -10,7 +10,6 @@ import { FAULTS } from '../protocol/faults.ts';
 import { FALLBACKS } from '../runtime/fallbacks.ts';
 import { packageRoot } from '../runtime/paths.ts';
 
-const LINES_MAX = 400;
 const FOLDERS_MAX = 2;
 
 /** What git knows or would add: the tree as it would be committed. */
@@ -114,14 +113,6 @@ describe('what a serving process loads', () => {
 });
 
 describe('files and folders', () => {
-  it(`have at most ${LINES_MAX} lines, tests apart`, () => {
-    const code = files.filter((path) => /\.(ts|js|sh)$/.test(path) && !isMedia(path) && !isTest(path));
-    const long = code
-      .map((path) => ({ path, lines: read(path).split('\n').length - 1 }))
-      .filter(({ lines }) => lines > LINES_MAX);
-    expect(long).toEqual([]);
-  });
-
   it('say in their first lines what they are for', () => {
     const mute = sources.filter((path) => !isTest(path) && !/^(#!.*\n)?\/\/ /.test(read(path)));
     expect(mute).toEqual([]);

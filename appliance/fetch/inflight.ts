@@ -9,7 +9,7 @@ import type { HoldingId } from '../../protocol/ids.ts';
 import type { Log } from '../../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
-import { pour } from '../../runtime/backpressure.ts';
+import { consume } from '../../runtime/backpressure.ts';
 import { Landing } from './pending-block.ts';
 import type { Tally } from '../metrics.ts';
 import { discard, originFault, type Bytes, type Origin, type PoolName } from './origin.ts';
@@ -216,7 +216,7 @@ export class Inflight {
             : await this.#ask(flight, { first: flight.at, last: end - 1, ifMatch: spec.originTag });
         if (answer.unstorable !== null && spec.originTag !== null) this.#giveUp(flight);
         let position = answer.first;
-        await pour(answer.body, (chunk) => {
+        await consume(answer.body, (chunk) => {
           this.#deps.origin.countBytes(pool, chunk.length);
           // An origin that ignores ranges sends from 0: what was not asked for is carved away.
           const from = Math.min(chunk.length, Math.max(0, flight.at - position));
@@ -228,7 +228,7 @@ export class Inflight {
         });
         if (flight.at < end)
           throw new Fault(
-            'origin_lied',
+            'origin_protocol_error',
             `${entry.key}: the origin ended after ${flight.at - first} of ${end - first} bytes`,
           );
       } catch (error) {

@@ -11,7 +11,7 @@ import { BLOCK_BYTES, fitsHead } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
 import { Changes } from './invalidations.ts';
 import { updatedFields } from '../http/headers.ts';
-import { answeredWithin } from '../../runtime/backpressure.ts';
+import { withResponseTimeout } from '../../runtime/backpressure.ts';
 import { bornMs, varyNames, whyUnstorable } from '../http/freshness.ts';
 import { isSealed, type Inflight } from './inflight.ts';
 import type { Ask, Forward, Told } from '../link/messages.ts';
@@ -232,7 +232,7 @@ export class Locate {
     try {
       const fetch = (signal: AbortSignal | null): Promise<Bytes | Relay> =>
         this.#fetch(ask, wantedBlocks(ask), { unless, signal });
-      answer = await (mayServe(null) ? answeredWithin(PATIENCE_MS, fetch) : fetch(null));
+      answer = await (mayServe(null) ? withResponseTimeout(PATIENCE_MS, fetch) : fetch(null));
     } catch (error) {
       const away = isFault(error) && (error.code === 'origin_unreachable' || error.code === 'origin_timeout');
       if (!away) throw error;

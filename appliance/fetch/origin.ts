@@ -100,7 +100,7 @@ export class Origin {
     this.#at = url.origin;
   }
 
-  /** Throws `origin_unreachable`, `origin_timeout`, `origin_lied`, `version_gone`. */
+  /** Throws `origin_unreachable`, `origin_timeout`, `origin_protocol_error`, `version_gone`. */
   async fetch(pool: PoolName, ask: RangeAsk): Promise<Bytes | Relay> {
     const askedMs = this.#deps.clock.now();
     const response = await this.send(pool, ask.key, {
@@ -190,7 +190,7 @@ export class Origin {
     return { ...headers, location: target.pathname.slice(this.#base.length) + target.search + target.hash };
   }
 
-  /** Throws `version_gone` or `origin_lied`. */
+  /** Throws `version_gone` or `origin_protocol_error`. */
   #check(
     ask: RangeAsk,
     response: Dispatcher.ResponseData,
@@ -279,4 +279,5 @@ export function discard(body: Readable): void {
   body.on('error', () => undefined).destroy();
 }
 
-const lied = (key: string, what: string): Fault => new Fault('origin_lied', `${key}: the origin sent ${what}`);
+const lied = (key: string, what: string): Fault =>
+  new Fault('origin_protocol_error', `${key}: the origin sent ${what}`);

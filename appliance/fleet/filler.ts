@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { call } from '../../runtime/client.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import { forEachAtMost } from '../../runtime/semaphore.ts';
 import { assetDiskBytes, blockBytes, blockCount, BLOCK_BYTES } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
 import { headersOf, type Catalog } from './catalog.ts';
@@ -185,15 +186,11 @@ export class Filler {
     }
     await this.#setPinned(new Set([...this.#pinned.value, item.holding]));
     let complete = true;
-    const queue = assets.values();
-    const lane = async (): Promise<void> => {
-      for (const asset of queue) {
-        const fault = this.#closed(plan) ? CLOSED : await this.#fetchAsset(work, asset.path);
-        if (fault !== null) complete = false;
-        if (fault !== null && fault !== CLOSED) tracker.fault(asset.path, fault.code, fault.message);
-      }
-    };
-    await Promise.all(Array.from({ length: plan.concurrency }, lane));
+    await forEachAtMost(plan.concurrency, assets, async (asset) => {
+      const fault = this.#closed(plan) ? CLOSED : await this.#fetchAsset(work, asset.path);
+      if (fault !== null) complete = false;
+      if (fault !== null && fault !== CLOSED) tracker.fault(asset.path, fault.code, fault.message);
+    });
     return complete;
   }
 

@@ -2,35 +2,16 @@
 // reports not yet taken. One level database in --state, written before it is acted on.
 
 import { join } from 'node:path';
-import { Level } from 'level';
-import { makeDirectory } from '../directories.ts';
-import { Fault, isFault } from '../../protocol/faults.ts';
-import { diskFault } from '../store/layout.ts';
-
-const LOCK_RETRIES = 100;
-const LOCK_RETRY_MS = 100;
+import type { Level } from 'level';
+import { isFault, type Fault } from '../../protocol/faults.ts';
+import { diskFault } from '../../runtime/disk.ts';
+import { LOCK_WAIT_MS, openLevel } from '../../runtime/level.ts';
 
 export type StateDb = Level<string, unknown>;
 
 /** Throws `store_locked` where another appliance has the directory for longer than a restart takes. */
-export async function openState(directory: string): Promise<StateDb> {
-  makeDirectory(directory);
-  const path = join(directory, 'state.level');
-  for (let attempt = 1; ; attempt += 1) {
-    const db = new Level<string, unknown>(path, { valueEncoding: 'json' });
-    try {
-      await db.open();
-      return db;
-    } catch (error) {
-      const code = (error as { cause?: { code?: string } }).cause?.code;
-      if (code !== 'LEVEL_LOCKED')
-        throw new Fault('disk_failed', `${path} cannot be opened: ${(error as Error).message}`, { cause: error });
-      if (attempt >= LOCK_RETRIES)
-        throw new Fault('store_locked', `${directory} is in use by another appliance`, { cause: error });
-      await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
-    }
-  }
-}
+export const openState = (directory: string): Promise<StateDb> =>
+  openLevel({ path: join(directory, 'state.level'), valueEncoding: 'json', lockWaitMs: LOCK_WAIT_MS });
 
 /** What the disk below the database did, as a fault; anything else is a defect and is thrown on. */
 export function stateFault(error: unknown): Fault {

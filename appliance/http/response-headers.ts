@@ -111,7 +111,7 @@ export function faultFields(fault: Fault, bodyBytes: number, manner: Manner): Fi
 const PROXY_ERRORS: Readonly<Record<string, string>> = {
   origin_unreachable: 'destination_unavailable',
   origin_timeout: 'connection_read_timeout',
-  origin_lied: 'http_protocol_error',
+  origin_protocol_error: 'http_protocol_error',
   origin_refused: 'http_request_error',
   validation_failed: 'destination_unavailable',
   version_gone: 'http_response_incomplete',

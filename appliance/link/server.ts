@@ -6,7 +6,7 @@ import { rmSync } from 'node:fs';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Forgotten } from '../store/cache.ts';
-import { written } from '../../runtime/backpressure.ts';
+import { writeWithin } from '../../runtime/backpressure.ts';
 import {
   frameHead,
   LINK_SOCKET,
@@ -209,7 +209,7 @@ async function pump(
     for (let at = 0; at < chunk.length; at += PIECE_BYTES_MAX) {
       const piece = chunk.subarray(at, at + PIECE_BYTES_MAX);
       sent += piece.length;
-      const taken = written(socket, [frameHead(piece.length, sent === bytes), piece], STALLED_MS);
+      const taken = writeWithin(socket, [frameHead(piece.length, sent === bytes), piece], STALLED_MS);
       if (taken === false || (taken !== true && !(await taken))) return;
     }
   }

@@ -184,7 +184,10 @@ export class Source {
     this.#stream = piecesOf(answer.body);
     if (answer.first === this.#at) return this.next();
     this.cancel();
-    throw new Fault('origin_lied', `${key}: the origin sent bytes from ${answer.first}, not from ${this.#at}`);
+    throw new Fault(
+      'origin_protocol_error',
+      `${key}: the origin sent bytes from ${answer.first}, not from ${this.#at}`,
+    );
   }
 }
 

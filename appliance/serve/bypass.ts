@@ -7,7 +7,8 @@ import type { Clock } from '../../runtime/clock.ts';
 import type { AccessRecord } from './access-log.ts';
 import { bypass, forwarded, hit, relayFields, viaOf, type Manner, type Outcome } from '../http/response-headers.ts';
 import { cookiesOf, endToEnd, fetchFields, singleHeaders } from '../http/headers.ts';
-import { Places, roomWithin, steady } from '../../runtime/backpressure.ts';
+import { Semaphore } from '../../runtime/semaphore.ts';
+import { waitWritableWithin, withIdleTimeout } from '../../runtime/backpressure.ts';
 import type { Head, Told } from '../link/messages.ts';
 import type { ReadClient } from '../link/client.ts';
 import type { Answer } from '../link/connection.ts';
@@ -45,7 +46,12 @@ export interface Passing {
 
 export class Pass {
   readonly #deps: PassDeps;
-  readonly #places = new Places({ most: PASSES_MAX, waitingMost: WAITING_MAX, waitMs: WAIT_MS });
+  readonly #permits = new Semaphore({
+    permits: PASSES_MAX,
+    waitingMax: WAITING_MAX,
+    waitMs: WAIT_MS,
+    what: 'requests forwarded to the origin',
+  });
 
   constructor(deps: PassDeps) {
     this.#deps = deps;
@@ -53,7 +59,7 @@ export class Pass {
 
   /** Throws `overloaded` beyond the cap, else the origin's fault. */
   async send(request: IncomingMessage, response: ServerResponse, passing: Passing): Promise<void> {
-    await this.#places.take();
+    await this.#permits.acquire();
     const hungUp = new AbortController();
     response.on('close', () => hungUp.abort());
     const { origin, clock, manner, tally } = this.#deps;
@@ -63,7 +69,7 @@ export class Pass {
       const answer = await origin.send('pass', passing.key, {
         method,
         headers: this.#requestFields(request, passing),
-        body: hasBody(request) ? Readable.from(steady(request, BODY_PAUSE_MS)) : null,
+        body: hasBody(request) ? Readable.from(withIdleTimeout(request, BODY_PAUSE_MS)) : null,
         signal: hungUp.signal,
         onInterim: (status, headers) => interim(response, status, headers),
       });
@@ -91,7 +97,7 @@ export class Pass {
       if (hungUp.signal.aborted) tally.add('larder_aborted_total');
       else throw originFault(error, passing.key);
     } finally {
-      this.#places.leave();
+      this.#permits.release();
     }
   }
 
@@ -175,7 +181,7 @@ export class Pass {
         // Its last byte ends it: who has it may say something new before the origin's end is known.
         if (sent === length) response.end(chunk);
         else response.write(chunk);
-        if (!response.writableEnded && !(await roomWithin(response, STALLED_MS))) break;
+        if (!response.writableEnded && !(await waitWritableWithin(response, STALLED_MS))) break;
       }
       if (!response.writableEnded) response.end();
     } finally {

@@ -23,7 +23,7 @@ import { parseTarget, type KeyMode } from '../http/asset-key.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { parseDirectives, requestDirectives } from '../http/cache-control.ts';
 import { fetchFields } from '../http/headers.ts';
-import { room } from '../../runtime/backpressure.ts';
+import { waitWritable } from '../../runtime/backpressure.ts';
 import { hitOf, Known, leave, type Asked, type Found, type Stored } from './metadata-cache.ts';
 import type { AssetView } from '../link/messages.ts';
 import type { ReadClient } from '../link/client.ts';
@@ -250,7 +250,7 @@ export class Server {
           sent += piece.bytes.length;
           response.write(piece.bytes, piece.release);
           if (response.writableCorked > 0) response.uncork();
-          const free = room(response);
+          const free = waitWritable(response);
           alive = free === true || (free !== false && (await free));
           if (alive) piece = await source.next();
         }

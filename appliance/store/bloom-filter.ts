@@ -2,6 +2,8 @@
 // names; when it has taken its number the old one is forgotten. A name is remembered for at least one such generation and at
 // most two; a name that never came is taken for one that did in at most one case of a hundred.
 
+import { murmurFinalizer } from '../../protocol/hash.ts';
+
 /** Bits a name and probes: (1 − e^(−8/12))⁸ = 0.31 % false positives in a full generation, 0.63 % in two. */
 const BITS_PER_NAME = 12;
 const PROBES = 8;
@@ -52,12 +54,12 @@ export class RotatingFilter {
   }
 
   #start(name: number): number {
-    return mix(name ^ this.#seed);
+    return murmurFinalizer(name ^ this.#seed);
   }
 
   /** Odd, so that the probes differ. */
   #step(name: number): number {
-    return (mix(Math.floor(name / 2 ** 21) ^ Math.imul(this.#seed, 0x9e3779b1)) | 1) >>> 0;
+    return (murmurFinalizer(Math.floor(name / 2 ** 21) ^ Math.imul(this.#seed, 0x9e3779b1)) | 1) >>> 0;
   }
 }
 
@@ -82,16 +84,9 @@ export function nameOf(text: string): number {
     low = Math.imul(low ^ unit, 0x9e3779b1);
     high = Math.imul(high ^ unit, 0x85ebca6b);
   }
-  return (mix(high ^ low) & (2 ** 20 - 1)) * 2 ** 32 + mix(low ^ (high >>> 15));
+  return (murmurFinalizer(high ^ low) & (2 ** 20 - 1)) * 2 ** 32 + murmurFinalizer(low ^ (high >>> 15));
 }
 
 /** A name for a part of what has a name of 52 bits. */
-export const partOf = (name: number, part: number): number => mix(name ^ Math.imul(part + 1, 0xc2b2ae35)) + name;
-
-/** The finalizer of MurmurHash3. */
-function mix(value: number): number {
-  let hash = value | 0;
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
-}
+export const partOf = (name: number, part: number): number =>
+  murmurFinalizer(name ^ Math.imul(part + 1, 0xc2b2ae35)) + name;

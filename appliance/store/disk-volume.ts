@@ -9,10 +9,11 @@ import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Level } from 'level';
 import { Fault, isFault } from '../../protocol/faults.ts';
+import { LOCK_WAIT_MS, openLevel } from '../../runtime/level.ts';
 import type { Log } from '../../runtime/log.ts';
 import { blockBytes, blockCount, chunkCrcs, readBlock, readHead, writeBlock, type BlockHead } from './block-file.ts';
-import { blockFiles, blockPath, directoryBytes, diskFault, prepareDirectory } from './layout.ts';
-import { openIndex } from './index-database.ts';
+import { diskFault } from '../../runtime/disk.ts';
+import { blockFiles, blockPath, directoryBytes, prepareDirectory } from './layout.ts';
 import { encodeRecord, intentKey, recordKey, type StoredRecord } from './index-record.ts';
 import { IndexWriter, type Batch } from './index-writer.ts';
 import { NewBlocks } from './page-cache-release.ts';
@@ -23,6 +24,7 @@ const FLUSH_MS = 250;
 /** Of the index, read at once. */
 const LOAD_ROWS = 1_000;
 const INDEX_MEASURE_MS = 1_000;
+const INDEX_BUFFER_BYTES = 2 ** 20;
 
 export class DiskVolume implements Volume {
   readonly number: number;
@@ -56,7 +58,7 @@ export class DiskVolume implements Volume {
   /** Throws `store_mismatch`, `store_locked`, `disk_failed`. Mends what a crash left before it resolves. */
   static async open(spec: { number: number; directory: string; log: Log }): Promise<DiskVolume> {
     prepareDirectory(spec.directory);
-    const volume = new DiskVolume({ ...spec, index: await openIndex(spec.directory, spec.log) });
+    const volume = new DiskVolume({ ...spec, index: await openIndex(spec) });
     const known = await volume.#load();
     if (!known) await volume.#rebuild();
     await volume.#settleIntents();
@@ -372,6 +374,23 @@ export class DiskVolume implements Volume {
     this.#entries.set(id, entry);
     return entry;
   }
+}
+
+/** An index that is damaged beyond opening is set aside and rebuilt from the block files. */
+function openIndex({ directory, log }: { directory: string; log: Log }): Promise<Level> {
+  const path = join(directory, 'index');
+  return openLevel<string>({
+    path,
+    valueEncoding: 'utf8',
+    lockWaitMs: LOCK_WAIT_MS,
+    writeBufferBytes: INDEX_BUFFER_BYTES,
+    repair: (error) => {
+      log.error({ err: error, path }, 'the index cannot be read, rebuilding it from block files');
+      rmSync(path, { recursive: true, force: true });
+      return true;
+    },
+    log,
+  });
 }
 
 /** libc is called by a library that takes its time to load: not before it is needed. */

@@ -2,7 +2,7 @@
 // one is under way at a time; those that come meanwhile become the next one, with one sync for all that want it.
 
 import type { Level } from 'level';
-import { diskFault } from './layout.ts';
+import { diskFault } from '../../runtime/disk.ts';
 
 export type Batch = ({ type: 'put'; key: string; value: string } | { type: 'del'; key: string })[];
 

@@ -6,9 +6,9 @@
 
 import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Fault, isFault } from '../../protocol/faults.ts';
+import { Fault } from '../../protocol/faults.ts';
+import { diskFault, makeDirectory } from '../../runtime/disk.ts';
 import { BLOCK_BYTES } from './block-file.ts';
-import { makeDirectory } from '../directories.ts';
 
 /** Versioned: another layout or block size is refused, never guessed at. */
 const LAYOUT = { layout: 1, blockBytes: BLOCK_BYTES };
@@ -58,12 +58,4 @@ export function directoryBytes(path: string): number {
     }
   }
   return bytes;
-}
-
-export function diskFault(error: unknown, path: string): Fault {
-  if (isFault(error)) return error;
-  const { code, message } = error as NodeJS.ErrnoException;
-  // LevelDB says it in words alone.
-  const full = code === 'ENOSPC' || code === 'EDQUOT' || /no space left|quota exceeded/i.test(message);
-  return new Fault(full ? 'disk_full' : 'disk_failed', `${path}: ${message}`, { cause: error });
 }

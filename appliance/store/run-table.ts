@@ -5,6 +5,7 @@
 // small open-addressing tables of slot numbers: each grows by itself, so that no growing stalls the process.
 
 import { strict as assert } from 'node:assert';
+import { murmurFinalizer } from '../../protocol/hash.ts';
 import type { RunKey, RunShape } from './eviction.ts';
 
 const PAGE_BITS = 13;
@@ -241,13 +242,9 @@ function place(cells: Uint32Array, hash: number, slot: number): void {
   cells[at] = tagOf(hash) | slot;
 }
 
-/** The finalizer of MurmurHash3 over both halves of the key. */
-function hashOf(asset: number, run: number): number {
-  let hash = Math.imul(asset, 0x9e3779b1) ^ Math.imul(run + 0x7f4a7c15, 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
-}
+/** Over both halves of the key. */
+const hashOf = (asset: number, run: number): number =>
+  murmurFinalizer(Math.imul(asset, 0x9e3779b1) ^ Math.imul(run + 0x7f4a7c15, 0x85ebca6b));
 
 const homeOf = (hash: number, size: number): number =>
   Math.floor(((hash & (2 ** (32 - SEGMENT_BITS) - 1)) * size) / 2 ** (32 - SEGMENT_BITS));

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createServer, get, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createConnection, type AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { room } from '../../runtime/backpressure.ts';
+import { waitWritable } from '../../runtime/backpressure.ts';
 import { noise, RunningAppliance } from './rig.ts';
 import { ask, field, parts, requestText } from './wire.ts';
 
@@ -75,7 +75,7 @@ class VirtualOrigin {
       at += piece.length;
       account.count += piece.length;
       response.write(piece);
-      await room(response);
+      await waitWritable(response);
     }
     response.end();
     this.active -= 1;

@@ -112,7 +112,7 @@ export class OriginReader {
       for await (const piece of response.body as AsyncIterable<Buffer>) {
         digest.update(piece);
         if (digest.bytes > ASSET_BYTES_MAX)
-          throw new Fault('origin_lied', `${path} sends more than ${ASSET_BYTES_MAX} bytes`);
+          throw new Fault('origin_protocol_error', `${path} sends more than ${ASSET_BYTES_MAX} bytes`);
         this.#options.tally.bytesFetched += piece.length;
         this.#options.tally.note(path, digest.bytes, length);
         onPiece(piece);
@@ -121,7 +121,7 @@ export class OriginReader {
       throw isFault(error) ? error : transportFault(path, error);
     }
     if (length !== null && digest.bytes !== length)
-      throw new Fault('origin_lied', `${path} announced ${length} bytes and sent ${digest.bytes}`);
+      throw new Fault('origin_protocol_error', `${path} announced ${length} bytes and sent ${digest.bytes}`);
     return assetOf(path, response.headers, digest);
   }
 
@@ -190,14 +190,14 @@ export class DigestList {
 function lengthOf(path: string, headers: Headers): number | null {
   if (headers['content-encoding'] !== undefined && headers['content-encoding'] !== 'identity')
     throw new Fault(
-      'origin_lied',
+      'origin_protocol_error',
       `${path} came with Content-Encoding ${String(headers['content-encoding'])}, identity was asked for`,
     );
   const length = headers['content-length'];
   if (typeof length === 'string' && /^\d{1,15}$/.test(length)) return Number(length);
   if (String(headers['transfer-encoding']).toLowerCase() === 'chunked') return null;
   throw new Fault(
-    'origin_lied',
+    'origin_protocol_error',
     `${path} came without a length, so that a body cut off could not be told from a whole one`,
   );
 }

@@ -4,6 +4,7 @@
 import { posix } from 'node:path';
 import type { Asset, CatalogAsset, Rendition, Title } from '../../protocol/catalog.ts';
 import { Fault, isFault } from '../../protocol/faults.ts';
+import { forEachAtMost } from '../../runtime/semaphore.ts';
 import { OriginReader } from './assets.ts';
 import type { Catalog, Published, TitleDraft } from '../catalog.ts';
 import { readMpd } from './dash.ts';
@@ -141,32 +142,17 @@ async function readAssets({ task, deps, shape, reader, read, known }: Fetching):
   // The first place of several: the map keeps the last that it is given.
   const places = new Map(shape.references.toReversed().map(({ path, place }) => [path, place]));
   const assets: CatalogAsset[] = [];
-  const queue = [...shape.assets.entries()].reverse();
   const fetchOne = async (path: string): Promise<Asset> => {
     const place = places.get(path) ?? { path: task.path, line: 1 };
     const { asset, fetched } = await named(place, () => reader.asset(path, plain(known.get(path))));
     if (!fetched) tally.assetsUnchanged += 1;
     return asset;
   };
-  const worker = async (): Promise<void> => {
-    for (let entry = queue.pop(); entry !== undefined; entry = queue.pop()) {
-      const [at, { path, rendition }] = entry;
-      const asset = read.get(path) ?? (await fetchOne(path));
-      assets[at] = { ...asset, rendition };
-      tally.finish(path, asset.bytes);
-    }
-  };
-  const workers = Array.from({ length: deps.concurrency }, async () => {
-    try {
-      await worker();
-    } catch (error) {
-      queue.length = 0;
-      throw error;
-    }
+  await forEachAtMost(deps.concurrency, shape.assets.entries(), async ([at, { path, rendition }]) => {
+    const asset = read.get(path) ?? (await fetchOne(path));
+    assets[at] = { ...asset, rendition };
+    tally.finish(path, asset.bytes);
   });
-  const outcomes = await Promise.allSettled(workers);
-  const failure = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (failure !== undefined) throw failure.reason;
   return assets;
 }
 

@@ -5,7 +5,8 @@ import { Fault } from '../../protocol/faults.ts';
 import { PROTOCOL_VERSION, splitHolding } from '../../protocol/ids.ts';
 import type { PlayReport, Popularity } from '../../protocol/plays.ts';
 import { addTo, amountAt, popularityOf, type DemandRow, type PopularityRow } from './popularity.ts';
-import { commit, range, serially, type State, type Write } from '../state.ts';
+import { mutex } from '../../runtime/semaphore.ts';
+import { commit, range, type State, type Write } from '../state.ts';
 
 /** Numbers above the lowest gap that are kept for one incarnation; older gaps count as seen. */
 export const SEEN_ABOVE_MAX = 100;
@@ -34,7 +35,7 @@ export interface DemandDeps {
 
 export class Demand {
   readonly #deps: DemandDeps;
-  readonly #serially = serially();
+  readonly #exclusively = mutex();
   readonly #rows: Record<Kind, Map<string, DemandRow>> = { served: new Map(), asked: new Map() };
   /** By `source!incarnation`. */
   readonly #seen = new Map<string, Seen>();
@@ -61,7 +62,7 @@ export class Demand {
 
   /** True where the report was new. Resolves once it is on disk. */
   accept(report: PlayReport): Promise<boolean> {
-    return this.#serially(async () => {
+    return this.#exclusively(async () => {
       const mark = `${report.source}!${report.incarnation}`;
       const seen = withSeq(this.#seen.get(mark) ?? null, report.seq, this.#deps.now());
       if (seen === null) return false;

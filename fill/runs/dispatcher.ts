@@ -19,7 +19,7 @@ import {
 } from '../plan/planning.ts';
 import { hasEnded, type Part, type RunRecord } from './run-record.ts';
 import type { Runs } from './runs.ts';
-import { serially } from '../state.ts';
+import { mutex } from '../../runtime/semaphore.ts';
 import type { SteeringClient } from '../steering-client.ts';
 import { isTimeZone, nextOpening, openWindow, type Opening } from '../plan/window.ts';
 
@@ -43,7 +43,7 @@ type Planning = Omit<PlanningInput, 'inForce'>;
 
 export class Dispatcher {
   readonly #deps: DispatcherDeps;
-  readonly #serially = serially();
+  readonly #exclusively = mutex();
   readonly #ordering = new Set<Promise<void>>();
   readonly #stop = new AbortController();
 
@@ -53,7 +53,7 @@ export class Dispatcher {
 
   /** Throws `not_found` for an unknown site or title, `plan_impossible` where nobody could be filled. */
   start(request: RunRequest): Promise<Run> {
-    return this.#serially(async () => {
+    return this.#exclusively(async () => {
       const fleet = await this.#deps.steering.fleet();
       const scope = { site: request.site, title: request.title };
       assertScope(scope, fleet, this.#deps.catalog);
@@ -74,7 +74,7 @@ export class Dispatcher {
 
   /** Appliances whose window opened: waiting ones get their plan; the others of a site share a run. */
   openWindows(fleet: Fleet, due: readonly Due[]): Promise<void> {
-    return this.#serially(async () => {
+    return this.#exclusively(async () => {
       const waiting = new Set<string>();
       for (const record of this.#deps.runs.running()) {
         const called = due.filter(({ appliance }) => isWaiting(record, appliance.id) && !waiting.has(appliance.id));

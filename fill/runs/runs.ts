@@ -18,7 +18,8 @@ import {
   type Part,
   type RunRecord,
 } from './run-record.ts';
-import { commit, ordered, range, serially, under, type State, type Write } from '../state.ts';
+import { mutex } from '../../runtime/semaphore.ts';
+import { commit, ordered, range, under, type State, type Write } from '../state.ts';
 
 export const RUNS_KEPT = 500;
 export const RUNS_RUNNING_MAX = 1_000;
@@ -47,7 +48,7 @@ export interface Ending {
 export class Runs {
   readonly #deps: RunsDeps;
   /** Every change reads, writes to disk and only then shows: one at a time. */
-  readonly #serially = serially();
+  readonly #exclusively = mutex();
   readonly #records = new Map<string, RunRecord>();
   readonly #plans = new Map<string, FillPlan>();
   /** The last window opening that each appliance was planned for. */
@@ -112,22 +113,22 @@ export class Runs {
 
   /** Begins a run. Parts without a plan wait for their window. */
   create(what: NewRun): Promise<Run> {
-    return this.#serially(() => this.#create(what));
+    return this.#exclusively(() => this.#create(what));
   }
 
   /** Adds appliances to a run, or gives waiting ones their plan. */
   join(id: string, parts: readonly Part[], plans: readonly FillPlan[]): Promise<Run> {
-    return this.#serially(() => this.#join(id, parts, plans));
+    return this.#exclusively(() => this.#join(id, parts, plans));
   }
 
   /** From an appliance. What comes too late changes nothing: the run has ended, or another plan is in force. */
   progress(report: FillProgress): Promise<Run> {
-    return this.#serially(() => this.#progress(report));
+    return this.#exclusively(() => this.#progress(report));
   }
 
   /** Ends one appliance's part from outside: it vanished, its window closed. */
   end(id: string, appliance: string, how: Ending): Promise<Run> {
-    return this.#serially(() => this.#end(id, appliance, how));
+    return this.#exclusively(() => this.#end(id, appliance, how));
   }
 
   async #create(what: NewRun): Promise<Run> {

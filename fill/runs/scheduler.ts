@@ -4,7 +4,7 @@
 import { schedule, type ScheduledTask } from 'node-cron';
 import type { FleetAppliance } from '../../protocol/decision.ts';
 import { isFault } from '../../protocol/faults.ts';
-import { hash32 } from '../../protocol/placement.ts';
+import { hash32 } from '../../protocol/hash.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Dispatcher, Due } from './dispatcher.ts';

@@ -8,7 +8,7 @@ import { importAccepted, importProgress } from '../../protocol/answers.ts';
 import { run, type Run } from '../../protocol/plan.ts';
 import { ensureFleetKey, issueToken, type Role } from '../../runtime/auth.ts';
 import { call, type Call } from '../../runtime/client.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import { systemClock, type Clock, type Timer } from '../../runtime/clock.ts';
 import { resolveConfig } from '../../runtime/config.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { FILL_TABLE } from '../config.ts';
@@ -31,6 +31,22 @@ export class ShiftedClock implements Clock {
 
   monotonic(): number {
     return performance.now() + this.shiftMs;
+  }
+
+  setTimeout(run: () => void, ms: number): Timer {
+    return systemClock.setTimeout(run, ms);
+  }
+
+  setInterval(run: () => void, ms: number): Timer {
+    return systemClock.setInterval(run, ms);
+  }
+
+  clear(timer: Timer | null): void {
+    systemClock.clear(timer);
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return systemClock.sleep(ms, signal);
   }
 }
 

@@ -3,7 +3,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { assetPath, splitSession, withSession } from '../ids.ts';
-import { hash32, rendezvous } from '../placement.ts';
+import { hash32 } from '../hash.ts';
+import { rendezvous } from '../placement.ts';
 import { formatBytes, formatDuration, parseDuration, parseRate, parseSize } from '../units.ts';
 
 test.each([

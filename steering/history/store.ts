@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { Level } from 'level';
 import { z } from 'zod';
 import { Fault } from '../../protocol/faults.ts';
-import { openLevel } from '../store.ts';
+import { openLevel } from '../../runtime/level.ts';
 
 export const HISTORY_LAYOUT = 1;
 /** Spans that one step of pruning removes at most; each start of steering makes one. */
@@ -79,7 +79,7 @@ export class HistoryStore {
   /** Throws `store_locked`, `store_mismatch` or `disk_failed`. */
   static async open(directory: string): Promise<HistoryStore> {
     const path = join(directory, 'history');
-    const db = await openLevel(path);
+    const db: Db = await openLevel({ path, valueEncoding: 'json' });
     try {
       const { layout, horizon, rows } = metaOf(await db.get(META));
       if (layout !== HISTORY_LAYOUT)

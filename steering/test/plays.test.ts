@@ -6,7 +6,8 @@ import { silentLog } from '../../runtime/log.ts';
 import { createMetrics } from '../../runtime/metrics.ts';
 import { METRICS } from '../metrics.ts';
 import { keepReporting, Plays, reportPlays, type PlayReportDeps } from '../plays.ts';
-import { aFill, fallbackCount, handClock, sample, tokenOf, type FillStub, type HandClock } from './stage.ts';
+import type { ManualClock } from '../../runtime/test/manual-clock.ts';
+import { aFill, fallbackCount, handClock, sample, tokenOf, type FillStub } from './stage.ts';
 
 let fill: FillStub | null = null;
 afterEach(async () => {
@@ -14,7 +15,7 @@ afterEach(async () => {
   fill = null;
 });
 
-async function start(): Promise<PlayReportDeps & { readonly clock: HandClock; readonly fill: FillStub }> {
+async function start(): Promise<PlayReportDeps & { readonly clock: ManualClock; readonly fill: FillStub }> {
   fill = await aFill(() => ({ protocol: 1, revision: 0, titles: [], removed: [], more: false }));
   const base = { clock: handClock(), metrics: createMetrics(METRICS), log: silentLog };
   return { ...base, fill, plays: new Plays(base), fillUrl: fill.url, token: tokenOf('service', 'steering') };

@@ -8,7 +8,7 @@ import { catalogPage, type CatalogPage, type Title } from '../../protocol/catalo
 import type { Heartbeat } from '../../protocol/heartbeat.ts';
 import { playReport, type PlayReport } from '../../protocol/plays.ts';
 import { issueToken, type Caller } from '../../runtime/auth.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import { ManualClock } from '../../runtime/test/manual-clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { createMetrics, type Metrics } from '../../runtime/metrics.ts';
 import { Catalog, MemoryCatalogStore, type CatalogStore } from '../catalog.ts';
@@ -27,14 +27,7 @@ import type { UiFile } from '../players/ui.ts';
 export const fleetKey = Buffer.alloc(32, 7);
 export const tokenOf = (role: Caller['role'], id: string = role): string => issueToken(fleetKey, { role, id });
 
-export interface HandClock extends Clock {
-  advance(ms: number): void;
-}
-
-export function handClock(at = Date.parse('2026-03-01T12:00:00Z')): HandClock {
-  let passed = 0;
-  return { now: () => at + passed, monotonic: () => passed, advance: (ms) => void (passed += ms) };
-}
+export const handClock = (at = Date.parse('2026-03-01T12:00:00Z')): ManualClock => new ManualClock(at);
 
 export const aBeat = (given: Partial<Heartbeat> & { readonly appliance: string }): Heartbeat => ({
   protocol: 1,
@@ -101,7 +94,7 @@ video/240p/index.m3u8
 
 export interface Stage {
   readonly url: string;
-  readonly clock: HandClock;
+  readonly clock: ManualClock;
   readonly fleet: Fleet;
   readonly catalog: Catalog;
   readonly metrics: Metrics<typeof METRICS>;
@@ -125,7 +118,7 @@ export interface StageGiven {
   readonly defaultSite?: string;
   readonly registry?: Registry;
   readonly catalogStore?: CatalogStore;
-  readonly clock?: HandClock;
+  readonly clock?: ManualClock;
   /** Directory of the state in which history is kept. */
   readonly state?: string;
   readonly historyLimits?: HistoryDeps['limits'];
@@ -215,7 +208,7 @@ export async function openStage(given: StageGiven = {}): Promise<Stage> {
 }
 
 export async function aFleet(given: {
-  readonly clock?: Clock;
+  readonly clock?: ManualClock;
   readonly metrics?: Metrics<typeof METRICS>;
   readonly registry?: Registry;
   readonly catalogStore?: CatalogStore;

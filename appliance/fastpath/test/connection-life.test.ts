@@ -8,6 +8,7 @@ import { PIECE_BYTES, PiecePool } from '../../serve/buffer-pool.ts';
 import { openBlocksMax } from '../../serve/block-reader.ts';
 import { blockPath } from '../../store/layout.ts';
 import { type End, LaneRig } from './lane-rig.ts';
+import { systemClock } from '../../../runtime/clock.ts';
 import { noise } from '../../test/rig.ts';
 
 const MB = 2 ** 20;
@@ -22,7 +23,7 @@ let rig: LaneRig;
 
 beforeEach(async () => {
   nowMs = 0;
-  rig = new LaneRig('alone', { now: () => Date.now(), monotonic: () => nowMs });
+  rig = new LaneRig('alone', { ...systemClock, monotonic: () => nowMs });
   await rig.put('/film', FILM);
   await rig.put('/small', SMALL);
   rig.tally.take(0);

@@ -2,6 +2,7 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from '../block-file.ts';
 import { INDEX_BYTES_RESERVED } from '../volume-budget.ts';
@@ -24,7 +25,7 @@ function cacheOf(spec: {
     storeBytes: volumes.length * (INDEX_BYTES_RESERVED + spec.blocks * BLOCK_ON_DISK),
     pinned: spec.pinned ?? new Set(),
     broadcast: spec.broadcast ?? (async () => undefined),
-    clock: { now: () => 0, monotonic: () => 0 },
+    clock: systemClock,
     tally: { add: () => undefined },
     log: silentLog,
   });

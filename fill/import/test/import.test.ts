@@ -269,7 +269,7 @@ describe('an import', () => {
       'a segment comes compressed',
       '/film/audio/en/2.m4s',
       (_, r, b) => void r.writeHead(200, { 'content-encoding': 'gzip', 'content-length': b.length }).end(b),
-      'origin_lied',
+      'origin_protocol_error',
       'Content-Encoding gzip',
     ],
     [
@@ -281,7 +281,7 @@ describe('an import', () => {
         r.writeHead(200, { connection: 'close' });
         r.end(b);
       },
-      'origin_lied',
+      'origin_protocol_error',
       'without a length',
     ],
     [
