@@ -36,7 +36,7 @@ export async function openLevel<V>(spec: LevelSpec): Promise<Level<string, V>> {
       const cause = causeOf(error);
       if (cause.code === 'LEVEL_LOCKED') {
         if (clock.monotonic() - startedMs >= lockWaitMs)
-          throw new Fault('store_locked', `${path} is open in another process`, { cause: error });
+          throw new Fault('store_locked', `${path} is in use by another process`, { cause: error });
         if (attempt === 1) spec.log?.warn({ path }, 'the directory is in use by another process, waiting for its end');
         await clock.sleep(LOCK_RETRY_MS);
       } else if (!repaired && /corrupt|missing|checksum/i.test(cause.message) && spec.repair?.(cause) === true)
