@@ -180,6 +180,6 @@ describe('steering run', () => {
     await start();
     const { code, said } = await failing('--origin', 'http://o.example');
     expect(code).toBe(1);
-    expect(said).toContain('is open in another process');
+    expect(said).toContain('is in use by another process');
   });
 });
