@@ -8,8 +8,8 @@ import { defaultFleetKeyFile, issueToken, readFleetKey } from '../runtime/auth.t
 import { option, type Values } from '../runtime/config.ts';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
-import type { Manner } from './http/response-headers.ts';
-import { POLICIES, type Policy } from './store/admission.ts';
+import type { ProxyIdentity } from './http/response-headers.ts';
+import { ADMISSION_POLICIES, type AdmissionPolicy } from './store/admission.ts';
 import type { TlsFiles } from './tls/material.ts';
 
 export const STORE_BYTES_MIN = 32 * 2 ** 20;
@@ -73,9 +73,9 @@ export const APPLIANCE_TABLE = {
     doc: 'Stand before the origin for every method: forward what cannot be cached, leave CORS to it',
   }),
   admission: option.optional(
-    option.custom<Policy>({
+    option.custom<AdmissionPolicy>({
       doc: 'What the demand share keeps: all, by `lru`; what is asked for again, by `second-hit`; all for a trial, by `s3-fifo`',
-      placeholder: POLICIES.join('|'),
+      placeholder: ADMISSION_POLICIES.join('|'),
       shown: 'second-hit in a fleet, else lru',
       parse: parsePolicy,
     }),
@@ -143,20 +143,20 @@ export function ownToken(config: ApplianceConfig): string | null {
 export const inFleet = (config: ApplianceConfig): boolean => config.steering.length > 0;
 
 /** Its name in Via must tell it from every other: a request that bears it has been here before. */
-export const mannerOf = (config: ApplianceConfig): Manner => ({
-  standsFor: config.reverseProxy,
+export const proxyIdentityOf = (config: ApplianceConfig): ProxyIdentity => ({
+  reverseProxy: config.reverseProxy,
   via: `larder-${createHash('sha256')
     .update(`${hostname()} ${resolve(config.state)}`)
     .digest('hex')
     .slice(0, 8)}`,
 });
 
-export const policyOf = (config: ApplianceConfig): Policy =>
+export const admissionPolicyOf = (config: ApplianceConfig): AdmissionPolicy =>
   config.admission ?? (inFleet(config) ? 'second-hit' : 'lru');
 
-function parsePolicy(text: string): Policy {
-  const policy = POLICIES.find((known) => known === text);
-  if (policy === undefined) throw new Error(`one of ${POLICIES.join(', ')}`);
+function parsePolicy(text: string): AdmissionPolicy {
+  const policy = ADMISSION_POLICIES.find((known) => known === text);
+  if (policy === undefined) throw new Error(`one of ${ADMISSION_POLICIES.join(', ')}`);
   return policy;
 }
 

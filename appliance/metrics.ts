@@ -44,6 +44,6 @@ export const METRICS = {
 export type ApplianceMetric = keyof typeof METRICS;
 
 /** Whatever can count: the storekeeper's registry or a worker's tally. */
-export interface Tally {
+export interface Counters {
   add(name: ApplianceMetric, value?: number, labels?: Record<string, string>): void;
 }

@@ -11,25 +11,25 @@ import { createMetrics } from '../runtime/metrics.ts';
 import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent } from '../runtime/process.ts';
 import { loadUndiciSoon } from '../runtime/undici.ts';
 import { createAdmin } from './fleet/admin.ts';
-import { assetsToRemember, demandBy } from './store/admission.ts';
+import { assetsToRemember, demandPolicy } from './store/admission.ts';
 import { Cache } from './store/cache.ts';
 import { Catalog } from './fleet/catalog.ts';
-import { inFleet, mannerOf, ownToken, policyOf } from './config.ts';
+import { inFleet, proxyIdentityOf, ownToken, admissionPolicyOf } from './config.ts';
 import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUNS } from './store/eviction.ts';
-import type { FromSupervisor, KeeperSpec, ToSupervisor } from './ipc.ts';
-import { Filler, metaOf } from './fleet/filler.ts';
+import type { FromSupervisor, StorekeeperSpec, ToSupervisor } from './ipc.ts';
+import { Filler, assetMetaOf } from './fleet/filler.ts';
 import { HeartbeatLoop } from './fleet/heartbeat.ts';
-import { Inflight, isSealed } from './fetch/inflight.ts';
-import { heldNow } from './fleet/inventory.ts';
+import { Inflight, hasStrongValidator } from './fetch/inflight.ts';
+import { currentInventory } from './fleet/inventory.ts';
 import { LinkServer } from './link/server.ts';
-import { Locate } from './fetch/lookup.ts';
-import { collectSeldom, optimiseEarly } from './machine.ts';
+import { Lookup } from './fetch/lookup.ts';
+import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 import { METRICS } from './metrics.ts';
 import { Miss } from './fetch/miss.ts';
 import { Origin } from './fetch/origin.ts';
-import { Plays } from './fleet/play-reports.ts';
-import { planBytesOf, Standing } from './fleet/status.ts';
+import { PlayReports } from './fleet/play-reports.ts';
+import { planBytesOf, ApplianceStatus } from './fleet/status.ts';
 import { openState, stateFault, type StateDb } from './fleet/state.ts';
 import type { Entry } from './store/volume.ts';
 
@@ -39,13 +39,13 @@ const CATALOG_MS = 10_000;
 const FIRST_SYNC_MS = 3_000;
 const LOOK_MS = 50;
 
-const { config } = JSON.parse(process.env['LARDER_STOREKEEPER']!) as KeeperSpec;
+const { config } = JSON.parse(process.env['LARDER_STOREKEEPER']!) as StorekeeperSpec;
 const log = createLog('storekeeper', { appliance: config.id });
 const clock = systemClock;
-const tally = createMetrics(METRICS);
+const counters = createMetrics(METRICS);
 dieOnDefect(log);
-collectSeldom();
-optimiseEarly();
+growHeapBeforeCollecting();
+optimizeEarly();
 followParent();
 try {
   await run();
@@ -63,47 +63,48 @@ async function run(): Promise<void> {
   const db = await openState(config.state);
   const volumes = await openVolumes();
   const link = new LinkServer(log);
-  const demand = demandBy(policyOf(config), {
+  const demand = demandPolicy(admissionPolicyOf(config), {
     shape: DISK_RUNS,
     assets: assetsToRemember((config.storeBytes * config.demandShare) / 100),
     seed: randomInt(2 ** 32),
   });
   const cache = new Cache({
     volumes,
-    newOrder: demand.newOrder,
+    newPolicy: demand.newPolicy,
     // What a disk that is out of use cannot take, the others must not.
     storeBytes: (config.storeBytes / config.store.length) * volumes.length,
     pinned: await Filler.pinnedIn(db),
     broadcast: (forgotten) => link.broadcast(forgotten),
     clock,
-    tally,
+    counters,
     log,
   });
-  const manner = mannerOf(config);
+  const identity = proxyIdentityOf(config);
   // What was stored under the other rules is nothing to go by: a catalog may not know it, or its age counts for nothing.
-  for (const entry of [...cache.entries()]) if ((entry.bornMs === null) !== inFleet(config)) await cache.drop(entry);
-  const origin = new Origin({ url: config.origin, ...manner, clock, tally });
+  for (const entry of [...cache.entries()])
+    if ((entry.generatedAtMs === null) !== inFleet(config)) await cache.removeEntry(entry);
+  const origin = new Origin({ url: config.origin, ...identity, clock, counters });
   const catalog = await openCatalog({ db, token, cache });
   const inflight = new Inflight({
     cache,
     origin,
-    termsOf: (entry) => termsOf(entry, catalog),
-    planned: (holding) => fleet?.filler.plans(holding) ?? false,
-    tally,
+    integrityOf: (entry) => termsOf(entry, catalog),
+    isPlanned: (holding) => fleet?.filler.isPlanned(holding) ?? false,
+    counters,
     log,
   });
-  const locate = new Locate({
-    ...{ cache, inflight, origin, standsFor: manner.standsFor, clock },
+  const lookup = new Lookup({
+    ...{ cache, inflight, origin, reverseProxy: identity.reverseProxy, clock },
     // A member without a token or without fill knows no asset; it must not turn into an open cache of the origin.
     catalogued: inFleet(config) ? async (key) => (catalog === null ? null : metaIn(catalog, key)) : null,
   });
   const { admission } = demand;
-  const miss = new Miss({ cache, inflight, locate, admission, alone: !inFleet(config), tally });
+  const miss = new Miss({ cache, inflight, lookup, admission, alone: !inFleet(config), counters });
   const fleet = await openFleet({ catalog, token, db, cache, inflight });
-  const standing = new Standing({
+  const standing = new ApplianceStatus({
     config,
     cache,
-    metrics: tally,
+    metrics: counters,
     clock,
     workersLinked: () => link.workers,
     filling: () => fleet?.filler.filling ?? false,
@@ -111,17 +112,20 @@ async function run(): Promise<void> {
   });
 
   const held = (): Set<string> =>
-    heldNow({ titles: () => catalog?.titles() ?? [], heldBytes: (holding) => cache.heldBytes(holding) });
+    currentInventory({ titles: () => catalog?.titles() ?? [], heldBytes: (holding) => cache.heldBytes(holding) });
   const carryOut = async (order: Order): Promise<void> => {
     log.info({ order }, 'order');
     if (order.kind === 'fill') fleet?.filler.pull();
-    else standing.obey(order);
+    else standing.applyOrder(order);
   };
-  const body = (): ReturnType<Standing['beatBody']> => standing.beatBody();
+  const body = (): ReturnType<ApplianceStatus['heartbeatBody']> => standing.heartbeatBody();
   const beats =
     token === null
       ? []
-      : config.steering.map((steering) => new HeartbeatLoop({ steering, token, body, held, carryOut, tally, log }));
+      : config.steering.map(
+          (steering) =>
+            new HeartbeatLoop({ steering, token, body, inventory: held, executeOrder: carryOut, counters, log }),
+        );
 
   const admin = createAdmin({
     appliance: config.id,
@@ -130,7 +134,7 @@ async function run(): Promise<void> {
     cache,
     ready: () => standing.ready,
     status: () => ({
-      ...standing.beatBody(),
+      ...standing.heartbeatBody(),
       mode: inFleet(config) ? 'fleet' : 'alone',
       origin: config.origin,
       workers: link.workers,
@@ -140,8 +144,8 @@ async function run(): Promise<void> {
     }),
     inventory: () => ({ held: [...held()].sort(), pinned: [...(fleet?.filler.pinned ?? [])].sort() }),
     expose: () => {
-      standing.gauge();
-      return tally.expose();
+      standing.updateGauges();
+      return counters.expose();
     },
     log,
   });
@@ -151,13 +155,13 @@ async function run(): Promise<void> {
     .catch((error: unknown) => log.warn({ err: stateFault(error) }, 'stale versions stay for now'));
   await link.listen({
     miss,
-    locate,
-    present: (look) => cache.present(look),
+    lookup,
+    present: (look) => cache.arePresent(look),
     onReport: (worker, report) => {
-      standing.account(worker, report);
+      standing.applyReport(worker, report);
       fleet?.plays.add(report.served);
     },
-    onGone: (worker) => standing.workerGone(worker),
+    onWorkerGone: (worker) => standing.removeWorker(worker),
     log,
   });
   await admin.listen(config.admin);
@@ -182,8 +186,8 @@ async function run(): Promise<void> {
 
   /** Steering hears at once that no new plays are wanted, while workers end what runs. */
   function leave(): void {
-    standing.leaving = 'draining';
-    for (const beat of beats) beat.now();
+    standing.shutdown = 'draining';
+    for (const beat of beats) beat.beatNow();
   }
 
   async function save(): Promise<void> {
@@ -192,7 +196,7 @@ async function run(): Promise<void> {
 
   async function stop(): Promise<void> {
     clearInterval(saving);
-    standing.leaving = 'stopped';
+    standing.shutdown = 'stopped';
     fleet?.filler.stop();
     await fleet?.plays.stop();
     await Promise.all(beats.map((beat) => beat.stop()));
@@ -234,14 +238,14 @@ async function openCatalog(deps: {
     db,
     fill: config.fill,
     token,
-    onGone: async (keys) => {
+    onRetired: async (keys) => {
       for (const key of keys) {
         const entry = cache.find(key);
         const current = await catalog.known(key);
-        if (entry !== null && entry.version !== current?.asset.etag) await cache.drop(entry);
+        if (entry !== null && entry.version !== current?.asset.etag) await cache.removeEntry(entry);
       }
     },
-    tally,
+    counters,
     clock,
     log,
   });
@@ -254,11 +258,11 @@ async function openFleet(deps: {
   readonly db: StateDb;
   readonly cache: Cache;
   readonly inflight: Inflight;
-}): Promise<{ readonly plays: Plays; readonly filler: Filler } | null> {
+}): Promise<{ readonly plays: PlayReports; readonly filler: Filler } | null> {
   const { catalog, token, db, cache, inflight } = deps;
   const { id: appliance, site, fill } = config;
   if (catalog === null || token === null || fill === null) return null;
-  const common = { db, fill, token, appliance, clock, tally, log };
+  const common = { db, fill, token, appliance, clock, counters, log };
   const filler = await Filler.open({
     ...common,
     planBytes: planBytesOf(config),
@@ -267,7 +271,7 @@ async function openFleet(deps: {
     inflight,
     catalog,
   });
-  return { plays: new Plays({ ...common, site }), filler };
+  return { plays: new PlayReports({ ...common, site }), filler };
 }
 
 /** Catalogued bytes are known by digest; others by the entity tag that the origin is asked for, where it has a strong one. */
@@ -277,11 +281,11 @@ async function termsOf(
 ): Promise<{ readonly digests: readonly string[] | null; readonly originTag: string | null }> {
   const asset = (await catalog?.known(entry.key))?.asset;
   if (asset === undefined || asset.etag !== entry.version)
-    return { digests: null, originTag: isSealed(entry) ? entry.version : null };
+    return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
   return { digests: asset.digest.chunks, originTag: asset.validator === 'origin' ? asset.etag : null };
 }
 
-async function metaIn(catalog: Catalog, key: string): Promise<ReturnType<typeof metaOf> | null> {
+async function metaIn(catalog: Catalog, key: string): Promise<ReturnType<typeof assetMetaOf> | null> {
   const found = await catalog.find(key);
-  return found === null ? null : metaOf(found.asset, holdingOf(found.title, found.asset.rendition));
+  return found === null ? null : assetMetaOf(found.asset, holdingOf(found.title, found.asset.rendition));
 }

@@ -10,11 +10,11 @@ import { formatHostPort, type HostPort } from '../runtime/config.ts';
 import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
 import { EXIT, untilStopped } from '../runtime/process.ts';
-import { inFleet, mannerOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
+import { inFleet, proxyIdentityOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
-import { DISK_THREADS, type FromSupervisor, type KeeperSpec, type ToSupervisor, type WorkerSpec } from './ipc.ts';
-import { collectNow, stayYoung } from './machine.ts';
-import { TlsKeeper } from './tls/certificate-store.ts';
+import { DISK_THREADS, type FromSupervisor, type StorekeeperSpec, type ToSupervisor, type WorkerSpec } from './ipc.ts';
+import { collectNow, capYoungGeneration } from './v8-tuning.ts';
+import { CertificateStore } from './tls/certificate-store.ts';
 
 const RESTART_MS = 50;
 const RESTART_MS_MAX = 5_000;
@@ -47,10 +47,10 @@ interface Child {
 
 /** Runs until told to stop, then ends the process. Throws `config_invalid` where it cannot listen. */
 export async function supervise(config: ApplianceConfig, log: Log): Promise<never> {
-  stayYoung();
+  capYoungGeneration();
   validateDirectories(config);
   warnOfSpace(config, log);
-  const family = new Family(config, log);
+  const family = new ProcessGroup(config, log);
   const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => family.hand(socket));
   server.maxConnections = config.connectionsMax;
   // Bound first, so that a taken port is reported before anything is forked; connections wait until somebody can answer.
@@ -66,13 +66,13 @@ export async function supervise(config: ApplianceConfig, log: Log): Promise<neve
   process.exit(EXIT.done);
 }
 
-class Family {
+class ProcessGroup {
   readonly #config: ApplianceConfig;
   readonly #log: Log;
-  readonly #keeper: Child;
+  readonly #storekeeper: Child;
   readonly #workers: readonly Child[];
   readonly #waiting: Socket[] = [];
-  readonly #tls: TlsKeeper | null;
+  readonly #tls: CertificateStore | null;
   #open = false;
   #stopping = false;
   #turn = 0;
@@ -84,16 +84,18 @@ class Family {
     this.#log = log;
     const files = tlsFilesOf(config);
     this.#tls =
-      files === null ? null : new TlsKeeper(files, log, () => this.#workers.forEach((each) => this.#tellTls(each)));
-    const keeperSpec: KeeperSpec = { config };
-    this.#keeper = child('storekeeper', 'storekeeper', { LARDER_STOREKEEPER: JSON.stringify(keeperSpec) });
+      files === null
+        ? null
+        : new CertificateStore(files, log, () => this.#workers.forEach((each) => this.#tellTls(each)));
+    const keeperSpec: StorekeeperSpec = { config };
+    this.#storekeeper = child('storekeeper', 'storekeeper', { LARDER_STOREKEEPER: JSON.stringify(keeperSpec) });
     this.#workers = Array.from({ length: config.workers }, (_, worker) => {
       const spec: WorkerSpec = {
         appliance: config.id,
         worker,
         origin: config.origin,
         mode: inFleet(config) ? 'fleet' : 'alone',
-        manner: mannerOf(config),
+        identity: proxyIdentityOf(config),
         connectionsMax: Math.ceil(config.connectionsMax / config.workers),
         accessLog: config.accessLog,
         tls: config.tlsCert === null ? null : { http2: config.http2 },
@@ -105,7 +107,7 @@ class Family {
 
   /** However this process ends, a child that hangs must not outlive it. */
   #killAll(): void {
-    for (const { process: running } of [this.#keeper, ...this.#workers]) running?.kill('SIGKILL');
+    for (const { process: running } of [this.#storekeeper, ...this.#workers]) running?.kill('SIGKILL');
   }
 
   /** Resolves when the storekeeper and a worker are ready: before that nobody could tell a hit from a miss. */
@@ -115,7 +117,7 @@ class Family {
     });
     process.on('exit', () => this.#killAll());
     if (this.#tls !== null) process.on('SIGHUP', () => this.#tls?.reload());
-    for (const each of [this.#keeper, ...this.#workers]) this.#fork(each);
+    for (const each of [this.#storekeeper, ...this.#workers]) this.#fork(each);
     await ready;
     this.#open = true;
     this.#handWaiting();
@@ -144,9 +146,9 @@ class Family {
   async drain(): Promise<void> {
     this.#stopping = true;
     for (const socket of this.#waiting.splice(0)) socket.destroy();
-    send(this.#keeper, { kind: 'leave' });
+    send(this.#storekeeper, { kind: 'leave' });
     await Promise.all(this.#workers.map(drainChild));
-    await drainChild(this.#keeper);
+    await drainChild(this.#storekeeper);
   }
 
   #fork(target: Child): void {
@@ -159,7 +161,7 @@ class Family {
       });
       target.process = forked;
       forked.on('message', (message: ToSupervisor) => this.#hear(target, message));
-      if (target !== this.#keeper) this.#tellTls(target);
+      if (target !== this.#storekeeper) this.#tellTls(target);
       forked.on('exit', (code, signal) => this.#restart(target, code, signal));
       // Without a process id there was no child, and there will be no exit.
       forked.on('error', (error) => {
@@ -186,7 +188,7 @@ class Family {
       target.pending.delete(message.number);
     } else if (message.kind === 'ready') {
       target.ready = true;
-      if (this.#keeper.ready && this.#workers.some((worker) => worker.ready)) this.#announce();
+      if (this.#storekeeper.ready && this.#workers.some((worker) => worker.ready)) this.#announce();
       if (this.#open) this.#handWaiting();
     }
   }
@@ -197,7 +199,7 @@ class Family {
     target.pending.clear();
     if (this.#stopping) return;
     // A storekeeper that refuses its settings would refuse them again.
-    if (target === this.#keeper && code === EXIT.usage) process.exit(EXIT.usage);
+    if (target === this.#storekeeper && code === EXIT.usage) process.exit(EXIT.usage);
     target.failures = performance.now() - target.startedAt > STEADY_MS ? 0 : target.failures + 1;
     const restartMs = Math.min(RESTART_MS * 2 ** Math.max(0, target.failures - 1), RESTART_MS_MAX);
     this.#log.warn({ child: target.name, code, signal, restartMs }, 'child ended, restarting');

@@ -12,7 +12,7 @@ import { makeDirectory } from '../runtime/disk.ts';
 import { SPACE_REMEDY, spaceProblem } from './directories.ts';
 import { filesMax } from './machine.ts';
 import { inFleet, ownToken, tlsFilesOf, type ApplianceConfig } from './config.ts';
-import { dayOf, readMaterial, RENEWAL_MS, validityOf, whyNotValid, type Validity } from './tls/material.ts';
+import { dayOf, readMaterial, RENEWAL_MS, validityOf, invalidityReason, type Validity } from './tls/material.ts';
 
 export const CLOCK_SKEW_MS_MAX = 2_000;
 export const OPEN_FILES_MIN = 4_096;
@@ -96,7 +96,7 @@ function checkCertificate(config: ApplianceConfig): Outcome {
     return failed(reasonOf(error), 'Give the certificate chain and the private key that belongs to it, both PEM.');
   }
   const { uncovered, subject, untilMs } = validity;
-  const flaw = whyNotValid(validity, Date.now());
+  const flaw = invalidityReason(validity, Date.now());
   if (flaw !== null) return failed(`${files.tlsCert}: ${flaw}`, 'Renew it, then: kill -HUP PID of the appliance.');
   if (uncovered.length > 0)
     return failed(

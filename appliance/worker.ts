@@ -6,22 +6,23 @@ import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
 import { loadUndiciSoon } from '../runtime/undici.ts';
-import { AccessRecord } from './serve/access-log.ts';
+import { AccessLog } from './serve/access-log.ts';
 import { ALLOW_ALL } from './http/response-headers.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './ipc.ts';
-import { FastLane, refuseTunnel, watchBridge } from './fastpath/lane.ts';
-import { Link, ReadClient } from './link/client.ts';
-import { collectSeldom, filesMax, memoryBytes, optimiseEarly } from './machine.ts';
+import { FastPath, refuseTunnel, watchBridge } from './fastpath/lane.ts';
+import { WorkerLink, StorekeeperClient } from './link/client.ts';
+import { filesMax, memoryBytes } from './machine.ts';
+import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 import { Origin } from './fetch/origin.ts';
-import { Pass } from './serve/bypass.ts';
-import { PiecePool } from './serve/buffer-pool.ts';
+import { Bypass } from './serve/bypass.ts';
+import { BufferPool } from './serve/buffer-pool.ts';
 import { BlockReader, openBlocksMax } from './serve/block-reader.ts';
-import { Server } from './serve/serve.ts';
-import { WorkerTally } from './serve/counters.ts';
-import { TlsDoor } from './tls/acceptor.ts';
-import { Http2 } from './tls/http2.ts';
-import type { TlsState } from './tls/certificate-store.ts';
-import { Turns } from './serve/pipelining.ts';
+import { AssetServer } from './serve/serve.ts';
+import { WorkerCounters } from './serve/counters.ts';
+import { TlsAcceptor } from './tls/acceptor.ts';
+import { Http2Acceptor } from './tls/http2.ts';
+import type { TlsSecrets } from './tls/certificate-store.ts';
+import { PipelineQueue } from './serve/pipelining.ts';
 
 const REPORT_MS = 500;
 /** For the last lines of the access record, on a disk that takes its time. */
@@ -38,12 +39,12 @@ const NO_TUNNEL = `HTTP/1.1 405 Method Not Allowed\r\nAllow: ${ALLOW_ALL}\r\nCon
 const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
 dieOnDefect(log);
-collectSeldom();
-optimiseEarly();
+growHeapBeforeCollecting();
+optimizeEarly();
 followParent();
 
-const tally = new WorkerTally();
-const pool = new PiecePool();
+const counters = new WorkerCounters();
+const pool = new BufferPool();
 const reader = new BlockReader(
   pool,
   openBlocksMax({
@@ -52,44 +53,44 @@ const reader = new BlockReader(
     connectionsMax: spec.connectionsMax,
   }),
 );
-const { manner } = spec;
+const { identity } = spec;
 const clock = systemClock;
-const keeper = new ReadClient(pool);
-const origin = new Origin({ url: spec.origin, ...manner, clock, tally });
-const access = spec.accessLog === null ? null : new AccessRecord(spec.accessLog, { clock, tally, log });
+const storekeeper = new StorekeeperClient(pool);
+const origin = new Origin({ url: spec.origin, ...identity, clock, counters });
+const access = spec.accessLog === null ? null : new AccessLog(spec.accessLog, { clock, counters, log });
 let draining = false;
-const server = new Server({
+const server = new AssetServer({
   appliance: spec.appliance,
   mode: spec.mode,
   reader,
-  manner,
-  keeper,
+  identity,
+  storekeeper,
   origin,
-  pass: new Pass({ origin, keeper, manner, tally, access, clock }),
-  tally,
+  pass: new Bypass({ origin, storekeeper, identity, counters, access, clock }),
+  counters,
   access,
   clock,
   log,
   draining: () => draining,
 });
-const link = new Link({
+const link = new WorkerLink({
   worker: spec.worker,
   log,
-  forget: async (message) => {
-    server.forget(message.keys);
-    await reader.forget(message.blocks);
+  invalidate: async (message) => {
+    server.invalidate(message.keys);
+    await reader.closeBlocks(message.blocks);
   },
   onLinked: () => {
-    server.forgetAll();
-    reader.forgetAll();
+    server.invalidateAll();
+    reader.closeAll();
   },
 });
-const turns = new Turns();
+const turns = new PipelineQueue();
 const http = createServer(
   {
     headersTimeout: HEADERS_MS,
     // What an appliance takes itself has no body; an upload to the origin may take its time.
-    requestTimeout: manner.standsFor ? 0 : HEADERS_MS,
+    requestTimeout: identity.reverseProxy ? 0 : HEADERS_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     connectionsCheckingInterval: CONNECTIONS_CHECK_MS,
     maxHeaderSize: HEADER_BYTES_MAX,
@@ -97,7 +98,7 @@ const http = createServer(
   },
   (request, response) => {
     watchBridge(request, response);
-    turns.take(request, response, () => void server.serve(request, response));
+    turns.enqueue(request, response, () => void server.serve(request, response));
   },
 );
 
@@ -107,16 +108,16 @@ http.on('connect', (_request, socket) => refuseTunnel(socket, NO_TUNNEL));
 // It never listens: connections come by IPC. The event starts node:http's own checks of slow and idle connections.
 http.emit('listening');
 
-const lane = new FastLane({
+const lane = new FastPath({
   mode: spec.mode,
   server,
   http,
   reader,
   pool,
-  keeper,
+  storekeeper,
   origin,
-  manner,
-  tally,
+  identity,
+  counters,
   access,
   clock,
   log,
@@ -128,15 +129,15 @@ setInterval(() => lane.sweep(), CONNECTIONS_CHECK_MS).unref();
 
 const http2 =
   spec.tls?.http2 === true
-    ? new Http2({
+    ? new Http2Acceptor({
         streamsMax: spec.connectionsMax,
-        tally,
+        counters,
         serve: (request, response) => void server.serve(request, response),
         keepAliveMs: KEEP_ALIVE_MS,
         draining: () => draining,
       })
     : null;
-let door: TlsDoor | null = null;
+let door: TlsAcceptor | null = null;
 const sockets = new Set<Socket>();
 
 process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
@@ -148,14 +149,14 @@ setInterval(report, REPORT_MS).unref();
 loadUndiciSoon();
 if (spec.tls === null) tell({ kind: 'ready' });
 
-function speakTls(state: TlsState): void {
-  if (door !== null) return door.change(state);
-  door = new TlsDoor({
+function speakTls(state: TlsSecrets): void {
+  if (door !== null) return door.updateContext(state);
+  door = new TlsAcceptor({
     state,
     handshakeMs: HEADERS_MS,
-    tally,
-    http1: (secured) => lane.take(secured),
-    http2: http2 === null ? null : (secured) => http2.take(secured),
+    counters,
+    http1: (secured) => lane.accept(secured),
+    http2: http2 === null ? null : (secured) => http2.accept(secured),
   });
   tell({ kind: 'ready' });
 }
@@ -165,19 +166,19 @@ function take(number: number, socket: Socket | undefined): void {
   // The player hung up on the way here.
   if (socket === undefined) return;
   if (sockets.size >= spec.connectionsMax) {
-    tally.add('larder_faults_total', 1, { code: 'overloaded' });
+    counters.add('larder_faults_total', 1, { code: 'overloaded' });
     socket.on('error', () => undefined).end(REFUSAL, () => socket.destroy());
     return;
   }
-  const own = door === null ? lane.take(socket) : door.take(socket);
+  const own = door === null ? lane.accept(socket) : door.accept(socket);
   sockets.add(own);
   own.on('close', () => sockets.delete(own));
 }
 
 function report(): void {
   if (!link.up) return;
-  const taken = tally.take(sockets.size);
-  if (!link.send({ kind: 'report', ...taken })) tally.putBack(taken);
+  const taken = counters.drain(sockets.size);
+  if (!link.send({ kind: 'report', ...taken })) counters.restore(taken);
 }
 
 /** Ends idle connections, lets running answers end; the supervisor bounds the time. */

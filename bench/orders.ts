@@ -1,10 +1,10 @@
 // Orders of eviction to compare with, behind the port of those that serve.
 
-import type { EvictionOrder, RunKey, RunShape } from '../appliance/store/eviction.ts';
+import type { EvictionPolicy, RunKey, RunShape } from '../appliance/store/eviction.ts';
 import { newList, RunTable } from '../appliance/store/run-table.ts';
 
 /** Whoever came first leaves first, asked for or not. */
-export class Fifo implements EvictionOrder {
+export class Fifo implements EvictionPolicy {
   protected readonly table: RunTable;
   protected readonly list = newList();
 

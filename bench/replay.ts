@@ -2,9 +2,15 @@
 // room as the cache gives them. An object is cut into runs as an asset is.
 
 import type { Admission } from '../appliance/store/admission.ts';
-import { RUN_BLOCKS, runKey, type EvictionOrder, type NameOf, type RunShape } from '../appliance/store/eviction.ts';
+import {
+  RUN_BLOCKS,
+  runKey,
+  type EvictionPolicy,
+  type StableRunId,
+  type RunShape,
+} from '../appliance/store/eviction.ts';
 import { BLOCK_BYTES } from '../appliance/store/block-file.ts';
-import { partOf } from '../appliance/store/bloom-filter.ts';
+import { hashPart } from '../appliance/store/bloom-filter.ts';
 import type { Trace } from './trace.ts';
 
 export const RUN_BYTES = RUN_BLOCKS * BLOCK_BYTES;
@@ -90,12 +96,12 @@ export interface Contest {
 
 export interface Decider {
   readonly admission: Admission;
-  readonly newOrder: (nameOf: NameOf) => EvictionOrder;
+  readonly newPolicy: (nameOf: StableRunId) => EvictionPolicy;
 }
 
-export function replay({ trace, runs, capacityBytes, warm = 0 }: Contest, { admission, newOrder }: Decider): Score {
+export function replay({ trace, runs, capacityBytes, warm = 0 }: Contest, { admission, newPolicy }: Decider): Score {
   const present = new Uint8Array(runs.bytes.length);
-  const order = newOrder((key) => partOf(Math.floor(key / 2 ** 21), key % 2 ** 21));
+  const order = newPolicy((key) => hashPart(Math.floor(key / 2 ** 21), key % 2 ** 21));
   let tally = new Tally();
   for (const [turn, object] of trace.requests.entries()) {
     if (turn === warm) tally = new Tally();
@@ -106,7 +112,7 @@ export function replay({ trace, runs, capacityBytes, warm = 0 }: Contest, { admi
       else missing += runs.bytes[run]!;
     }
     tally.count(trace.sizes[object]!, trace.sizes[object]! - missing);
-    if (missing === 0 || !admission.ask(object)) continue;
+    if (missing === 0 || !admission.admits(object)) continue;
     for (let run = runs.first[object]!; run < end; run += 1) {
       const bytes = runs.bytes[run]!;
       if (present[run] === 1 || bytes > capacityBytes) continue;

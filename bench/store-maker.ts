@@ -25,7 +25,7 @@ for (let at = 0; at < spec.assets; at += 1) {
     version: `"${at.toString(16).padStart(40, '0')}"`,
     bytes,
     headers: { 'content-type': 'video/mp4', 'cache-control': 'public, max-age=31536000, immutable' },
-    bornMs: 0,
+    generatedAtMs: 0,
     holding: null,
   };
   const entry = volume.create(meta, FIRST_MS + at * 1_000);

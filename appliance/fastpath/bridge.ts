@@ -9,7 +9,7 @@ const CR = 0x0d;
 const LF = 0x0a;
 
 type Done = (error?: Error | null) => void;
-interface Piece {
+interface WritevChunk {
   readonly chunk: Buffer;
   readonly encoding: BufferEncoding;
 }
@@ -21,7 +21,7 @@ export interface BridgeEvents {
   down(): void;
 }
 
-export class Bridge extends Duplex {
+export class HttpBridge extends Duplex {
   /** There where the player's connection has it. */
   declare readonly encrypted?: true;
   readonly #socket: Socket;
@@ -80,7 +80,7 @@ export class Bridge extends Duplex {
     this.#send([{ chunk, encoding }], done);
   }
 
-  override _writev(chunks: readonly Piece[], done: Done): void {
+  override _writev(chunks: readonly WritevChunk[], done: Done): void {
     this.#send(chunks, done);
   }
 
@@ -97,7 +97,7 @@ export class Bridge extends Duplex {
    * Done as soon as the system has the bytes, not a turn later: node:http refuses a broken request by a write and a destroy,
    * and what still waits here then is lost.
    */
-  #send(pieces: readonly Piece[], done: Done): void {
+  #send(pieces: readonly WritevChunk[], done: Done): void {
     let left = false;
     const leave: Done = (error) => {
       if (left) return;

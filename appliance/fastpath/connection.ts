@@ -3,13 +3,13 @@
 
 import type { Server as HttpServer } from 'node:http';
 import type { Socket } from 'node:net';
-import { clientOf, type Asked } from '../serve/access-log.ts';
+import { clientOf, type LoggedRequest } from '../serve/access-log.ts';
 import type { KeyMode } from '../http/asset-key.ts';
-import { Bridge, type BridgeEvents } from './bridge.ts';
-import { FAST_HEAD_BYTES_MAX, fastKey, type FastHead } from './request-head.ts';
-import type { FastQueue, Waiting } from './queue.ts';
-import { FastSend, type SendDeps, type SendEvents } from './send.ts';
-import { FastSocket } from './socket.ts';
+import { HttpBridge, type BridgeEvents } from './bridge.ts';
+import { FAST_HEAD_BYTES_MAX, fastKey, type RequestHead } from './request-head.ts';
+import type { RequestQueue, QueuedRequest } from './queue.ts';
+import { ResponseSender, type ResponseSenderDeps, type ResponseSenderEvents } from './send.ts';
+import { DirectSocket } from './socket.ts';
 
 /** node:http closes a connection this long after the time that it announces. */
 const KEEP_ALIVE_GRACE_MS = 1_000;
@@ -17,11 +17,11 @@ const KEEP_ALIVE_GRACE_MS = 1_000;
 const BRIDGE_IDLE_MS = 5_000;
 const TIMED_OUT = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n';
 
-export interface ConnectionDeps extends SendDeps {
+export interface FastConnectionDeps extends ResponseSenderDeps {
   readonly mode: KeyMode;
   readonly http: HttpServer;
-  readonly head: FastHead;
-  readonly queue: FastQueue;
+  readonly head: RequestHead;
+  readonly queue: RequestQueue;
   readonly draining: () => boolean;
   readonly firstRequestMs: number;
   readonly keepAliveMs: number;
@@ -30,13 +30,13 @@ export interface ConnectionDeps extends SendDeps {
 /** `queued`: a request was read. `bridged`: node:http has the connection, from an odd request until all is answered. */
 type State = 'idle' | 'queued' | 'sending' | 'bridged' | 'closed';
 
-export class Connection implements BridgeEvents, SendEvents, Waiting {
+export class FastConnection implements BridgeEvents, ResponseSenderEvents, QueuedRequest {
   readonly socket: Socket;
-  readonly #deps: ConnectionDeps;
-  readonly #send: FastSend;
+  readonly #deps: FastConnectionDeps;
+  readonly #send: ResponseSender;
   /** For the access record. */
   #client: string | null = null;
-  #bridge: Bridge | null = null;
+  #bridge: HttpBridge | null = null;
   #state: State = 'idle';
   /** When the state began, for what may last only so long. */
   #since: number;
@@ -46,11 +46,11 @@ export class Connection implements BridgeEvents, SendEvents, Waiting {
   /** The player has said all that it will. */
   #ended = false;
 
-  constructor(received: Socket, deps: ConnectionDeps) {
-    const socket = new FastSocket(received, (buffer, bytes) => this.#take(buffer, bytes));
+  constructor(received: Socket, deps: FastConnectionDeps) {
+    const socket = new DirectSocket(received, (buffer, bytes) => this.#take(buffer, bytes));
     this.socket = socket.stream;
     this.#deps = deps;
-    this.#send = new FastSend(socket, deps, this);
+    this.#send = new ResponseSender(socket, deps, this);
     this.#since = deps.clock.monotonic();
     this.socket.on('end', () => this.#end());
     this.socket.on('error', () => undefined);
@@ -130,10 +130,10 @@ export class Connection implements BridgeEvents, SendEvents, Waiting {
   /** False where the request is not for this way: then nothing has happened. */
   #serve(request: string): boolean {
     const { server, clock, head, mode, draining } = this.#deps;
-    if (request.length > FAST_HEAD_BYTES_MAX || draining() || !head.read(request)) return false;
+    if (request.length > FAST_HEAD_BYTES_MAX || draining() || !head.parse(request)) return false;
     const key = fastKey(head.target, mode);
     // Fresh, and the same for everybody who asks.
-    const stored = key === null ? null : server.hot(key);
+    const stored = key === null ? null : server.freshHit(key);
     if (stored === null || stored.asset.bytes === 0) return false;
     const nowMs = clock.now();
     const asked = this.#recorded();
@@ -148,7 +148,7 @@ export class Connection implements BridgeEvents, SendEvents, Waiting {
   }
 
   /** For the access record, if there is one. */
-  #recorded(): Asked | null {
+  #recorded(): LoggedRequest | null {
     const { access, head } = this.#deps;
     if (access === null) return null;
     return {
@@ -166,7 +166,7 @@ export class Connection implements BridgeEvents, SendEvents, Waiting {
     this.#state = 'bridged';
     this.#since = this.#deps.clock.monotonic();
     if (this.#bridge === null) {
-      this.#bridge = new Bridge(this.socket, this);
+      this.#bridge = new HttpBridge(this.socket, this);
       this.#deps.http.emit('connection', this.#bridge);
     }
     // What is fed in may end it, and then it is ours no more.

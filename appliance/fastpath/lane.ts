@@ -13,18 +13,18 @@
 import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { Manner } from '../http/response-headers.ts';
+import type { ProxyIdentity } from '../http/response-headers.ts';
 import type { KeyMode } from '../http/asset-key.ts';
-import { FastHeads } from './response-head.ts';
-import { Bridge } from './bridge.ts';
-import { Connection, type ConnectionDeps } from './connection.ts';
-import { FastHead } from './request-head.ts';
-import { FastQueue } from './queue.ts';
-import type { SendDeps } from './send.ts';
+import { ResponseHeads } from './response-head.ts';
+import { HttpBridge } from './bridge.ts';
+import { FastConnection, type FastConnectionDeps } from './connection.ts';
+import { RequestHead } from './request-head.ts';
+import { RequestQueue } from './queue.ts';
+import type { ResponseSenderDeps } from './send.ts';
 
-export interface LaneDeps extends Omit<SendDeps, 'heads' | 'counts'> {
+export interface FastPathDeps extends Omit<ResponseSenderDeps, 'heads' | 'counts'> {
   readonly mode: KeyMode;
-  readonly manner: Manner;
+  readonly identity: ProxyIdentity;
   readonly http: HttpServer;
   readonly draining: () => boolean;
   /** From the accept to the first request. */
@@ -33,26 +33,26 @@ export interface LaneDeps extends Omit<SendDeps, 'heads' | 'counts'> {
 }
 
 /** The connections of a worker. */
-export class FastLane {
-  readonly #connections = new Set<Connection>();
-  readonly #deps: ConnectionDeps;
+export class FastPath {
+  readonly #connections = new Set<FastConnection>();
+  readonly #deps: FastConnectionDeps;
 
-  constructor(deps: LaneDeps) {
-    const { tally } = deps;
+  constructor(deps: FastPathDeps) {
+    const { counters } = deps;
     this.#deps = {
       ...deps,
-      head: new FastHead(),
-      queue: new FastQueue(),
-      heads: new FastHeads(deps.manner, deps.keepAliveMs),
+      head: new RequestHead(),
+      queue: new RequestQueue(),
+      heads: new ResponseHeads(deps.identity, deps.keepAliveMs),
       counts: {
-        partial: tally.counter('larder_requests_total', { method: 'GET', status: '206' }),
-        whole: tally.counter('larder_requests_total', { method: 'GET', status: '200' }),
-        head: tally.counter('larder_requests_total', { method: 'HEAD', status: '200' }),
-        hit: tally.counter('larder_cache_total', { outcome: 'hit' }),
-        stored: tally.counter('larder_served_bytes_total', { source: 'store' }),
-        fetched: tally.counter('larder_served_bytes_total', { source: 'origin' }),
-        fast: tally.counter('larder_fast_total', {}),
-        aborted: tally.counter('larder_aborted_total', {}),
+        partial: counters.counter('larder_requests_total', { method: 'GET', status: '206' }),
+        whole: counters.counter('larder_requests_total', { method: 'GET', status: '200' }),
+        head: counters.counter('larder_requests_total', { method: 'HEAD', status: '200' }),
+        hit: counters.counter('larder_cache_total', { outcome: 'hit' }),
+        stored: counters.counter('larder_served_bytes_total', { source: 'store' }),
+        fetched: counters.counter('larder_served_bytes_total', { source: 'origin' }),
+        fast: counters.counter('larder_fast_total', {}),
+        aborted: counters.counter('larder_aborted_total', {}),
       },
     };
   }
@@ -62,8 +62,8 @@ export class FastLane {
   }
 
   /** Returns the socket that the connection goes on with. */
-  take(received: Socket): Socket {
-    const connection = new Connection(received, this.#deps);
+  accept(received: Socket): Socket {
+    const connection = new FastConnection(received, this.#deps);
     this.#connections.add(connection);
     return connection.socket.on('close', () => this.#connections.delete(connection));
   }
@@ -82,7 +82,7 @@ export class FastLane {
 /** To be called for every request that node:http reads: it may have come over a bridge of ours. */
 export function watchBridge(request: IncomingMessage, response: ServerResponse): void {
   const socket: unknown = request.socket;
-  if (socket instanceof Bridge) socket.watch(request, response);
+  if (socket instanceof HttpBridge) socket.watch(request, response);
 }
 
 /**
@@ -91,7 +91,7 @@ export function watchBridge(request: IncomingMessage, response: ServerResponse):
  */
 export function refuseTunnel(socket: Duplex, refusal: string): void {
   setImmediate(() => {
-    if (socket instanceof Bridge && socket.running > 0) socket.destroy();
+    if (socket instanceof HttpBridge && socket.running > 0) socket.destroy();
     else if (!socket.writableEnded) socket.end(refusal);
   });
 }

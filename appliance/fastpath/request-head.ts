@@ -17,7 +17,7 @@ const DASH = 0x2d;
 const DOT = 0x2e;
 const SLASH = 0x2f;
 
-type Verdict = 'harmless' | 'host' | 'connection' | 'range' | 'referer' | 'agent';
+type FieldClass = 'harmless' | 'host' | 'connection' | 'range' | 'referer' | 'agent';
 
 /** Fields that an answer for a located asset does not depend on, and those that are read. */
 const FIELDS = spellings({
@@ -44,7 +44,7 @@ const FIELDS = spellings({
 const HARMLESS_FAMILIES = ['sec-fetch-', 'sec-ch-', 'sec-gpc', 'cmcd-', 'x-playback-session-id', 'x-forwarded-'];
 
 /** What the last request that was read asks for; one of these serves a whole process, so that reading allocates little. */
-export class FastHead {
+export class RequestHead {
   method: 'GET' | 'HEAD' = 'GET';
   target = '';
   /** The request's first line. */
@@ -61,7 +61,7 @@ export class FastHead {
   agent = '';
 
   /** Whether `text`, all that has come, is one plain request and nothing more. */
-  read(text: string): boolean {
+  parse(text: string): boolean {
     let at: number;
     if (text.startsWith('GET /')) {
       this.method = 'GET';
@@ -191,7 +191,7 @@ function isUnreserved(code: number): boolean {
   );
 }
 
-function verdictOf(name: string): Verdict | null {
+function verdictOf(name: string): FieldClass | null {
   const known = FIELDS.get(name);
   if (known !== undefined) return known;
   const lower = name.toLowerCase();
@@ -234,7 +234,7 @@ function valueOf(text: string, from: number, end: number): string {
 }
 
 /** As written in RFCs and in lower case: what clients send is found without a conversion. */
-function spellings(fields: Readonly<Record<string, Verdict>>): ReadonlyMap<string, Verdict> {
+function spellings(fields: Readonly<Record<string, FieldClass>>): ReadonlyMap<string, FieldClass> {
   const capital = (name: string): string => name.replaceAll(/(?:^|-)[a-z]/g, (start) => start.toUpperCase());
   return new Map(
     Object.entries(fields).flatMap(([name, verdict]) => [

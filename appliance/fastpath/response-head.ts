@@ -2,8 +2,8 @@
 // and what is left of freshness. Which fields there are is said in `answer.ts`; what node:http adds to every answer is added here alike.
 
 import { validateHeaderValue } from 'node:http';
-import { assetFields, type Manner } from '../http/response-headers.ts';
-import { hitOf, type Stored } from '../serve/metadata-cache.ts';
+import { assetHeaders, type ProxyIdentity } from '../http/response-headers.ts';
+import { hitOutcomeOf, type CachedAsset } from '../serve/metadata-cache.ts';
 import { HEAD_ROOM_BYTES } from '../serve/buffer-pool.ts';
 
 /** What is left of the room for lengths and positions. */
@@ -16,13 +16,13 @@ interface Prepared {
   readonly whole: Buffer | null;
 }
 
-export class FastHeads {
-  readonly #prepared = new WeakMap<Stored, Prepared>();
-  readonly #manner: Manner;
+export class ResponseHeads {
+  readonly #prepared = new WeakMap<CachedAsset, Prepared>();
+  readonly #identity: ProxyIdentity;
   readonly #keepAlive: string;
 
-  constructor(manner: Manner, keepAliveMs: number) {
-    this.#manner = manner;
+  constructor(identity: ProxyIdentity, keepAliveMs: number) {
+    this.#identity = identity;
     this.#keepAlive = `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(keepAliveMs / 1000)}\r\n`;
   }
 
@@ -30,7 +30,7 @@ export class FastHeads {
    * Writes the head so that it ends at `end` and returns where it begins; -1 where this asset's head is no plain one.
    * `last` is inclusive.
    */
-  write(stored: Stored, spec: HeadSpec, into: Buffer, end: number): number {
+  write(stored: CachedAsset, spec: ResponseHeadSpec, into: Buffer, end: number): number {
     const prepared = this.#prepare(stored, spec.nowMs);
     const fixed = spec.ranged ? prepared.partial : prepared.whole;
     if (fixed === null) return -1;
@@ -44,7 +44,7 @@ export class FastHeads {
     return at;
   }
 
-  #prepare(stored: Stored, nowMs: number): Prepared {
+  #prepare(stored: CachedAsset, nowMs: number): Prepared {
     const second = Math.floor(nowMs / 1000);
     const known = this.#prepared.get(stored);
     if (known !== undefined && known.second === second) return known;
@@ -58,8 +58,8 @@ export class FastHeads {
     return prepared;
   }
 
-  #fieldsText(stored: Stored, nowMs: number): string | null {
-    const fields = assetFields(stored.asset, hitOf(stored, nowMs), { ...this.#manner, nowMs });
+  #fieldsText(stored: CachedAsset, nowMs: number): string | null {
+    const fields = assetHeaders(stored.asset, hitOutcomeOf(stored, nowMs), { ...this.#identity, nowMs });
     let text = '';
     let dated = false;
     for (const name in fields) {
@@ -89,7 +89,7 @@ const UNCOMMON = new Set([
   'transfer-encoding',
 ]);
 
-export interface HeadSpec {
+export interface ResponseHeadSpec {
   readonly nowMs: number;
   readonly ranged: boolean;
   readonly first: number;

@@ -4,16 +4,22 @@
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { AccessRecord, Asked } from '../serve/access-log.ts';
+import type { AccessLog, LoggedRequest } from '../serve/access-log.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
-import type { FastHeads, HeadSpec } from './response-head.ts';
-import type { FastSocket } from './socket.ts';
-import type { Stored } from '../serve/metadata-cache.ts';
-import { HEAD_ROOM_BYTES, PIECE_BYTES, SLOW_PIECE_BYTES, type PiecePool, type Slab } from '../serve/buffer-pool.ts';
-import type { Piece } from '../serve/chunks.ts';
-import type { Server } from '../serve/serve.ts';
-import { Source, type SourceDeps } from '../serve/body.ts';
-import type { Counter, WorkerTally } from '../serve/counters.ts';
+import type { ResponseHeads, ResponseHeadSpec } from './response-head.ts';
+import type { DirectSocket } from './socket.ts';
+import type { CachedAsset } from '../serve/metadata-cache.ts';
+import {
+  HEAD_ROOM_BYTES,
+  PIECE_BYTES,
+  SLOW_PIECE_BYTES,
+  type BufferPool,
+  type PooledBuffer,
+} from '../serve/buffer-pool.ts';
+import type { ByteSlice } from '../serve/chunks.ts';
+import type { AssetServer } from '../serve/serve.ts';
+import { RangeBody, type RangeBodyDeps } from '../serve/body.ts';
+import type { Counter, WorkerCounters } from '../serve/counters.ts';
 
 /** A longer answer lasts so long that the long way costs it nothing. */
 const BLOCKS_MAX = 16;
@@ -25,12 +31,12 @@ const QUICK_WRITES = 2;
 /** Pieces that a socket may take at once before others have their turn: with eight of them 4 MiB took a tenth longer. */
 const BURST_PIECES_MAX = 2;
 
-export interface SendDeps extends SourceDeps {
-  readonly server: Server;
-  readonly heads: FastHeads;
-  readonly pool: PiecePool;
-  readonly tally: WorkerTally;
-  readonly access: AccessRecord | null;
+export interface ResponseSenderDeps extends RangeBodyDeps {
+  readonly server: AssetServer;
+  readonly heads: ResponseHeads;
+  readonly pool: BufferPool;
+  readonly counters: WorkerCounters;
+  readonly access: AccessLog | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly counts: Readonly<
@@ -38,27 +44,27 @@ export interface SendDeps extends SourceDeps {
   >;
 }
 
-export interface SendEvents {
+export interface ResponseSenderEvents {
   /** All of the answer has left; perhaps before `begin` returns. */
   sent(): void;
 }
 
-export class FastSend {
-  readonly #socket: FastSocket;
-  readonly #deps: SendDeps;
-  readonly #events: SendEvents;
+export class ResponseSender {
+  readonly #socket: DirectSocket;
+  readonly #deps: ResponseSenderDeps;
+  readonly #events: ResponseSenderEvents;
   /** Null between answers and for one without a body. */
-  #stored: Stored | null = null;
+  #stored: CachedAsset | null = null;
   #running = false;
   /** For the access record; null where there is none. */
-  #asked: Asked | null = null;
+  #asked: LoggedRequest | null = null;
   #ranged = false;
   #first = 0;
   #at = 0;
   #end = 0;
-  #slab: Slab | null = null;
-  #piece: Piece | null = null;
-  #source: Source | null = null;
+  #slab: PooledBuffer | null = null;
+  #piece: ByteSlice | null = null;
+  #source: RangeBody | null = null;
   #touchedBlock = -1;
   #pieces = 0;
   #startedAt = 0;
@@ -66,20 +72,20 @@ export class FastSend {
   #slow = false;
   #quick = 0;
 
-  constructor(socket: FastSocket, deps: SendDeps, events: SendEvents) {
+  constructor(socket: DirectSocket, deps: ResponseSenderDeps, events: ResponseSenderEvents) {
     this.#socket = socket;
     this.#deps = deps;
     this.#events = events;
   }
 
   /** RFC 9110 14.2: HEAD knows no ranges. False as in `begin`. */
-  head(stored: Stored, nowMs: number, asked: Asked | null): boolean {
+  head(stored: CachedAsset, nowMs: number, asked: LoggedRequest | null): boolean {
     const { pool, heads, counts } = this.#deps;
-    const slab = pool.take(0);
+    const slab = pool.acquire(0);
     const spec = { nowMs, ranged: false, first: 0, last: -1 };
     const at = heads.write(stored, spec, slab.buffer, HEAD_ROOM_BYTES);
     if (at === -1) {
-      pool.giveBack(slab);
+      pool.release(slab);
       return false;
     }
     counts.head.value += 1;
@@ -89,20 +95,20 @@ export class FastSend {
   }
 
   /** False where not all of it is at hand: then nothing has happened, and the long way knows what to do. */
-  begin(stored: Stored, spec: HeadSpec, asked: Asked | null): boolean {
+  begin(stored: CachedAsset, spec: ResponseHeadSpec, asked: LoggedRequest | null): boolean {
     if (!this.#allOpen(stored, spec)) return false;
     const { pool, heads, reader, counts } = this.#deps;
-    const slab = pool.take(this.#pieceBytes(spec.last - spec.first + 1));
+    const slab = pool.acquire(this.#pieceBytes(spec.last - spec.first + 1));
     let bytes = 0;
     let at = -1;
     try {
-      bytes = reader.readHot(stored.asset, spec.first, spec.last + 1, slab);
+      bytes = reader.readCached(stored.asset, spec.first, spec.last + 1, slab);
       if (bytes > 0) at = heads.write(stored, spec, slab.buffer, HEAD_ROOM_BYTES);
     } catch {
       // The long way meets the same fault.
     }
     if (at === -1) {
-      pool.giveBack(slab);
+      pool.release(slab);
       return false;
     }
     counts.hit.value += 1;
@@ -116,11 +122,11 @@ export class FastSend {
   abort(): void {
     if (!this.#running) return;
     if (this.#stored !== null) this.#deps.counts.aborted.value += 1;
-    this.#source?.cancel();
+    this.#source?.close();
     this.#settle();
   }
 
-  #allOpen({ asset }: Stored, { first, last }: HeadSpec): boolean {
+  #allOpen({ asset }: CachedAsset, { first, last }: ResponseHeadSpec): boolean {
     const from = Math.floor(first / BLOCK_BYTES);
     const to = Math.floor(last / BLOCK_BYTES);
     if (to - from >= BLOCKS_MAX) return false;
@@ -129,7 +135,7 @@ export class FastSend {
     return true;
   }
 
-  #start(stored: Stored | null, spec: HeadSpec, asked: Asked | null): void {
+  #start(stored: CachedAsset | null, spec: ResponseHeadSpec, asked: LoggedRequest | null): void {
     this.#deps.counts.fast.value += 1;
     // All of an answer may go into the system at once; when the next is asked for tells how long it took to leave it.
     const now = this.#deps.clock.monotonic();
@@ -158,12 +164,12 @@ export class FastSend {
     const block = Math.floor(this.#at / BLOCK_BYTES);
     if (block !== this.#touchedBlock) {
       this.#touchedBlock = block;
-      this.#deps.tally.touch(this.#stored!.asset, block);
+      this.#deps.counters.touch(this.#stored!.asset, block);
     }
     this.#at += bytes;
   }
 
-  #write(slab: Slab, from: number, to: number): void {
+  #write(slab: PooledBuffer, from: number, to: number): void {
     this.#slab = slab;
     this.#writtenAt = this.#deps.clock.monotonic();
     if (this.#socket.write(slab.memory, from, to, this.#onLeft)) this.#onWritten();
@@ -180,7 +186,7 @@ export class FastSend {
   /** A piece has left, or never will. */
   readonly #onWritten = (error?: Error | null): void => {
     const { pool, clock } = this.#deps;
-    if (this.#slab !== null) pool.giveBack(this.#slab);
+    if (this.#slab !== null) pool.release(this.#slab);
     this.#slab = null;
     this.#piece?.release();
     this.#piece = null;
@@ -204,10 +210,10 @@ export class FastSend {
   #next(): void {
     if (this.#source === null) {
       const { pool, reader } = this.#deps;
-      const slab = pool.take(this.#pieceBytes(this.#end - this.#at));
+      const slab = pool.acquire(this.#pieceBytes(this.#end - this.#at));
       let bytes = 0;
       try {
-        bytes = reader.readHot(this.#stored!.asset, this.#at, this.#end, slab);
+        bytes = reader.readCached(this.#stored!.asset, this.#at, this.#end, slab);
       } catch {
         // Asked again below, by those who know what to do about it.
       }
@@ -215,20 +221,20 @@ export class FastSend {
         this.#take(bytes);
         return this.#write(slab, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes);
       }
-      pool.giveBack(slab);
+      pool.release(slab);
       const spec = { at: this.#at, end: this.#end, headers: {}, opening: null };
-      this.#source = new Source(this.#deps, this.#stored!.asset, spec);
+      this.#source = new RangeBody(this.#deps, this.#stored!.asset, spec);
     }
     void this.#follow(this.#source);
   }
 
   /** Not all of it was at hand after all: on by way of the disk and the storekeeper. */
-  async #follow(source: Source): Promise<void> {
+  async #follow(source: RangeBody): Promise<void> {
     try {
       const piece = await source.next();
       if (this.#source !== source) {
         piece?.release();
-        return source.cancel();
+        return source.close();
       }
       if (piece === null) throw new Fault('internal', 'a range ended before its end');
       this.#piece = piece;
@@ -242,11 +248,11 @@ export class FastSend {
 
   /** A short read is the only honest answer left: the length was promised. */
   #fail(error: unknown): void {
-    const { tally, server, log } = this.#deps;
+    const { counters, server, log } = this.#deps;
     const { key } = this.#stored!.asset;
     if (!isFault(error)) log.error({ err: error, key: key.slice(0, 200) }, 'request failed');
-    tally.add('larder_faults_total', 1, { code: isFault(error) ? error.code : 'internal' });
-    server.forget([key]);
+    counters.add('larder_faults_total', 1, { code: isFault(error) ? error.code : 'internal' });
+    server.invalidate([key]);
     this.#settle();
     this.#socket.stream.destroy();
   }
@@ -254,7 +260,7 @@ export class FastSend {
   /** Accounts for the answer and is ready for the next. */
   #settle(): void {
     this.#running = false;
-    const { counts, tally, access } = this.#deps;
+    const { counts, counters, access } = this.#deps;
     const sent = this.#at - this.#first;
     const status = this.#ranged ? 206 : 200;
     if (this.#asked !== null) access!.add(this.#asked, { status, bytes: sent, outcome: 'hit' });
@@ -265,7 +271,7 @@ export class FastSend {
     (this.#ranged ? counts.partial : counts.whole).value += 1;
     counts.stored.value += sent - fetched;
     counts.fetched.value += fetched;
-    tally.served(stored.asset.holding, sent);
+    counters.served(stored.asset.holding, sent);
     this.#stored = null;
     this.#source = null;
   }

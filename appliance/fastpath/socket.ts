@@ -6,7 +6,7 @@
 // (TLS has another, a later Node may hide it) the socket stays as it is, and all goes by its stream.
 
 import { Socket, type OnReadOpts, type SocketConstructorOpts } from 'node:net';
-import { limitUnsent, type Memory } from '../store/nonblocking-io.ts';
+import { setUnsentLimit, type NativeBuffer } from '../store/nonblocking-io.ts';
 
 const READ_BYTES = 65_536;
 /**
@@ -26,7 +26,7 @@ type Heard = (buffer: Buffer, bytes: number) => void;
 
 let shared: Buffer | null = null;
 
-export class FastSocket {
+export class DirectSocket {
   /** Half open where its peer has said everything: whoever has asked may still be answered. */
   readonly stream: Socket;
   /** -1 where the stream alone may write. */
@@ -38,7 +38,7 @@ export class FastSocket {
     this.#fd = handle?.fd ?? -1;
     this.stream = handle === null ? received : moved(received, handle, heard);
     if (handle !== null) {
-      limitUnsent(this.#fd, UNSENT_BYTES);
+      setUnsentLimit(this.#fd, UNSENT_BYTES);
       return;
     }
     received.allowHalfOpen = true;
@@ -49,14 +49,14 @@ export class FastSocket {
   limit(limited: boolean): void {
     if (limited === this.#limited || this.#fd === -1 || this.stream.destroyed) return;
     this.#limited = limited;
-    limitUnsent(this.#fd, limited ? UNSENT_BYTES : 0);
+    setUnsentLimit(this.#fd, limited ? UNSENT_BYTES : 0);
   }
 
   /** Writes the bytes [from, to). True where the system has taken them all; else `done` is called when it has, or never will. */
-  write(memory: Memory, from: number, to: number, done: (error?: Error | null) => void): boolean {
+  write(memory: NativeBuffer, from: number, to: number, done: (error?: Error | null) => void): boolean {
     let at = from;
     if (this.#fd !== -1 && this.stream.writableLength === 0 && !this.stream.destroyed)
-      at += memory.sendNoWait(this.#fd, from, to);
+      at += memory.sendNonblocking(this.#fd, from, to);
     if (at === to) return true;
     this.stream.write(memory.buffer.subarray(at, to), done);
     return false;

@@ -6,22 +6,22 @@ import { LRUCache } from 'lru-cache';
 const CHANGED_MS = 300_000;
 const CHANGED_MAX = 50_000;
 
-export class Changes {
+export class InvalidationEpochs {
   readonly #changed = new LRUCache<string, number>({ max: CHANGED_MAX, ttl: CHANGED_MS });
   #count = 0;
 
   /** How many have been told of. */
-  get count(): number {
+  get epoch(): number {
     return this.#count;
   }
 
-  add(assetKeys: readonly string[]): void {
+  record(assetKeys: readonly string[]): void {
     this.#count += 1;
     for (const key of assetKeys) this.#changed.set(key, this.#count);
   }
 
   /** Whether the asset changed after so many changes. */
-  isAfter(assetKey: string, count: number): boolean {
+  isInvalidatedSince(assetKey: string, count: number): boolean {
     return (this.#changed.get(assetKey) ?? 0) > count;
   }
 }

@@ -8,24 +8,24 @@ import {
   explicitLifetimeMs,
   freshnessOf,
   varyNames,
-  whyUnstorable,
-  type Asker,
+  unstorableReason,
+  type RequestCredentials,
 } from '../http/freshness.ts';
-import type { Ask } from '../link/messages.ts';
-import type { Located } from './lookup-result.ts';
-import { askerOf } from './origin-request.ts';
-import { assetKeyOf } from '../http/vary.ts';
+import type { FetchRequest } from '../link/messages.ts';
+import type { LookupResult } from './lookup-result.ts';
+import { credentialsOf } from './origin-request.ts';
+import { primaryKeyOf } from '../http/vary.ts';
 
 const ANSWERS_MAX = 10_000;
 const BYTES_MAX = 32 * 2 ** 20;
 /** RFC 9110 15.1, those that say nothing of one request's range, conditions or credentials; and two that redirect for now. */
 const STATUSES = new Set([204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 501]);
 
-type Relayed = Located & { readonly kind: 'relay' };
-type Kept = Omit<Relayed, 'body'> & { readonly body: Buffer };
+type RelayResult = LookupResult & { readonly kind: 'relay' };
+type NegativeEntry = Omit<RelayResult, 'body'> & { readonly body: Buffer };
 
-export class Remembered {
-  readonly #kept = new LRUCache<string, Kept>({
+export class NegativeCache {
+  readonly #kept = new LRUCache<string, NegativeEntry>({
     max: ANSWERS_MAX,
     maxSize: BYTES_MAX,
     sizeCalculation: ({ body, headers }, key) => body.length + key.length + JSON.stringify(headers).length,
@@ -37,44 +37,44 @@ export class Remembered {
   }
 
   /** Null where there is none, or none that is fresh. */
-  find({ key, anew }: Ask): Relayed | null {
-    const kept = this.#kept.get(assetKeyOf(key));
+  find({ key, skipNegativeCache: anew }: FetchRequest): RelayResult | null {
+    const kept = this.#kept.get(primaryKeyOf(key));
     if (kept === undefined || anew) return null;
     const nowMs = this.#clock.now();
     const leftMs = leftOf(kept, nowMs);
     if (leftMs <= 0) return null;
-    return { ...kept, headers: { ...kept.headers, age: String(ageSeconds(kept.bornMs, nowMs)) }, leftMs };
+    return { ...kept, headers: { ...kept.headers, age: String(ageSeconds(kept.generatedAtMs, nowMs)) }, leftMs };
   }
 
   /** What came from the origin takes the place of what is older. */
-  learn({ key, headers }: Ask, located: Located): Located {
-    const name = assetKeyOf(key);
+  store({ key, headers }: FetchRequest, result: LookupResult): LookupResult {
+    const name = primaryKeyOf(key);
     const before = this.#kept.get(name);
-    if (located.kind === 'relay' && before !== undefined && before.bornMs > located.bornMs) return located;
-    this.forget(name);
-    if (located.kind !== 'relay') return located;
-    const { body, forward } = located;
-    if (!Buffer.isBuffer(body) || !mayKeep(located, askerOf(headers)) || leftOf(located, this.#clock.now()) <= 0)
-      return located;
-    this.#kept.set(name, { ...located, body });
-    return { ...located, forward: { ...forward, stored: true } };
+    if (result.kind === 'relay' && before !== undefined && before.generatedAtMs > result.generatedAtMs) return result;
+    this.invalidate(name);
+    if (result.kind !== 'relay') return result;
+    const { body, forward } = result;
+    if (!Buffer.isBuffer(body) || !mayKeep(result, credentialsOf(headers)) || leftOf(result, this.#clock.now()) <= 0)
+      return result;
+    this.#kept.set(name, { ...result, body });
+    return { ...result, forward: { ...forward, stored: true } };
   }
 
-  forget(key: string): void {
+  invalidate(key: string): void {
     this.#kept.delete(key);
   }
 }
 
 /** Of what the origin said; nothing where it said nothing. */
-const leftOf = ({ headers, bornMs }: Pick<Relayed, 'headers' | 'bornMs'>, nowMs: number): number =>
-  bornMs + (explicitLifetimeMs(headers) ?? 0) - nowMs;
+const leftOf = ({ headers, generatedAtMs }: Pick<RelayResult, 'headers' | 'generatedAtMs'>, nowMs: number): number =>
+  generatedAtMs + (explicitLifetimeMs(headers) ?? 0) - nowMs;
 
-function mayKeep({ status, headers, cookies, bornMs }: Relayed, asker: Asker): boolean {
+function mayKeep({ status, headers, cookies, generatedAtMs }: RelayResult, asker: RequestCredentials): boolean {
   return (
     STATUSES.has(status) &&
     cookies.length === 0 &&
-    whyUnstorable(headers, asker) === null &&
-    !freshnessOf(headers, bornMs).always &&
+    unstorableReason(headers, asker) === null &&
+    !freshnessOf(headers, generatedAtMs).noCache &&
     varyNames(headers)!.length === 0
   );
 }

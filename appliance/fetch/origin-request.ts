@@ -2,40 +2,40 @@
 
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { parseDirectives } from '../http/cache-control.ts';
-import type { Asker } from '../http/freshness.ts';
-import { FLIGHT_BLOCKS_MAX } from './inflight.ts';
-import type { Ask } from '../link/messages.ts';
-import type { Relay } from './origin.ts';
+import type { RequestCredentials } from '../http/freshness.ts';
+import { FETCH_BLOCKS_MAX } from './inflight.ts';
+import type { FetchRequest } from '../link/messages.ts';
+import type { OriginRelay } from './origin.ts';
 import type { Entry } from '../store/volume.ts';
-import { assetKeyOf } from '../http/vary.ts';
+import { primaryKeyOf } from '../http/vary.ts';
 
 /** Reasons not to store that lie in who asks: for another the answer may be another. */
-export const OF_THE_ASKER: ReadonlySet<string> = new Set(['authorization', 'cookie']);
+export const REQUEST_DEPENDENT: ReadonlySet<string> = new Set(['authorization', 'cookie']);
 
-export const askerOf = (headers: Readonly<Record<string, string>>): Asker => ({
+export const credentialsOf = (headers: Readonly<Record<string, string>>): RequestCredentials => ({
   authorization: headers['authorization'] !== undefined,
   cookie: headers['cookie'] !== undefined,
 });
 
-export const isPlain = ({ headers }: Ask): boolean =>
+export const isAnonymous = ({ headers }: FetchRequest): boolean =>
   headers['cookie'] === undefined && headers['authorization'] === undefined;
 
 /** Who has credentials may be answered otherwise than who has none. */
-export function passName({ key, headers }: Ask): string {
-  const { authorization, cookie } = askerOf(headers);
-  return `${assetKeyOf(key)} ${authorization ? 'a' : ''}${cookie ? 'c' : ''}`;
+export function bypassKey({ key, headers }: FetchRequest): string {
+  const { authorization, cookie } = credentialsOf(headers);
+  return `${primaryKeyOf(key)} ${authorization ? 'a' : ''}${cookie ? 'c' : ''}`;
 }
 
 /** Blocks of the first fetch: as far as the asker wants, no further than a flight goes. */
-export function wantedBlocks({ from, to }: Ask): { readonly first: number; readonly last: number } {
+export function requestedBlocks({ from, to }: FetchRequest): { readonly first: number; readonly last: number } {
   if (from === 'suffix') return { first: 0, last: 0 };
   const first = Math.floor(from / BLOCK_BYTES);
   const wanted = to === null ? Number.POSITIVE_INFINITY : Math.max(first, Math.floor((to - 1) / BLOCK_BYTES));
-  return { first, last: Math.min(first + FLIGHT_BLOCKS_MAX - 1, wanted) };
+  return { first, last: Math.min(first + FETCH_BLOCKS_MAX - 1, wanted) };
 }
 
 /** RFC 9110 13.1: the entity tag, weak or strong, else the date; nothing where there is neither. */
-export function validatorsOf({ headers }: Entry): Record<string, string> {
+export function conditionalHeaders({ headers }: Entry): Record<string, string> {
   if (headers['etag'] !== undefined) return { 'if-none-match': headers['etag'] };
   if (headers['last-modified'] !== undefined) return { 'if-modified-since': headers['last-modified'] };
   return {};
@@ -47,7 +47,7 @@ export function mayShare({
   headers,
   cookies,
   body,
-}: Omit<Relay, 'body'> & { readonly body: unknown }): boolean {
+}: Omit<OriginRelay, 'body'> & { readonly body: unknown }): boolean {
   const directives = parseDirectives(headers['cache-control']);
   return (
     Buffer.isBuffer(body) &&
@@ -60,7 +60,7 @@ export function mayShare({
 }
 
 /** The whole body, or, where it is longer, all of it as a stream. Throws where it breaks off. */
-export async function upTo(body: AsyncIterable<Buffer>, most: number): Promise<Buffer | AsyncGenerator<Buffer>> {
+export async function readUpTo(body: AsyncIterable<Buffer>, most: number): Promise<Buffer | AsyncGenerator<Buffer>> {
   const rest = body[Symbol.asyncIterator]();
   const chunks: Buffer[] = [];
   let bytes = 0;
@@ -82,7 +82,7 @@ async function* rejoined(chunks: readonly Buffer[], rest: AsyncIterator<Buffer>)
 }
 
 /** Passes chunks on; when all have come and were not too many, they are kept. */
-export async function* readAlong(
+export async function* teeUpTo(
   body: AsyncIterable<Buffer>,
   most: number,
   keep: (whole: Buffer) => Promise<void>,
@@ -98,7 +98,7 @@ export async function* readAlong(
   if (bytes > 0 && bytes <= most) await keep(Buffer.concat(chunks));
 }
 
-export const weak = (etag: string): string => etag.replace(/^W\//, '');
+export const weakTag = (etag: string): string => etag.replace(/^W\//, '');
 
-export const cookieOf = (headers: Readonly<Record<string, string>>): Record<string, string> =>
+export const setCookieOf = (headers: Readonly<Record<string, string>>): Record<string, string> =>
   headers['set-cookie'] === undefined ? {} : { 'set-cookie': headers['set-cookie'] };

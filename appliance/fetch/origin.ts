@@ -6,12 +6,12 @@ import type { Dispatcher, Pool } from 'undici';
 import { Fault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { undici } from '../../runtime/undici.ts';
-import { viaOf } from '../http/response-headers.ts';
-import { cookiesOf, endToEnd, singleHeaders, storedFields } from '../http/headers.ts';
-import { bornMs, whyUnstorable } from '../http/freshness.ts';
-import type { Tally } from '../metrics.ts';
+import { appendVia } from '../http/response-headers.ts';
+import { setCookieHeaders, endToEndHeaders, joinedHeaders, storableHeaders } from '../http/headers.ts';
+import { generatedAtMsOf, unstorableReason } from '../http/freshness.ts';
+import type { Counters } from '../metrics.ts';
 import { isStrong } from '../http/precondition.ts';
-import { assetKeyOf } from '../http/vary.ts';
+import { primaryKeyOf } from '../http/vary.ts';
 
 /** Bulkheads: viewers' misses and fills have pools of their own. */
 export type PoolName = 'miss' | 'fill' | 'pass';
@@ -20,7 +20,7 @@ const CONNECT_MS = 5_000;
 const HEADERS_MS = 15_000;
 const BODY_IDLE_MS = 15_000;
 
-export interface RangeAsk {
+export interface RangeRequest {
   readonly key: string;
   readonly first: number;
   /** Inclusive; null asks for all from `first`. */
@@ -30,12 +30,12 @@ export interface RangeAsk {
   /** Fields of the request that the fetch is for. */
   readonly headers?: Readonly<Record<string, string>>;
   /** Validators of what is stored: a 304 says that it still holds. */
-  readonly unless?: Readonly<Record<string, string>>;
+  readonly conditional?: Readonly<Record<string, string>>;
   readonly signal: AbortSignal | null;
 }
 
 /** A checked answer with bytes. */
-export interface Bytes {
+export interface OriginBytes {
   readonly kind: 'bytes';
   /** Length of the whole asset; null where the origin does not say. */
   readonly total: number | null;
@@ -47,28 +47,28 @@ export interface Bytes {
   /** Those that are stored. */
   readonly headers: Readonly<Record<string, string>>;
   /** Those of the whole body, for an answer that goes on as it is. */
-  readonly whole: Readonly<Record<string, string>>;
+  readonly fullHeaders: Readonly<Record<string, string>>;
   readonly cookies: readonly string[];
   /** The end of the body is told from a break. */
   readonly framed: boolean;
-  readonly bornMs: number;
+  readonly generatedAtMs: number;
   /** Null: may be stored by a shared cache; else why not. */
   readonly unstorable: string | null;
   readonly body: Readable;
 }
 
 /** An answer for the player as it is: an error, a redirect. */
-export interface Relay {
+export interface OriginRelay {
   readonly kind: 'relay';
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   /** Set-Cookie fields, which must not be joined (RFC 9110 5.3). */
   readonly cookies: readonly string[];
-  readonly bornMs: number;
+  readonly generatedAtMs: number;
   readonly body: Readable;
 }
 
-export interface Outgoing {
+export interface OutgoingRequest {
   readonly method: string;
   readonly headers: Record<string, string | string[]>;
   readonly body?: Readable | null;
@@ -80,11 +80,11 @@ export interface Outgoing {
 export interface OriginDeps {
   readonly url: string;
   /** `--reverse-proxy`: what the origin's listener says of itself is kept. */
-  readonly standsFor: boolean;
+  readonly reverseProxy: boolean;
   /** The name in Via. */
   readonly via: string;
   readonly clock: Clock;
-  readonly tally: Tally;
+  readonly counters: Counters;
 }
 
 export class Origin {
@@ -101,54 +101,54 @@ export class Origin {
   }
 
   /** Throws `origin_unreachable`, `origin_timeout`, `origin_protocol_error`, `version_gone`. */
-  async fetch(pool: PoolName, ask: RangeAsk): Promise<Bytes | Relay> {
+  async fetch(pool: PoolName, ask: RangeRequest): Promise<OriginBytes | OriginRelay> {
     const askedMs = this.#deps.clock.now();
     const response = await this.send(pool, ask.key, {
       method: 'GET',
       headers: {
         ...ask.headers,
-        via: viaOf(ask.headers?.['via'], this.#deps.via),
+        via: appendVia(ask.headers?.['via'], this.#deps.via),
         'accept-encoding': 'identity',
         range: `bytes=${ask.first}-${ask.last ?? ''}`,
         ...(ask.ifMatch === null ? {} : { 'if-match': ask.ifMatch }),
-        ...ask.unless,
+        ...ask.conditional,
       },
       signal: ask.signal,
     });
     const answeredMs = this.#deps.clock.now();
     // RFC 9110 6.6.1: who receives an answer without a date gives it one.
-    const headers = { date: new Date(answeredMs).toUTCString(), ...singleHeaders(response.headers) };
-    const born = bornMs(headers, { askedMs, answeredMs });
+    const headers = { date: new Date(answeredMs).toUTCString(), ...joinedHeaders(response.headers) };
+    const generatedAtMs = generatedAtMsOf(headers, { askedMs, answeredMs });
     if (response.statusCode === 200 || response.statusCode === 206) {
       try {
-        return { ...this.#check(ask, response, headers), bornMs: born };
+        return { ...this.#check(ask, response, headers), generatedAtMs };
       } catch (error) {
-        discard(response.body);
+        discardBody(response.body);
         throw error;
       }
     }
     if (response.statusCode === 412 && ask.ifMatch !== null) {
-      discard(response.body);
+      discardBody(response.body);
       throw new Fault('version_gone', `${ask.key} changed at the origin`);
     }
     return {
       kind: 'relay',
       status: response.statusCode,
-      headers: this.localised(endToEnd(headers)),
-      cookies: cookiesOf(response.headers),
-      bornMs: born,
+      headers: this.localizedHeaders(endToEndHeaders(headers)),
+      cookies: setCookieHeaders(response.headers),
+      generatedAtMs,
       body: response.body,
     };
   }
 
   /** The answer as it comes, for requests that no cache may keep. */
-  async send(pool: PoolName, key: string, outgoing: Outgoing): Promise<Dispatcher.ResponseData> {
-    this.#deps.tally.add('larder_origin_requests_total', 1, { pool });
+  async send(pool: PoolName, key: string, outgoing: OutgoingRequest): Promise<Dispatcher.ResponseData> {
+    this.#deps.counters.add('larder_origin_requests_total', 1, { pool });
     const { onInterim } = outgoing;
     try {
       const response = await this.#poolOf(pool).request({
         method: outgoing.method,
-        path: this.#base + assetKeyOf(key),
+        path: this.#base + primaryKeyOf(key),
         headers: { 'user-agent': 'larder', ...outgoing.headers },
         body: outgoing.body ?? null,
         signal: outgoing.signal,
@@ -156,7 +156,7 @@ export class Origin {
           ? {}
           : {
               onInfo: (info: { readonly statusCode: number; readonly headers: Record<string, string | string[]> }) =>
-                onInterim(info.statusCode, endToEnd(singleHeaders(info.headers))),
+                onInterim(info.statusCode, endToEndHeaders(joinedHeaders(info.headers))),
             }),
       });
       return response;
@@ -181,7 +181,7 @@ export class Origin {
   }
 
   /** A redirect within the origin stays with us: its clients must neither leave the cache nor learn the origin's address. */
-  localised(headers: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  localizedHeaders(headers: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
     const { location } = headers;
     if (location === undefined || !URL.canParse(location)) return headers;
     const target = new URL(location);
@@ -192,10 +192,10 @@ export class Origin {
 
   /** Throws `version_gone` or `origin_protocol_error`. */
   #check(
-    ask: RangeAsk,
+    ask: RangeRequest,
     response: Dispatcher.ResponseData,
     headers: Readonly<Record<string, string>>,
-  ): Omit<Bytes, 'bornMs'> {
+  ): Omit<OriginBytes, 'generatedAtMs'> {
     const etag = isStrong(headers['etag'] ?? null) ? headers['etag']! : null;
     if (ask.ifMatch !== null && etag !== ask.ifMatch)
       throw new Fault(
@@ -207,11 +207,11 @@ export class Origin {
       kind: 'bytes' as const,
       etag,
       status: response.statusCode,
-      headers: storedFields(headers, this.#deps.standsFor),
-      whole: this.#wholeFields(headers),
-      cookies: cookiesOf(response.headers),
+      headers: storableHeaders(headers, this.#deps.reverseProxy),
+      fullHeaders: this.#fullHeaders(headers),
+      cookies: setCookieHeaders(response.headers),
       framed: length !== null || headers['transfer-encoding'] !== undefined,
-      unstorable: whyUnstorable(headers, {
+      unstorable: unstorableReason(headers, {
         authorization: ask.headers?.['authorization'] !== undefined,
         cookie: ask.headers?.['cookie'] !== undefined,
       }),
@@ -241,13 +241,17 @@ export class Origin {
   }
 
   /** Fields of a range that is all there is, as those of a 200. */
-  #wholeFields(headers: Readonly<Record<string, string>>): Record<string, string> {
-    const { 'content-range': range, 'set-cookie': _cookies, ...fields } = this.localised(endToEnd(headers));
+  #fullHeaders(headers: Readonly<Record<string, string>>): Record<string, string> {
+    const {
+      'content-range': range,
+      'set-cookie': _cookies,
+      ...fields
+    } = this.localizedHeaders(endToEndHeaders(headers));
     return range === undefined ? fields : { ...fields, 'content-length': range.slice(range.lastIndexOf('/') + 1) };
   }
 
   countBytes(pool: PoolName, bytes: number): void {
-    this.#deps.tally.add('larder_origin_bytes_total', bytes, { pool });
+    this.#deps.counters.add('larder_origin_bytes_total', bytes, { pool });
   }
 
   async close(): Promise<void> {
@@ -275,7 +279,7 @@ function contentLength(headers: Readonly<Record<string, string>>, key: string): 
 }
 
 /** A body that nobody wants: its connection is closed, or used again where all of it has come. */
-export function discard(body: Readable): void {
+export function discardBody(body: Readable): void {
   body.on('error', () => undefined).destroy();
 }
 

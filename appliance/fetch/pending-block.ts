@@ -14,16 +14,16 @@ const POOLED_BYTES_MIN = BLOCK_BYTES / 4;
 
 const freeBuffers: Buffer[] = [];
 
-export class Landing {
+export class PendingBlock {
   readonly number: number;
   readonly bytes: number;
-  #next: Landing | null = null;
+  #next: PendingBlock | null = null;
   #isChained = false;
-  landed = 0;
+  received = 0;
   fault: Fault | null = null;
   /** Whether the volume is to have it: settled when `taken` resolves, before the first byte lands. */
-  kept = false;
-  readonly taken: Promise<void>;
+  storable = false;
+  readonly decided: Promise<void>;
   #take!: () => void;
   /** Landed, verified and, where there was room, on disk. */
   readonly done: Promise<void>;
@@ -41,17 +41,17 @@ export class Landing {
     this.done = new Promise((resolve) => {
       this.#settle = resolve;
     });
-    this.taken = new Promise((resolve) => {
+    this.decided = new Promise((resolve) => {
       this.#take = resolve;
     });
   }
 
   /** The block behind it in a flight that is not stored: who reads this one holds on to what follows. */
-  get next(): Landing | null {
+  get next(): PendingBlock | null {
     return this.#next;
   }
 
-  chain(next: Landing): void {
+  chain(next: PendingBlock): void {
     this.#next = next;
     next.#isChained = true;
   }
@@ -61,21 +61,21 @@ export class Landing {
     return this.#buffer!.subarray(0, this.bytes);
   }
 
-  take(kept: boolean): void {
-    this.kept = kept;
+  decide(kept: boolean): void {
+    this.storable = kept;
     this.#take();
   }
 
   append(chunk: Buffer): void {
     this.#buffer ??= (this.#isPooled ? freeBuffers.pop() : undefined) ?? this.#newBuffer();
-    chunk.copy(this.#buffer, this.landed);
-    this.landed += chunk.length;
+    chunk.copy(this.#buffer, this.received);
+    this.received += chunk.length;
     this.#wake();
   }
 
   /** What landed is not what it should be: none of it is handed out any more. */
   reject(fault: Fault): void {
-    this.landed = 0;
+    this.received = 0;
     this.fail(fault);
   }
 
@@ -105,8 +105,8 @@ export class Landing {
   async *#follow(from: number, to: number): AsyncGenerator<Buffer> {
     let at = from;
     while (at < to && !(this.#stored && at > from && to - at >= LEFT_BYTES_MIN)) {
-      if (this.landed > at) {
-        const upTo = Math.min(this.landed, to, at + PIECE_BYTES_MAX);
+      if (this.received > at) {
+        const upTo = Math.min(this.received, to, at + PIECE_BYTES_MAX);
         yield this.#buffer!.subarray(at, upTo);
         at = upTo;
       } else if (this.fault !== null) throw this.fault;

@@ -67,7 +67,7 @@ function routesOf(deps: AdminDeps): Route[] {
       path: '/v1/state',
       summary: 'Who this appliance is, how it is, and what its volumes hold. Sizes in bytes.',
       roles,
-      run: () => ({ ...deps.status(), volumes: cache.use() }),
+      run: () => ({ ...deps.status(), volumes: cache.usage() }),
     }),
     route({
       method: 'GET',
@@ -113,7 +113,7 @@ function routesOf(deps: AdminDeps): Route[] {
       run: async ({ body }) => {
         const entry = cache.find(body.key);
         if (entry === null) throw new Fault('not_found', `${body.key} is not in the index`);
-        await cache.drop(entry);
+        await cache.removeEntry(entry);
         return { purged: entry.key, version: entry.version };
       },
     }),

@@ -8,15 +8,15 @@ import { holdingOf, type HoldingId } from '../../protocol/ids.ts';
 import { call } from '../../runtime/client.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { Tally } from '../metrics.ts';
-import { Kept, stateFault, type StateDb } from './state.ts';
+import type { Counters } from '../metrics.ts';
+import { PersistedValue, stateFault, type StateDb } from './state.ts';
 
 /** An unknown key may be a title imported a moment ago: it is looked for again, at most this often. */
 const RECHECK_MS = 1_000;
 const RETIRED_BATCH = 1_000;
 const CACHE_CONTROL = 'public, max-age=3600';
 
-export interface Catalogued {
+export interface CataloguedAsset {
   readonly asset: CatalogAsset;
   readonly title: string;
   readonly revision: number;
@@ -27,28 +27,28 @@ export interface CatalogDeps {
   readonly fill: string;
   readonly token: string;
   /** Assets that came, changed or left: another version that is cached must go. */
-  readonly onGone: (keys: readonly string[]) => Promise<void>;
-  readonly tally: Tally;
+  readonly onRetired: (keys: readonly string[]) => Promise<void>;
+  readonly counters: Counters;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-const storedAsset = z.custom<Catalogued>((value) => typeof value === 'object' && value !== null);
+const storedAsset = z.custom<CataloguedAsset>((value) => typeof value === 'object' && value !== null);
 
 export class Catalog {
   readonly #deps: CatalogDeps;
-  readonly #revision: Kept<number>;
+  readonly #revision: PersistedValue<number>;
   readonly #titles = new Map<string, Title>();
   #syncing: Promise<boolean> | null = null;
   #triedAt = Number.NEGATIVE_INFINITY;
 
-  private constructor(deps: CatalogDeps, revision: Kept<number>) {
+  private constructor(deps: CatalogDeps, revision: PersistedValue<number>) {
     this.#deps = deps;
     this.#revision = revision;
   }
 
   static async open(deps: CatalogDeps): Promise<Catalog> {
-    const catalog = new Catalog(deps, await Kept.load(deps.db, 'catalog-revision', 0));
+    const catalog = new Catalog(deps, await PersistedValue.load(deps.db, 'catalog-revision', 0));
     for await (const value of deps.db.values({ gte: 'title!', lt: 'title"' })) {
       const title = value as Title;
       catalog.#titles.set(title.id, title);
@@ -69,12 +69,12 @@ export class Catalog {
   }
 
   /** What the copy says now; fill is not asked. */
-  known(key: string): Promise<Catalogued | null> {
+  known(key: string): Promise<CataloguedAsset | null> {
     return this.#get(key);
   }
 
   /** Null where the key is not catalogued, even after asking fill again. */
-  async find(key: string): Promise<Catalogued | null> {
+  async find(key: string): Promise<CataloguedAsset | null> {
     const known = await this.#get(key);
     if (known !== null) return known;
     if (this.#deps.clock.monotonic() - this.#triedAt < RECHECK_MS && this.#syncing === null) return null;
@@ -101,7 +101,7 @@ export class Catalog {
         .values({ gte: 'retired!', lt: 'retired"', limit: RETIRED_BATCH })
         .all()) as string[];
       if (keys.length === 0) return;
-      await this.#deps.onGone(keys);
+      await this.#deps.onRetired(keys);
       await this.#deps.db.batch(keys.map((key) => ({ type: 'del', key: `retired!${key}` })));
     }
   }
@@ -128,7 +128,7 @@ export class Catalog {
       }
     } catch (error) {
       const { code, message } = stateFault(error);
-      this.#deps.tally.add('larder_fallback_total', 1, { name: 'fill_down_catalog_kept' });
+      this.#deps.counters.add('larder_fallback_total', 1, { name: 'fill_down_catalog_kept' });
       this.#deps.log.warn(
         { err: { code, message }, revision: this.#revision.value },
         'catalog cannot be pulled, the last copy stays in force',
@@ -156,7 +156,7 @@ export class Catalog {
         const { path } = asset;
         const old = gone.get(path);
         batch.push(
-          put(`asset!${path}`, { asset, title: title.id, revision: page.revision } satisfies Catalogued),
+          put(`asset!${path}`, { asset, title: title.id, revision: page.revision } satisfies CataloguedAsset),
           put(`holding!${holdingOf(title.id, asset.rendition)}!${path}`, path),
         );
         if (old?.etag !== asset.etag) batch.push(put(`retired!${path}`, path));
@@ -198,7 +198,7 @@ export class Catalog {
     return rows;
   }
 
-  async #get(key: string): Promise<Catalogued | null> {
+  async #get(key: string): Promise<CataloguedAsset | null> {
     const found = storedAsset.safeParse(await this.#deps.db.get(`asset!${key}`));
     return found.success ? found.data : null;
   }
@@ -226,7 +226,7 @@ const leave = (title: string, path: string, row: Row): Batch => [
 ];
 
 /** Header fields of a catalogued asset; the origin need not be asked for them. */
-export function headersOf(asset: CatalogAsset): Record<string, string> {
+export function catalogHeaders(asset: CatalogAsset): Record<string, string> {
   return {
     etag: asset.etag,
     'content-type': asset.contentType,

@@ -9,21 +9,21 @@ const FAULTS_REPORTED_MAX = 20;
 const ASSET_CHARS_MAX = 1_100;
 const MESSAGE_CHARS_MAX = 500;
 
-export interface FillTrackerDeps {
+export interface FillProgressTrackerDeps {
   readonly appliance: string;
   readonly heldBytes: (holding: HoldingId) => number;
   readonly clock: Clock;
 }
 
-export class FillTracker {
+export class FillProgressTracker {
   readonly #plan: FillPlan;
-  readonly #deps: FillTrackerDeps;
+  readonly #deps: FillProgressTrackerDeps;
   readonly #startedMs: number;
   readonly #bytesResumed: number;
   readonly #faults: FillProgress['faults'] = [];
   renditionsDone = 0;
 
-  constructor(plan: FillPlan, deps: FillTrackerDeps) {
+  constructor(plan: FillPlan, deps: FillProgressTrackerDeps) {
     this.#plan = plan;
     this.#deps = deps;
     this.#startedMs = deps.clock.monotonic();

@@ -12,12 +12,12 @@ import type { Log } from '../../runtime/log.ts';
 import { forEachAtMost } from '../../runtime/semaphore.ts';
 import { assetDiskBytes, blockBytes, blockCount, BLOCK_BYTES } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
-import { headersOf, type Catalog } from './catalog.ts';
-import { FillTracker } from './fill-progress.ts';
-import { FLIGHT_BLOCKS_MAX, type Inflight } from '../fetch/inflight.ts';
-import type { Tally } from '../metrics.ts';
+import { catalogHeaders, type Catalog } from './catalog.ts';
+import { FillProgressTracker } from './fill-progress.ts';
+import { FETCH_BLOCKS_MAX, type Inflight } from '../fetch/inflight.ts';
+import type { Counters } from '../metrics.ts';
 import { RateLimit } from './rate-limit.ts';
-import { Kept, stateFault, type StateDb } from './state.ts';
+import { PersistedValue, stateFault, type StateDb } from './state.ts';
 import type { AssetMeta, Entry } from '../store/volume.ts';
 
 const PULL_MS = 60_000;
@@ -41,16 +41,16 @@ export interface FillerDeps {
   readonly catalog: Catalog;
   readonly db: StateDb;
   readonly clock: Clock;
-  readonly tally: Tally;
+  readonly counters: Counters;
   readonly log: Log;
 }
 
 export class Filler {
   readonly #deps: FillerDeps;
-  readonly #pinned: Kept<HoldingId[]>;
+  readonly #pinned: PersistedValue<HoldingId[]>;
   /** Last word on the last plan, until fill has taken it. */
-  readonly #unreported: Kept<FillProgress | null>;
-  readonly #finished: Kept<string | null>;
+  readonly #unreported: PersistedValue<FillProgress | null>;
+  readonly #finished: PersistedValue<string | null>;
   #running: Promise<void> | null = null;
   #again = false;
   #stopped = false;
@@ -60,7 +60,11 @@ export class Filler {
 
   private constructor(
     deps: FillerDeps,
-    kept: { pinned: Kept<HoldingId[]>; unreported: Kept<FillProgress | null>; finished: Kept<string | null> },
+    kept: {
+      pinned: PersistedValue<HoldingId[]>;
+      unreported: PersistedValue<FillProgress | null>;
+      finished: PersistedValue<string | null>;
+    },
   ) {
     this.#deps = deps;
     this.#pinned = kept.pinned;
@@ -70,19 +74,19 @@ export class Filler {
 
   static async open(deps: FillerDeps): Promise<Filler> {
     return new Filler(deps, {
-      pinned: await Kept.load<HoldingId[]>(deps.db, 'pinned', []),
-      unreported: await Kept.load<FillProgress | null>(deps.db, 'progress-unreported', null),
-      finished: await Kept.load<string | null>(deps.db, 'plan-finished', null),
+      pinned: await PersistedValue.load<HoldingId[]>(deps.db, 'pinned', []),
+      unreported: await PersistedValue.load<FillProgress | null>(deps.db, 'progress-unreported', null),
+      finished: await PersistedValue.load<string | null>(deps.db, 'plan-finished', null),
     });
   }
 
   /** What the last plans pinned; the cache must know before anything is evicted. */
   static async pinnedIn(db: StateDb): Promise<ReadonlySet<HoldingId>> {
-    return new Set((await Kept.load<HoldingId[]>(db, 'pinned', [])).value);
+    return new Set((await PersistedValue.load<HoldingId[]>(db, 'pinned', [])).value);
   }
 
   /** Whether the last plan that came wants it here. */
-  plans(holding: HoldingId): boolean {
+  isPlanned(holding: HoldingId): boolean {
     return this.#planned.has(holding);
   }
 
@@ -143,7 +147,11 @@ export class Filler {
 
   async #carryOut(plan: FillPlan): Promise<void> {
     const { cache, clock, log, appliance } = this.#deps;
-    const tracker = new FillTracker(plan, { appliance, heldBytes: (holding) => cache.heldBytes(holding), clock });
+    const tracker = new FillProgressTracker(plan, {
+      appliance,
+      heldBytes: (holding) => cache.heldBytes(holding),
+      clock,
+    });
     const tell = (): void => void this.#report(this.#measure(tracker, 'filling')).catch(() => undefined);
     tell();
     const telling = setInterval(tell, REPORT_MS);
@@ -162,7 +170,7 @@ export class Filler {
     await this.#report(last);
   }
 
-  async #fetchAll(plan: FillPlan, tracker: FillTracker): Promise<void> {
+  async #fetchAll(plan: FillPlan, tracker: FillProgressTracker): Promise<void> {
     const limit = new RateLimit(lowest(plan.rateBitsPerSecond, this.#deps.rateBitsPerSecond), this.#deps.clock);
     // What is taken out makes room for what comes in; beyond keep, and add as it comes, nothing stays pinned.
     const wanted = new Set([...plan.keep, ...plan.add].map((item) => item.holding));
@@ -198,7 +206,7 @@ export class Filler {
   #refusal(item: FillItem, assets: readonly CatalogAsset[]): Fault | null {
     if (assets.length === 0) return new Fault('not_found', `the catalog knows no asset of ${item.holding}`);
     if (this.#pinned.value.includes(item.holding)) return null;
-    const pinnedBytes = this.#deps.cache.use().reduce((sum, use) => sum + use.pinnedBytes, 0);
+    const pinnedBytes = this.#deps.cache.usage().reduce((sum, use) => sum + use.pinnedBytes, 0);
     const neededBytes = assets.reduce((sum, asset) => sum + assetDiskBytes(asset.bytes), 0);
     if (pinnedBytes + neededBytes <= this.#deps.planBytes) return null;
     return new Fault(
@@ -213,7 +221,7 @@ export class Filler {
       const known = await this.#deps.catalog.known(path);
       if (known === null) return new Fault('not_found', `${path} left the catalog`);
       const { asset, title } = known;
-      const entry = await this.#deps.cache.admit(metaOf(asset, holdingOf(title, asset.rendition)));
+      const entry = await this.#deps.cache.ensureEntry(assetMetaOf(asset, holdingOf(title, asset.rendition)));
       const fault = await this.#fetchMissing(work, entry);
       if (fault === null || fault === CLOSED || attempt >= ATTEMPTS_MAX || fault.spec.retry === 'never') return fault;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS * attempt));
@@ -221,23 +229,23 @@ export class Filler {
   }
 
   async #fetchMissing(work: Work, entry: Entry): Promise<Fault | null> {
-    const { inflight, tally } = this.#deps;
+    const { inflight, counters } = this.#deps;
     const last = blockCount(entry.bytes) - 1;
     for (let number = 0; number <= last; number += 1) {
       if (entry.blocks.has(number)) continue;
       if (this.#closed(work.plan)) return CLOSED;
-      const end = Math.min(last, number + FLIGHT_BLOCKS_MAX - 1);
+      const end = Math.min(last, number + FETCH_BLOCKS_MAX - 1);
       if (!inflight.has(entry, number))
-        await work.limit.take(Math.min(entry.bytes, (end + 1) * BLOCK_BYTES) - number * BLOCK_BYTES);
+        await work.limit.acquire(Math.min(entry.bytes, (end + 1) * BLOCK_BYTES) - number * BLOCK_BYTES);
       // A viewer's miss may have brought it meanwhile.
       if (entry.blocks.has(number)) continue;
       // A viewer may have asked for the same block meanwhile: then it is followed, not fetched twice.
-      const landing = inflight.join(entry, number) ?? inflight.start(entry, { number, lastWanted: end, pool: 'fill' });
-      await landing.done;
-      if (landing.fault !== null) return landing.fault;
+      const pending = inflight.join(entry, number) ?? inflight.start(entry, { number, lastWanted: end, pool: 'fill' });
+      await pending.done;
+      if (pending.fault !== null) return pending.fault;
       if (!entry.blocks.has(number))
         return new Fault('disk_full', `${entry.key}: block ${number} arrived but could not be stored`);
-      tally.add('larder_fill_bytes_total', blockBytes(entry.bytes, number));
+      counters.add('larder_fill_bytes_total', blockBytes(entry.bytes, number));
     }
     return null;
   }
@@ -252,7 +260,7 @@ export class Filler {
     return this.#stopped || (plan.closesAt !== null && this.#deps.clock.now() >= Date.parse(plan.closesAt));
   }
 
-  #measure(tracker: FillTracker, state: FillProgress['state']): FillProgress {
+  #measure(tracker: FillProgressTracker, state: FillProgress['state']): FillProgress {
     this.#progress = tracker.measured(state);
     return this.#progress;
   }
@@ -279,12 +287,19 @@ export class Filler {
 interface Work {
   readonly plan: FillPlan;
   readonly item: FillItem;
-  readonly tracker: FillTracker;
+  readonly tracker: FillProgressTracker;
   readonly limit: RateLimit;
 }
 
-export function metaOf(asset: CatalogAsset, holding: HoldingId): AssetMeta {
-  return { key: asset.path, version: asset.etag, bytes: asset.bytes, headers: headersOf(asset), bornMs: null, holding };
+export function assetMetaOf(asset: CatalogAsset, holding: HoldingId): AssetMeta {
+  return {
+    key: asset.path,
+    version: asset.etag,
+    bytes: asset.bytes,
+    headers: catalogHeaders(asset),
+    generatedAtMs: null,
+    holding,
+  };
 }
 
 function lowest(a: number | null, b: number | null): number | null {

@@ -7,20 +7,20 @@ import type { HoldingId } from '../../protocol/ids.ts';
 import { call } from '../../runtime/client.ts';
 import type { Log } from '../../runtime/log.ts';
 import { InventoryLog } from './inventory.ts';
-import type { Tally } from '../metrics.ts';
+import type { Counters } from '../metrics.ts';
 
 const BEAT_TIMEOUT_MS = 2_500;
 const ORDERS_REMEMBERED_MAX = 1_000;
 
-export type BeatBody = Omit<Heartbeat, 'seq' | 'inventory' | 'inventoryRevision' | 'ordersDone'>;
+export type HeartbeatBody = Omit<Heartbeat, 'seq' | 'inventory' | 'inventoryRevision' | 'ordersDone'>;
 
 export interface HeartbeatDeps {
   readonly steering: string;
   readonly token: string;
-  readonly body: () => BeatBody;
-  readonly held: () => ReadonlySet<HoldingId>;
-  readonly carryOut: (order: Order) => Promise<void>;
-  readonly tally: Tally;
+  readonly body: () => HeartbeatBody;
+  readonly inventory: () => ReadonlySet<HoldingId>;
+  readonly executeOrder: (order: Order) => Promise<void>;
+  readonly counters: Counters;
   readonly log: Log;
 }
 
@@ -50,7 +50,7 @@ export class HeartbeatLoop {
   }
 
   /** Beats before its time, because something changed that steering should know. */
-  now(): void {
+  beatNow(): void {
     if (this.#timer === null || this.#stopped) return;
     clearTimeout(this.#timer);
     this.#timer = null;
@@ -70,7 +70,7 @@ export class HeartbeatLoop {
     try {
       nextMs = await this.#send();
       this.#answered = true;
-      this.#deps.tally.add('larder_heartbeats_total', 1, { outcome: 'answered' });
+      this.#deps.counters.add('larder_heartbeats_total', 1, { outcome: 'answered' });
     } catch (error) {
       if (!isFault(error)) throw error;
       if (this.#answered || this.#seq === 1)
@@ -79,15 +79,15 @@ export class HeartbeatLoop {
           'heartbeat not answered; serving goes on',
         );
       this.#answered = false;
-      this.#deps.tally.add('larder_heartbeats_total', 1, { outcome: error.code });
-      this.#deps.tally.add('larder_fallback_total', 1, { name: 'steering_down_serve' });
+      this.#deps.counters.add('larder_heartbeats_total', 1, { outcome: error.code });
+      this.#deps.counters.add('larder_fallback_total', 1, { name: 'steering_down_serve' });
     }
     if (!this.#stopped) this.#timer = setTimeout(() => void this.#beat(), nextMs);
   }
 
   async #send(): Promise<number> {
     const body = this.#deps.body();
-    const inventory: InventoryDelta | null = this.#inventory.delta(this.#deps.held());
+    const inventory: InventoryDelta | null = this.#inventory.delta(this.#deps.inventory());
     const ordersDone = this.#unacknowledged.slice(0, 100);
     this.#seq += 1;
     const answer = await call({
@@ -109,7 +109,7 @@ export class HeartbeatLoop {
     for (const order of answer.orders) {
       if (!this.#done.has(order.id)) {
         this.#done.add(order.id);
-        await this.#deps.carryOut(order);
+        await this.#deps.executeOrder(order);
       }
       if (!this.#unacknowledged.includes(order.id)) this.#unacknowledged.push(order.id);
     }

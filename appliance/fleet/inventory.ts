@@ -11,7 +11,7 @@ export interface InventoryDeps {
 }
 
 /** Holdings whose bytes are all there. */
-export function heldNow(deps: InventoryDeps): Set<HoldingId> {
+export function currentInventory(deps: InventoryDeps): Set<HoldingId> {
   const held = new Set<HoldingId>();
   for (const title of deps.titles()) {
     for (const rendition of title.renditions) {

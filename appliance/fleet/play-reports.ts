@@ -9,26 +9,26 @@ import { call } from '../../runtime/client.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { WorkerReport } from '../link/messages.ts';
-import type { Tally } from '../metrics.ts';
+import type { Counters } from '../metrics.ts';
 import { stateFault, type StateDb } from './state.ts';
 
 export const REPORT_MS = 10_000;
 /** Three hours of reports; beyond that the oldest are given up, and it is logged. */
 export const OUTBOX_MAX = 1_080;
 
-export interface PlaysDeps {
+export interface PlayReportsDeps {
   readonly db: StateDb;
   readonly fill: string;
   readonly token: string;
   readonly appliance: string;
   readonly site: string;
   readonly clock: Clock;
-  readonly tally: Tally;
+  readonly counters: Counters;
   readonly log: Log;
 }
 
-export class Plays {
-  readonly #deps: PlaysDeps;
+export class PlayReports {
+  readonly #deps: PlayReportsDeps;
   readonly #incarnation = randomBytes(8).toString('hex');
   readonly #served = new Map<HoldingId, { bytes: number; requests: number }>();
   #from: number;
@@ -36,7 +36,7 @@ export class Plays {
   #timer: NodeJS.Timeout | null = null;
   #flushing: Promise<void> | null = null;
 
-  constructor(deps: PlaysDeps) {
+  constructor(deps: PlayReportsDeps) {
     this.#deps = deps;
     this.#from = deps.clock.now();
   }
@@ -81,7 +81,7 @@ export class Plays {
       }
     } catch (error) {
       const { code, message } = stateFault(error);
-      this.#deps.tally.add('larder_fallback_total', 1, { name: 'fill_down_reports_kept' });
+      this.#deps.counters.add('larder_fallback_total', 1, { name: 'fill_down_reports_kept' });
       if (code !== 'unreachable') this.#deps.log.warn({ code, reason: message }, 'play report not taken');
       await this.#bound().catch(stateFault);
     }

@@ -13,7 +13,7 @@ export class RateLimit {
     this.#clock = clock;
   }
 
-  async take(bytes: number): Promise<void> {
+  async acquire(bytes: number): Promise<void> {
     if (this.#bytesPerMs === null) return;
     const now = this.#clock.monotonic();
     const wait = this.#paidAt - now;

@@ -21,7 +21,7 @@ export function stateFault(error: unknown): Fault {
 }
 
 /** A single value under a name of its own. */
-export class Kept<T> {
+export class PersistedValue<T> {
   readonly #db: StateDb;
   readonly #key: string;
   value: T;
@@ -32,10 +32,10 @@ export class Kept<T> {
     this.value = value;
   }
 
-  static async load<T>(db: StateDb, name: string, initial: T): Promise<Kept<T>> {
+  static async load<T>(db: StateDb, name: string, initial: T): Promise<PersistedValue<T>> {
     const key = `kept!${name}`;
     const found = (await db.get(key)) as { readonly value: T } | undefined;
-    return new Kept(db, key, found === undefined ? initial : found.value);
+    return new PersistedValue(db, key, found === undefined ? initial : found.value);
   }
 
   /** On disk when resolved. */

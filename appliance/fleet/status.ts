@@ -6,14 +6,14 @@ import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Metrics } from '../../runtime/metrics.ts';
 import { packageVersion } from '../../runtime/paths.ts';
-import type { VolumeUse } from '../store/volume-budget.ts';
+import type { VolumeUsage } from '../store/volume-budget.ts';
 import type { Cache } from '../store/cache.ts';
 import type { ApplianceConfig } from '../config.ts';
-import type { BeatBody } from './heartbeat.ts';
+import type { HeartbeatBody } from './heartbeat.ts';
 import type { WorkerReport } from '../link/messages.ts';
 import { METRICS, type ApplianceMetric } from '../metrics.ts';
 
-export interface StandingDeps {
+export interface ApplianceStatusDeps {
   readonly config: ApplianceConfig;
   readonly cache: Cache;
   readonly metrics: Metrics<typeof METRICS>;
@@ -27,8 +27,8 @@ export interface StandingDeps {
 export const planBytesOf = (config: ApplianceConfig): number =>
   Math.floor(config.storeBytes * (1 - config.demandShare / 100));
 
-export class Standing {
-  readonly #deps: StandingDeps;
+export class ApplianceStatus {
+  readonly #deps: ApplianceStatusDeps;
   readonly #incarnation = randomBytes(8).toString('hex');
   readonly #connections = new Map<number, number>();
   #servedBytes = 0;
@@ -38,9 +38,9 @@ export class Standing {
   /** Until the catalog was asked for once, what may be served is not known. */
   synced = false;
   /** Set when the process was told to stop: the players of the moment are served, no new ones are wanted. */
-  leaving: 'no' | 'draining' | 'stopped' = 'no';
+  shutdown: 'no' | 'draining' | 'stopped' = 'no';
 
-  constructor(deps: StandingDeps) {
+  constructor(deps: ApplianceStatusDeps) {
     this.#deps = deps;
   }
 
@@ -52,7 +52,7 @@ export class Standing {
     return this.synced && this.#deps.workersLinked() > 0;
   }
 
-  account(worker: number, report: WorkerReport): void {
+  applyReport(worker: number, report: WorkerReport): void {
     const { metrics, cache } = this.#deps;
     this.#connections.set(worker, report.connections);
     this.#servedBytes += report.bytes;
@@ -62,17 +62,17 @@ export class Standing {
     for (const { volume, runs } of report.touched) for (const run of runs) cache.touch(volume, run);
   }
 
-  workerGone(worker: number): void {
+  removeWorker(worker: number): void {
     this.#connections.delete(worker);
   }
 
-  obey(order: Order & { readonly kind: 'drain' | 'resume' }): void {
+  applyOrder(order: Order & { readonly kind: 'drain' | 'resume' }): void {
     if (order.kind === 'resume') this.#drained = null;
     else this.#drained = { untilMs: order.until === null ? null : Date.parse(order.until) };
   }
 
   state(): ApplianceState {
-    if (this.leaving !== 'no') return this.leaving;
+    if (this.shutdown !== 'no') return this.shutdown;
     const until = this.#drained?.untilMs ?? null;
     if (until !== null && until <= this.#deps.clock.now()) this.#drained = null;
     if (this.#drained !== null) return 'draining';
@@ -86,14 +86,14 @@ export class Standing {
     if (linked === 0) return { level: 'red', causes: ['no serving worker is linked'] };
     const causes: string[] = [];
     if (linked < workers) causes.push(`${workers - linked} of ${workers} workers are down`);
-    const volumes = this.#deps.cache.use().length;
+    const volumes = this.#deps.cache.usage().length;
     if (volumes < store.length) causes.push(`${store.length - volumes} of ${store.length} volumes are out of use`);
     return { level: causes.length === 0 ? 'green' : 'yellow', causes };
   }
 
-  beatBody(): BeatBody {
+  heartbeatBody(): HeartbeatBody {
     const { config, cache } = this.#deps;
-    const use = cache.use();
+    const use = cache.usage();
     return {
       protocol: PROTOCOL_VERSION,
       appliance: config.id,
@@ -119,14 +119,14 @@ export class Standing {
   }
 
   /** Brings the gauges up to date; counters are so already. */
-  gauge(): void {
+  updateGauges(): void {
     const { metrics, cache, config } = this.#deps;
     metrics.set('larder_connections', this.connections);
     metrics.set('larder_workers', this.#deps.workersLinked());
     metrics.set('larder_assets', cache.assets);
     metrics.set('larder_store_limit_bytes', config.storeBytes);
     metrics.set('larder_catalog_revision', this.#deps.catalogRevision() ?? 0);
-    for (const use of cache.use()) {
+    for (const use of cache.usage()) {
       const volume = String(use.volume);
       metrics.set('larder_store_bytes', use.pinnedBytes, { volume, kind: 'pinned' });
       metrics.set('larder_store_bytes', use.demandBytes, { volume, kind: 'demand' });
@@ -135,8 +135,8 @@ export class Standing {
   }
 }
 
-const usedBytes = (use: VolumeUse): number =>
+const usedBytes = (use: VolumeUsage): number =>
   use.pinnedBytes + use.demandBytes + use.reservedBytes + use.leavingBytes + use.indexBytes;
 
-const total = (use: readonly VolumeUse[], pick: (volume: VolumeUse) => number): number =>
+const total = (use: readonly VolumeUsage[], pick: (volume: VolumeUsage) => number): number =>
   use.reduce((sum, volume) => sum + pick(volume), 0);

@@ -7,7 +7,7 @@ import { splitSession } from '../../protocol/ids.ts';
 export const KEY_CHARS_MAX = 1_400;
 const TARGET_CHARS_MAX = 8_192;
 
-export interface Target {
+export interface RequestTarget {
   /** Path, and in stand-alone the query; also what the origin is asked for. */
   readonly key: string;
   readonly session: string | null;
@@ -20,7 +20,7 @@ export type KeyMode = 'fleet' | 'alone';
 const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::\d*)?$/;
 
 /** Throws `request_malformed`. */
-export function parseTarget(target: string, mode: KeyMode): Target {
+export function parseTarget(target: string, mode: KeyMode): RequestTarget {
   if (target.length > TARGET_CHARS_MAX) throw malformed(target, `is longer than ${TARGET_CHARS_MAX} characters`);
   // RFC 9112 3.2.2: a server must accept the absolute form.
   const origin = /^https?:\/\/([^/?#]*)/i.exec(target);

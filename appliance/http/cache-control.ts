@@ -52,7 +52,7 @@ export function secondsOf(directives: Directives, name: string): number | null {
 }
 
 /** The answer's directives for us: RFC 9213 has a targeted field replace `Cache-Control` and `Expires` where it is valid. */
-export function answerDirectives(headers: Readonly<Record<string, string>>): {
+export function responseDirectives(headers: Readonly<Record<string, string>>): {
   readonly directives: Directives;
   readonly targeted: boolean;
 } {

@@ -1,7 +1,7 @@
 // Whether a stored answer may be served now: the rules of RFC 9111 for a shared cache, with 5861 (stale-while-revalidate,
 // stale-if-error) and 9213 (CDN-Cache-Control). Pure: headers and instants in, a verdict out.
 
-import { answerDirectives, secondsOf, type Directives } from './cache-control.ts';
+import { responseDirectives, secondsOf, type Directives } from './cache-control.ts';
 import { httpMs } from './http-date.ts';
 
 type Headers = Readonly<Record<string, string>>;
@@ -10,14 +10,14 @@ type Headers = Readonly<Record<string, string>>;
 const HEURISTIC_SHARE = 0.1;
 const HEURISTIC_MS_MAX = 86_400_000;
 
-export interface Asker {
+export interface RequestCredentials {
   readonly authorization: boolean;
   readonly cookie: boolean;
 }
 
 /** Null where a shared cache may keep the answer, else why not. The status is 200 or 206. */
-export function whyUnstorable(headers: Headers, asker: Asker): string | null {
-  const { directives } = answerDirectives(headers);
+export function unstorableReason(headers: Headers, asker: RequestCredentials): string | null {
+  const { directives } = responseDirectives(headers);
   if (directives.has('no-store')) return 'no-store';
   if (directives.has('private')) return 'private';
   if (headers['set-cookie'] !== undefined) return 'set-cookie';
@@ -48,7 +48,10 @@ export function varyNames(headers: Headers): readonly string[] | null {
 }
 
 /** RFC 9111 4.2.3: the instant at which the answer, with the age it came with, was made. */
-export function bornMs(headers: Headers, times: { readonly askedMs: number; readonly answeredMs: number }): number {
+export function generatedAtMsOf(
+  headers: Headers,
+  times: { readonly askedMs: number; readonly answeredMs: number },
+): number {
   const { askedMs, answeredMs } = times;
   const dateMs = httpMs(headers['date']) ?? answeredMs;
   const apparentMs = Math.max(0, answeredMs - dateMs);
@@ -59,35 +62,35 @@ export function bornMs(headers: Headers, times: { readonly askedMs: number; read
 
 /** What an answer's headers say about its reuse; made once for each stored answer. */
 export interface Freshness {
-  readonly bornMs: number;
+  readonly generatedAtMs: number;
   readonly lifetimeMs: number;
   /** `no-cache`: never without asking. */
-  readonly always: boolean;
+  readonly noCache: boolean;
   /** `must-revalidate` and its like: never stale, not even with the origin away. */
-  readonly strict: boolean;
-  readonly whileRevalidateMs: number;
-  readonly ifErrorMs: number;
+  readonly mustRevalidate: boolean;
+  readonly staleWhileRevalidateMs: number;
+  readonly staleIfErrorMs: number;
 }
 
 /** Catalogued assets: nothing to ask, ever. */
 export const IMMUTABLE: Freshness = {
-  bornMs: 0,
+  generatedAtMs: 0,
   lifetimeMs: Number.POSITIVE_INFINITY,
-  ...{ always: false, strict: false, whileRevalidateMs: 0, ifErrorMs: 0 },
+  ...{ noCache: false, mustRevalidate: false, staleWhileRevalidateMs: 0, staleIfErrorMs: 0 },
 };
 
-export function freshnessOf(headers: Headers, born: number | null): Freshness {
-  if (born === null) return IMMUTABLE;
-  const { directives } = answerDirectives(headers);
+export function freshnessOf(headers: Headers, generatedAtMs: number | null): Freshness {
+  if (generatedAtMs === null) return IMMUTABLE;
+  const { directives } = responseDirectives(headers);
   const seconds = (name: string): number => (secondsOf(directives, name) ?? 0) * 1000;
   return {
-    bornMs: born,
+    generatedAtMs,
     lifetimeMs: explicitLifetimeMs(headers) ?? heuristicMs(headers),
-    always: directives.has('no-cache'),
+    noCache: directives.has('no-cache'),
     // RFC 9111 5.2.2.10: s-maxage implies proxy-revalidate.
-    strict: ['must-revalidate', 'proxy-revalidate', 's-maxage'].some((name) => directives.has(name)),
-    whileRevalidateMs: seconds('stale-while-revalidate'),
-    ifErrorMs: seconds('stale-if-error'),
+    mustRevalidate: ['must-revalidate', 'proxy-revalidate', 's-maxage'].some((name) => directives.has(name)),
+    staleWhileRevalidateMs: seconds('stale-while-revalidate'),
+    staleIfErrorMs: seconds('stale-if-error'),
   };
 }
 
@@ -95,12 +98,12 @@ export function freshnessOf(headers: Headers, born: number | null): Freshness {
  * `fresh` and `stale` are served at once; `revalidate` too, while somebody asks behind the reader's back; `validate`
  * waits for the origin's word.
  */
-export type Verdict = 'fresh' | 'stale' | 'revalidate' | 'validate';
+export type FreshnessVerdict = 'fresh' | 'stale' | 'revalidate' | 'validate';
 
-export function judge(freshness: Freshness, request: Directives, nowMs: number): Verdict {
+export function judgeFreshness(freshness: Freshness, request: Directives, nowMs: number): FreshnessVerdict {
   if (freshness === IMMUTABLE) return 'fresh';
-  const { lifetimeMs, always, strict, whileRevalidateMs } = freshness;
-  const ageMs = nowMs - freshness.bornMs;
+  const { lifetimeMs, noCache: always, mustRevalidate: strict, staleWhileRevalidateMs: whileRevalidateMs } = freshness;
+  const ageMs = nowMs - freshness.generatedAtMs;
   if (always || request.has('no-cache')) return 'validate';
   const maxAge = secondsOf(request, 'max-age');
   if (maxAge !== null && ageMs > maxAge * 1000) return 'validate';
@@ -115,20 +118,21 @@ export function judge(freshness: Freshness, request: Directives, nowMs: number):
 }
 
 /** With the origin away (`null`) or failing with a status: whether the stored answer is better than an error. */
-export function mayServeOnError(
+export function mayServeStaleOnError(
   freshness: Freshness,
   request: Directives,
   spec: { readonly nowMs: number; readonly status: number | null },
 ): boolean {
-  if (freshness.always || freshness.strict || request.has('no-cache')) return false;
-  const staleMs = spec.nowMs - freshness.bornMs - freshness.lifetimeMs;
-  const allowedMs = Math.max(freshness.ifErrorMs, (secondsOf(request, 'stale-if-error') ?? 0) * 1000);
+  if (freshness.noCache || freshness.mustRevalidate || request.has('no-cache')) return false;
+  const staleMs = spec.nowMs - freshness.generatedAtMs - freshness.lifetimeMs;
+  const allowedMs = Math.max(freshness.staleIfErrorMs, (secondsOf(request, 'stale-if-error') ?? 0) * 1000);
   if (staleMs <= allowedMs) return spec.status === null || [500, 502, 503, 504].includes(spec.status);
   // RFC 9111 4.2.4: disconnected, and nobody forbade it.
-  return spec.status === null && freshness.ifErrorMs === 0;
+  return spec.status === null && freshness.staleIfErrorMs === 0;
 }
 
-export const ageSeconds = (born: number, nowMs: number): number => Math.max(0, Math.floor((nowMs - born) / 1000));
+export const ageSeconds = (generatedAtMs: number, nowMs: number): number =>
+  Math.max(0, Math.floor((nowMs - generatedAtMs) / 1000));
 
 function maxStaleMs(request: Directives): number {
   const argument = request.get('max-stale');
@@ -138,7 +142,7 @@ function maxStaleMs(request: Directives): number {
 
 /** RFC 9111 4.2.1, in order of precedence; null where the origin says nothing. */
 export function explicitLifetimeMs(headers: Headers): number | null {
-  const { directives, targeted } = answerDirectives(headers);
+  const { directives, targeted } = responseDirectives(headers);
   const seconds = secondsOf(directives, 's-maxage') ?? secondsOf(directives, 'max-age');
   if (seconds !== null) return seconds * 1000;
   if (targeted || headers['expires'] === undefined) return null;

@@ -57,37 +57,37 @@ const UNKEYED =
   /^(?:forwarded$|x-forwarded|x-original|x-rewrite|x-http-method|x-method|x-host|x-real|x-client|x-cluster|x-scheme|x-url-scheme|x-arr-|true-client|cf-|cloudfront-|fastly-|client-ip|front-end-https)/;
 
 /** `standsFor`: the appliance keeps what the origin's listener says. */
-export function storedFields(headers: Headers, standsFor: boolean): Record<string, string> {
+export function storableHeaders(headers: Headers, reverseProxy: boolean): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(endToEnd(headers)).filter(
+    Object.entries(endToEndHeaders(headers)).filter(
       ([name]) =>
         !OF_ONE_ANSWER.includes(name) &&
-        (standsFor || (!OF_THE_LISTENER.includes(name) && !name.startsWith('access-control-'))),
+        (reverseProxy || (!OF_THE_LISTENER.includes(name) && !name.startsWith('access-control-'))),
     ),
   );
 }
 
 /** RFC 9111 3.2: a 304 or a HEAD replaces fields, but not those by which the stored bytes are read and named. */
-export function updatedFields(stored: Headers, news: Headers, standsFor: boolean): Record<string, string> {
-  const { etag: _etag, ...updates } = storedFields(news, standsFor);
+export function updatedHeaders(stored: Headers, news: Headers, reverseProxy: boolean): Record<string, string> {
+  const { etag: _etag, ...updates } = storableHeaders(news, reverseProxy);
   delete updates['content-encoding'];
   return { ...stored, ...updates };
 }
 
 /** What of a request goes with a fetch that others may share. */
-export function fetchFields(headers: IncomingHttpHeaders): Record<string, string> {
-  const fields = endToEnd(singleHeaders(headers));
+export function fetchHeaders(headers: IncomingHttpHeaders): Record<string, string> {
+  const fields = endToEndHeaders(joinedHeaders(headers));
   for (const name of Object.keys(fields)) if (NOT_FETCHED_WITH.has(name) || UNKEYED.test(name)) delete fields[name];
   return fields;
 }
 
 /** Without what is for the next hop alone: the known fields and those that `Connection` names. */
-export function endToEnd(headers: Headers): Record<string, string> {
+export function endToEndHeaders(headers: Headers): Record<string, string> {
   const named = new Set((headers['connection'] ?? '').split(',').map((token) => token.trim().toLowerCase()));
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name) && !named.has(name)));
 }
 
-export function singleHeaders(
+export function joinedHeaders(
   headers: Dispatcher.ResponseData['headers'] | IncomingHttpHeaders,
 ): Record<string, string> {
   const single: Record<string, string> = {};
@@ -97,7 +97,7 @@ export function singleHeaders(
 }
 
 /** Several Set-Cookie fields must not be joined by commas (RFC 9110 5.3). */
-export function cookiesOf(headers: Dispatcher.ResponseData['headers']): readonly string[] {
+export function setCookieHeaders(headers: Dispatcher.ResponseData['headers']): readonly string[] {
   const cookies = headers['set-cookie'];
   return cookies === undefined ? [] : Array.isArray(cookies) ? cookies : [cookies];
 }

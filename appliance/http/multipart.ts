@@ -14,7 +14,7 @@ export interface Multipart {
 
 export const newBoundary = (): string => `larder-${randomBytes(12).toString('hex')}`;
 
-export function frame(
+export function frameMultipart(
   ranges: readonly ByteRange[],
   length: number,
   contentType: string | null,

@@ -10,7 +10,7 @@ export interface Validators {
   readonly date: string | null;
 }
 
-export interface Conditions {
+export interface Preconditions {
   readonly ifMatch: string | null;
   readonly ifUnmodifiedSince: string | null;
   readonly ifNoneMatch: string | null;
@@ -18,13 +18,13 @@ export interface Conditions {
   readonly ifRange: string | null;
 }
 
-export const isUnconditional = (conditions: Conditions): boolean =>
+export const isUnconditional = (conditions: Preconditions): boolean =>
   Object.values(conditions).every((condition) => condition === null);
 
-export type Verdict = 'proceed' | 'not_modified' | 'failed';
+export type PreconditionResult = 'proceed' | 'not_modified' | 'failed';
 
 /** For GET and HEAD. */
-export function evaluate(conditions: Conditions, asset: Validators): Verdict {
+export function evaluatePreconditions(conditions: Preconditions, asset: Validators): PreconditionResult {
   if (conditions.ifMatch !== null) {
     if (!listMatches(conditions.ifMatch, asset.etag, strongEqual)) return 'failed';
   } else if (conditions.ifUnmodifiedSince !== null) {
@@ -46,7 +46,7 @@ export function evaluate(conditions: Conditions, asset: Validators): Verdict {
 }
 
 /** 13.1.5: whether the Range of a request that carries this If-Range applies. A weak validator never matches. */
-export function ifRangeHolds(ifRange: string, asset: Validators): boolean {
+export function ifRangeMatches(ifRange: string, asset: Validators): boolean {
   if (ifRange.startsWith('"') || ifRange.startsWith('W/'))
     return asset.etag !== null && strongEqual(ifRange, asset.etag);
   const asked = conditionMs(ifRange);

@@ -11,18 +11,18 @@ export interface ByteRange {
   readonly last: number;
 }
 
-export type Selection =
+export type RangeSelection =
   | { readonly kind: 'whole' }
   | { readonly kind: 'unsatisfiable' }
   | { readonly kind: 'ranges'; readonly ranges: readonly ByteRange[] };
 
-const WHOLE: Selection = { kind: 'whole' };
-const UNSATISFIABLE: Selection = { kind: 'unsatisfiable' };
+const WHOLE: RangeSelection = { kind: 'whole' };
+const UNSATISFIABLE: RangeSelection = { kind: 'unsatisfiable' };
 
 export const rangeBytes = (range: ByteRange): number => range.last - range.first + 1;
 
 /** `header` is null where the request has no Range or If-Range switched it off. */
-export function selectRanges(header: string | null, length: number): Selection {
+export function selectRanges(header: string | null, length: number): RangeSelection {
   if (header === null) return WHOLE;
   const unit = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(.*)$/s.exec(header);
   if (unit === null) return UNSATISFIABLE;

@@ -3,19 +3,20 @@
 import type { Fault } from '../../protocol/faults.ts';
 import { ageSeconds } from './freshness.ts';
 import { httpMs } from './http-date.ts';
-import type { AssetView, Forward } from '../link/messages.ts';
+import type { AssetView } from '../http/asset.ts';
+import type { Forward } from '../link/messages.ts';
 
-export type Fields = Record<string, string | number>;
+export type ResponseHeaders = Record<string, string | number>;
 
 /** How this appliance presents itself. */
-export interface Manner {
+export interface ProxyIdentity {
   /** `--reverse-proxy`: CORS is the origin's matter. */
-  readonly standsFor: boolean;
+  readonly reverseProxy: boolean;
   /** Its name in Via. */
   readonly via: string;
 }
 
-const CORS: Fields = {
+const CORS: ResponseHeaders = {
   'access-control-allow-origin': '*',
   'access-control-expose-headers':
     'Accept-Ranges, Age, Cache-Status, Content-Length, Content-Range, Date, ETag, Retry-After, Server-Timing',
@@ -27,18 +28,21 @@ export const ALLOW_ALL = `${ALLOW}, POST, PUT, PATCH, DELETE`;
 const RETRY_AFTER_S = 1;
 
 /** What the cache did for an answer, for metrics and for people who read Cache-Status (RFC 9211). */
-export interface Outcome {
+export interface CacheOutcome {
   readonly metric: 'hit' | 'miss' | 'partial' | 'pass' | 'revalidated' | 'stale';
   readonly status: string;
 }
 
 /** Served without the origin. `leftMs` is what is left of its freshness; null where it does not age. */
-export const hit = (leftMs: number | null, detail = ''): Outcome => ({
+export const hitOutcome = (leftMs: number | null, detail = ''): CacheOutcome => ({
   metric: leftMs !== null && leftMs < 0 ? 'stale' : 'hit',
   status: `larder; hit${leftMs === null || !Number.isFinite(leftMs) ? '' : `; ttl=${Math.floor(leftMs / 1000)}`}${detail}`,
 });
 
-export const forwarded = (forward: Omit<Forward, 'reason'> & { readonly reason: string }, detail = ''): Outcome => ({
+export const forwardOutcome = (
+  forward: Omit<Forward, 'reason'> & { readonly reason: string },
+  detail = '',
+): CacheOutcome => ({
   metric: metricOf(forward),
   status: [
     `larder; fwd=${forward.reason}`,
@@ -49,7 +53,13 @@ export const forwarded = (forward: Omit<Forward, 'reason'> & { readonly reason: 
   ].join(''),
 });
 
-function metricOf({ reason, status }: { readonly reason: string; readonly status: number | null }): Outcome['metric'] {
+function metricOf({
+  reason,
+  status,
+}: {
+  readonly reason: string;
+  readonly status: number | null;
+}): CacheOutcome['metric'] {
   if (reason === 'partial') return 'partial';
   // The origin confirmed what is stored, or could not be asked and it was served all the same.
   if (status === 304) return 'revalidated';
@@ -57,53 +67,57 @@ function metricOf({ reason, status }: { readonly reason: string; readonly status
 }
 
 /** Bytes of the range are missing, and nobody has asked the origin for them yet. */
-export const PARTIAL: Outcome = { metric: 'partial', status: 'larder; fwd=partial' };
+export const PARTIAL_MISS: CacheOutcome = { metric: 'partial', status: 'larder; fwd=partial' };
 
-export const bypass = (reason: 'bypass' | 'method' | 'request', status: number, detail = ''): Outcome => ({
+export const bypassOutcome = (reason: 'bypass' | 'method' | 'request', status: number, detail = ''): CacheOutcome => ({
   metric: 'pass',
   status: `larder; fwd=${reason}; fwd-status=${status}${detail}`,
 });
 
 /** Fields of an asset that every 200, 206 and 304 carries alike (RFC 9110 15.3.7, 15.4.5). */
-export function assetFields(asset: AssetView, outcome: Outcome, spec: Manner & { readonly nowMs: number }): Fields {
+export function assetHeaders(
+  asset: AssetView,
+  outcome: CacheOutcome,
+  spec: ProxyIdentity & { readonly nowMs: number },
+): ResponseHeaders {
   const { 'content-encoding': encoding, via, ...kept } = asset.headers;
-  const fields: Fields = {
+  const fields: ResponseHeaders = {
     ...kept,
-    ...(spec.standsFor ? {} : CORS),
+    ...(spec.reverseProxy ? {} : CORS),
     'accept-ranges': 'bytes',
     'cache-status': outcome.status,
-    via: viaOf(via, spec.via),
+    via: appendVia(via, spec.via),
   };
   if (encoding !== undefined && encoding !== 'identity') fields['content-encoding'] = encoding;
   // RFC 9111 5.1: a stored answer says how old it is.
-  const born = asset.bornMs ?? httpMs(asset.headers['date']);
-  if (born !== null) fields['age'] = ageSeconds(born, spec.nowMs);
+  const generatedAt = asset.generatedAtMs ?? httpMs(asset.headers['date']);
+  if (generatedAt !== null) fields['age'] = ageSeconds(generatedAt, spec.nowMs);
   return fields;
 }
 
 /** Of a 304 only what may differ from what the client has (RFC 9110 15.4.5). */
-export function notModifiedFields(
+export function notModifiedHeaders(
   asset: AssetView,
-  outcome: Outcome,
-  spec: Manner & { readonly nowMs: number },
-): Fields {
-  const fields = assetFields(asset, outcome, spec);
+  outcome: CacheOutcome,
+  spec: ProxyIdentity & { readonly nowMs: number },
+): ResponseHeaders {
+  const fields = assetHeaders(asset, outcome, spec);
   delete fields['content-type'];
   delete fields['content-language'];
   return fields;
 }
 
-export function faultFields(fault: Fault, bodyBytes: number, manner: Manner): Fields {
+export function faultHeaders(fault: Fault, bodyBytes: number, identity: ProxyIdentity): ResponseHeaders {
   const error = PROXY_ERRORS[fault.code];
   return {
-    ...(manner.standsFor ? {} : CORS),
+    ...(identity.reverseProxy ? {} : CORS),
     'content-type': 'text/plain; charset=utf-8',
     'content-length': bodyBytes,
     'cache-control': 'no-store',
     'cache-status': `larder; detail=${fault.code}`,
     ...(error === undefined ? {} : { 'proxy-status': `larder; error=${error}; details="${fault.code}"` }),
     ...(fault.spec.status === 503 ? { 'retry-after': RETRY_AFTER_S } : {}),
-    ...(fault.spec.status === 405 ? { allow: manner.standsFor ? ALLOW_ALL : ALLOW } : {}),
+    ...(fault.spec.status === 405 ? { allow: identity.reverseProxy ? ALLOW_ALL : ALLOW } : {}),
   };
 }
 
@@ -123,9 +137,13 @@ const PROXY_ERRORS: Readonly<Record<string, string>> = {
 };
 
 /** Someone else's answer on its way through. */
-export function relayFields(headers: Readonly<Record<string, string>>, outcome: Outcome, manner: Manner): Fields {
+export function relayHeaders(
+  headers: Readonly<Record<string, string>>,
+  outcome: CacheOutcome,
+  identity: ProxyIdentity,
+): ResponseHeaders {
   const { via, ...fields } = headers;
-  const kept = manner.standsFor
+  const kept = identity.reverseProxy
     ? fields
     : Object.fromEntries(
         Object.entries(fields).filter(
@@ -134,19 +152,19 @@ export function relayFields(headers: Readonly<Record<string, string>>, outcome: 
       );
   return {
     ...kept,
-    ...(manner.standsFor ? {} : CORS),
+    ...(identity.reverseProxy ? {} : CORS),
     'cache-status':
       headers['cache-status'] === undefined ? outcome.status : `${headers['cache-status']}, ${outcome.status}`,
-    via: viaOf(via, manner.via),
+    via: appendVia(via, identity.via),
   };
 }
 
 /** RFC 9110 7.6.3. */
-export const viaOf = (before: string | undefined, name: string): string =>
+export const appendVia = (before: string | undefined, name: string): string =>
   `${before === undefined || before === '' ? '' : `${before}, `}1.1 ${name}`;
 
 /** Names the appliance: steering's probe and the turn-up check ask by OPTIONS who is there. */
-export function preflightFields(requestHeaders: string | undefined, appliance: string): Fields {
+export function preflightHeaders(requestHeaders: string | undefined, appliance: string): ResponseHeaders {
   const asked =
     requestHeaders !== undefined &&
     requestHeaders.length <= 1_000 &&

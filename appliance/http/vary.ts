@@ -17,22 +17,22 @@ interface Rule {
   readonly keys: Set<string>;
 }
 
-export class Variants {
+export class VariantIndex {
   readonly #rules = new LRUCache<string, Rule>({ max: RULES_MAX });
 
   /** The key under which an answer to this request would be stored, as far as is known. */
-  keyFor(asset: string, request: Headers): string {
+  variantKeyFor(asset: string, request: Headers): string {
     const rule = this.#rules.get(asset);
     return rule === undefined ? asset : variantKey(asset, rule.names, request);
   }
 
-  has(asset: string): boolean {
+  varies(asset: string): boolean {
     return this.#rules.has(asset);
   }
 
   /** Takes note of how an answer varies. Returns keys of variants that are too many or fit no request any more. */
-  learn(key: string, answer: Headers): readonly string[] {
-    const asset = assetKeyOf(key);
+  record(key: string, answer: Headers): readonly string[] {
+    const asset = primaryKeyOf(key);
     const names = varyNames(answer) ?? [];
     const before = this.#rules.get(asset);
     if (names.length === 0) {
@@ -54,7 +54,7 @@ export class Variants {
   }
 
   /** All keys under which answers of the asset may be stored. */
-  keysOf(asset: string): readonly string[] {
+  storedKeys(asset: string): readonly string[] {
     return [asset, ...(this.#rules.get(asset)?.keys ?? [])];
   }
 
@@ -72,7 +72,7 @@ export function variantKey(asset: string, names: readonly string[], request: Hea
 }
 
 /** A request target has no space. */
-export function assetKeyOf(key: string): string {
+export function primaryKeyOf(key: string): string {
   const space = key.indexOf(' ');
   return space === -1 ? key : key.slice(0, space);
 }

@@ -3,47 +3,47 @@
 import { createConnection, type Socket } from 'node:net';
 import { Fault, FAULTS, isFault, type FaultCode } from '../../protocol/faults.ts';
 import type { Log } from '../../runtime/log.ts';
+import type { AssetView } from '../http/asset.ts';
+import { lineSplitter } from './framing.ts';
 import {
   LINK_SOCKET,
-  lineSplitter,
-  type Ask,
-  type AssetView,
-  type DownMessage,
-  type Look,
-  type Question,
-  type Told,
-  type UpMessage,
+  type FetchRequest,
+  type StorekeeperMessage,
+  type PresenceQuery,
+  type LinkRequest,
+  type CacheUpdate,
+  type WorkerMessage,
 } from './messages.ts';
-import { LinkConnection, type Answer } from './connection.ts';
-import type { PiecePool } from '../serve/buffer-pool.ts';
+import { LinkConnection, type FetchReply } from './connection.ts';
+import type { BufferPool } from '../serve/buffer-pool.ts';
 
 /** Answers under way at once; who asks beyond them waits. */
 const READS_MAX = 1_024;
 const RECONNECT_MS = 20;
 
-export class ReadClient {
-  readonly #pool: PiecePool;
+export class StorekeeperClient {
+  readonly #pool: BufferPool;
   readonly #idle: LinkConnection[] = [];
   readonly #waiting: ((connection: LinkConnection) => void)[] = [];
   #connections = 0;
 
-  constructor(pool: PiecePool) {
+  constructor(pool: BufferPool) {
     this.#pool = pool;
   }
 
   /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
-  read(ask: Ask): Promise<Answer> {
+  fetch(ask: FetchRequest): Promise<FetchReply> {
     return this.#ask({ kind: 'read', ask });
   }
 
   /** Resolves when what was told counts. Throws `unreachable`. */
-  async tell(told: Told): Promise<void> {
+  async update(told: CacheUpdate): Promise<void> {
     await this.#ask({ kind: 'told', told });
   }
 
   /** Whether all of these blocks are on disk; false where nobody knows. */
-  async present({ id, volume }: AssetView, [first, last]: readonly [number, number]): Promise<boolean> {
-    const look: Look = { id, volume, first, last };
+  async arePresent({ id, volume }: AssetView, [first, last]: readonly [number, number]): Promise<boolean> {
+    const look: PresenceQuery = { id, volume, first, last };
     try {
       const { head } = await this.#ask({ kind: 'present', look });
       return head.kind === 'present' && head.all;
@@ -53,11 +53,11 @@ export class ReadClient {
     }
   }
 
-  async #ask(question: Question): Promise<Answer> {
+  async #ask(question: LinkRequest): Promise<FetchReply> {
     const connection = this.#idle.pop() ?? (await this.#another());
-    let answer: Answer;
+    let answer: FetchReply;
     try {
-      answer = await connection.ask(question);
+      answer = await connection.request(question);
     } catch (error) {
       throw new Fault('unreachable', 'the storekeeper is not there', { cause: error });
     }
@@ -89,21 +89,21 @@ export class ReadClient {
   }
 }
 
-export interface LinkDeps {
+export interface WorkerLinkDeps {
   readonly worker: number;
   /** Resolves when nothing of it is held any more. */
-  readonly forget: (message: DownMessage) => Promise<void>;
+  readonly invalidate: (message: StorekeeperMessage) => Promise<void>;
   /** The storekeeper is new or was away: nothing that was learnt from it counts. */
   readonly onLinked: () => void;
   readonly log: Log;
 }
 
 /** Holds the line to the storekeeper for as long as the worker lives. */
-export class Link {
-  readonly #deps: LinkDeps;
+export class WorkerLink {
+  readonly #deps: WorkerLinkDeps;
   #socket: Socket | null = null;
 
-  constructor(deps: LinkDeps) {
+  constructor(deps: WorkerLinkDeps) {
     this.#deps = deps;
     this.#connect();
   }
@@ -113,7 +113,7 @@ export class Link {
   }
 
   /** False where nobody listens: the caller keeps what it had to say. */
-  send(message: UpMessage): boolean {
+  send(message: WorkerMessage): boolean {
     return (
       this.#socket !== null && !this.#socket.destroyed && (this.#socket.write(`${JSON.stringify(message)}\n`), true)
     );
@@ -128,8 +128,8 @@ export class Link {
       this.send({ kind: 'hello', worker: this.#deps.worker });
     });
     const split = lineSplitter((line) => {
-      const message = JSON.parse(line) as DownMessage;
-      void this.#deps.forget(message).then(() => this.send({ kind: 'forgotten', seq: message.seq }));
+      const message = JSON.parse(line) as StorekeeperMessage;
+      void this.#deps.invalidate(message).then(() => this.send({ kind: 'forgotten', seq: message.seq }));
     });
     socket.on('data', (chunk) => split(String(chunk)));
     socket.on('error', () => undefined);

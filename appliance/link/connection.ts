@@ -3,9 +3,10 @@
 // to the collector.
 
 import { createConnection, type Socket } from 'node:net';
-import { FRAME_HEAD_BYTES, READ_SOCKET, readFrameHead, type Head, type Question } from './messages.ts';
-import { HEAD_ROOM_BYTES, SLOW_PIECE_BYTES, type PiecePool, type Slab } from '../serve/buffer-pool.ts';
-import type { Piece, Pieces } from '../serve/chunks.ts';
+import { FRAME_HEAD_BYTES, readFrameHead } from './framing.ts';
+import { READ_SOCKET, type ReplyHead, type LinkRequest } from './messages.ts';
+import { HEAD_ROOM_BYTES, SLOW_PIECE_BYTES, type BufferPool, type PooledBuffer } from '../serve/buffer-pool.ts';
+import type { ByteSlice, ByteStream } from '../serve/chunks.ts';
 
 const READ_BYTES = 65_536;
 /** The storekeeper lets go of who stalls, and its origins have less time than this. */
@@ -17,28 +18,28 @@ const FILLED_MAX = 2;
 
 let shared: Buffer | null = null;
 
-export interface Answer {
-  readonly head: Head;
-  readonly body: Pieces;
+export interface FetchReply {
+  readonly head: ReplyHead;
+  readonly body: ByteStream;
 }
 
-export interface ConnectionEvents {
+export interface LinkConnectionEvents {
   /** The answer has come to its end: the connection may be asked again. */
   idle(connection: LinkConnection): void;
   closed(connection: LinkConnection): void;
 }
 
-interface Asker {
-  readonly resolve: (answer: Answer) => void;
+interface PendingRequest {
+  readonly resolve: (answer: FetchReply) => void;
   readonly reject: (error: Error) => void;
 }
 
 export class LinkConnection {
   readonly #socket: Socket;
-  readonly #pool: PiecePool;
-  readonly #events: ConnectionEvents;
+  readonly #pool: BufferPool;
+  readonly #events: LinkConnectionEvents;
   /** Who waits for a head. */
-  #asker: Asker | null = null;
+  #asker: PendingRequest | null = null;
   #body: Body | null = null;
   readonly #frameHead = Buffer.allocUnsafe(FRAME_HEAD_BYTES);
   #frameHeadBytes = 0;
@@ -48,7 +49,7 @@ export class LinkConnection {
   #headParts: Buffer[] = [];
   #error: Error | null = null;
 
-  constructor(pool: PiecePool, events: ConnectionEvents) {
+  constructor(pool: BufferPool, events: LinkConnectionEvents) {
     this.#pool = pool;
     this.#events = events;
     shared ??= Buffer.allocUnsafeSlow(READ_BYTES);
@@ -65,7 +66,7 @@ export class LinkConnection {
   }
 
   /** Rejects where the storekeeper is away. */
-  ask(question: Question): Promise<Answer> {
+  request(question: LinkRequest): Promise<FetchReply> {
     return new Promise((resolve, reject) => {
       this.#asker = { resolve, reject };
       this.#socket.setTimeout(SILENCE_MS);
@@ -99,7 +100,7 @@ export class LinkConnection {
   #frameEnded(): void {
     this.#frameHeadBytes = 0;
     if (this.#body === null) {
-      const head = JSON.parse(Buffer.concat(this.#headParts).toString()) as Head;
+      const head = JSON.parse(Buffer.concat(this.#headParts).toString()) as ReplyHead;
       this.#headParts = [];
       this.#body = new Body(this.#pool, {
         more: () => this.#socket.setTimeout(SILENCE_MS).resume(),
@@ -127,19 +128,19 @@ export class LinkConnection {
 }
 
 interface Filled {
-  readonly slab: Slab;
+  readonly slab: PooledBuffer;
   bytes: number;
 }
 
-class Body implements Pieces {
-  readonly #pool: PiecePool;
+class Body implements ByteStream {
+  readonly #pool: BufferPool;
   readonly #events: { readonly more: () => void; readonly left: () => void };
   readonly #filled: Filled[] = [];
   #wake: (() => void) | null = null;
   #ended = false;
   #error: Error | null = null;
 
-  constructor(pool: PiecePool, events: { readonly more: () => void; readonly left: () => void }) {
+  constructor(pool: BufferPool, events: { readonly more: () => void; readonly left: () => void }) {
     this.#pool = pool;
     this.#events = events;
   }
@@ -152,7 +153,7 @@ class Body implements Pieces {
     for (let at = 0; at < bytes.length;) {
       let into = this.#filled.at(-1);
       if (into === undefined || into.bytes === into.slab.room) {
-        into = { slab: this.#pool.take(SLOW_PIECE_BYTES), bytes: 0 };
+        into = { slab: this.#pool.acquire(SLOW_PIECE_BYTES), bytes: 0 };
         this.#filled.push(into);
       }
       const taken = bytes.copy(into.slab.buffer, HEAD_ROOM_BYTES + into.bytes, at, at + into.slab.room - into.bytes);
@@ -168,7 +169,7 @@ class Body implements Pieces {
     this.#wake?.();
   }
 
-  async next(): Promise<Piece | null> {
+  async next(): Promise<ByteSlice | null> {
     while (this.#filled.length === 0 && !this.#ended)
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
@@ -181,15 +182,15 @@ class Body implements Pieces {
       const { slab, bytes } = filled;
       return {
         bytes: slab.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes),
-        release: () => this.#pool.giveBack(slab),
+        release: () => this.#pool.release(slab),
       };
     }
     if (this.#error !== null) throw this.#error;
     return null;
   }
 
-  leave(): void {
-    for (const { slab } of this.#filled.splice(0)) this.#pool.giveBack(slab);
+  close(): void {
+    for (const { slab } of this.#filled.splice(0)) this.#pool.release(slab);
     if (this.#ended) return;
     this.end(null);
     this.#events.left();

@@ -6,41 +6,21 @@
 // run in the state directory and use these relative names: a Unix socket's path may not exceed 107 characters.
 
 import type { HoldingId } from '../../protocol/ids.ts';
+import type { AssetView } from '../http/asset.ts';
 import type { RunKey } from '../store/eviction.ts';
 
 export const READ_SOCKET = 'read.sock';
 export const LINK_SOCKET = 'link.sock';
-export const LINE_CHARS_MAX = 8 * 2 ** 20;
 
-/** Before each frame: how many bytes it has, and whether it is the last of its answer. */
-export const FRAME_HEAD_BYTES = 4;
-const LAST_FRAME = 2 ** 31;
-/** Of any frame; bytes come in smaller ones, and a head is a key and two messages' fields. */
-const FRAME_BYTES_MAX = 8 * 2 ** 20;
+export type LinkRequest =
+  | { readonly kind: 'read'; readonly ask: FetchRequest }
+  | { readonly kind: 'told'; readonly told: CacheUpdate }
+  | { readonly kind: 'present'; readonly look: PresenceQuery };
 
-export function frameHead(bytes: number, last: boolean): Buffer {
-  const head = Buffer.allocUnsafe(FRAME_HEAD_BYTES);
-  head.writeUInt32LE(last ? LAST_FRAME + bytes : bytes);
-  return head;
-}
-
-/** Throws where no frame of ours begins so. */
-export function readFrameHead(head: Buffer): { readonly bytes: number; readonly last: boolean } {
-  const word = head.readUInt32LE();
-  const bytes = word % LAST_FRAME;
-  if (bytes > FRAME_BYTES_MAX) throw new Error(`a frame of ${bytes} bytes`);
-  return { bytes, last: word >= LAST_FRAME };
-}
-
-export type Question =
-  | { readonly kind: 'read'; readonly ask: Ask }
-  | { readonly kind: 'told'; readonly told: Told }
-  | { readonly kind: 'present'; readonly look: Look };
-
-export interface Ask {
+export interface FetchRequest {
   readonly key: string;
   /** The asset version that the worker is in the middle of, and the entry that it knows it by; null on first contact. */
-  readonly known: { readonly version: string; readonly id: number; readonly volume: number } | null;
+  readonly expected: { readonly version: string; readonly id: number; readonly volume: number } | null;
   readonly from: number | 'suffix';
   /** Exclusive; null is the end of the asset. */
   readonly to: number | null;
@@ -49,25 +29,25 @@ export interface Ask {
   /** What is stored may not be served without the origin's word on it. */
   readonly validate: Validation | null;
   /** All of the asset is wanted, whatever it is: no range, no condition. */
-  readonly takesWhole: boolean;
+  readonly wantsFullBody: boolean;
   /** The request sets limits to age of its own: no error or redirect that is remembered will do. */
-  readonly anew: boolean;
+  readonly skipNegativeCache: boolean;
   /** `only-if-cached`: the origin is not asked. */
-  readonly storedOnly: boolean;
+  readonly onlyIfCached: boolean;
   /** The answer to one player goes on: the asset is not asked for anew. */
-  readonly again: boolean;
+  readonly continuation: boolean;
 }
 
 export interface Validation {
   /** Of the stored answer that the worker knows: if there is a younger one by now, that is the answer. */
-  readonly bornMs: number;
+  readonly generatedAtMs: number;
   /** Whether the stored answer may be served where the origin is away, or fails with a 5xx. */
   readonly ifUnreachable: boolean;
   readonly ifFailing: boolean;
 }
 
 /** What a worker saw pass by that changes what may be served. */
-export type Told =
+export type CacheUpdate =
   /** An unsafe method succeeded (RFC 9111 4.4). */
   | { readonly kind: 'changed'; readonly keys: readonly string[] }
   /** The answer to a HEAD (RFC 9111 4.3.5). */
@@ -81,25 +61,11 @@ export type Told =
     };
 
 /** Whether all these blocks are on disk. */
-export interface Look {
+export interface PresenceQuery {
   readonly id: number;
   readonly volume: number;
   readonly first: number;
   readonly last: number;
-}
-
-/** An asset version as workers know it. */
-export interface AssetView {
-  readonly key: string;
-  readonly version: string;
-  readonly bytes: number;
-  readonly headers: Readonly<Record<string, string>>;
-  /** Instant from which its age counts; null: catalogued, so it does not age. */
-  readonly bornMs: number | null;
-  readonly holding: HoldingId | null;
-  readonly id: number;
-  readonly volume: number;
-  readonly directory: string;
 }
 
 /** What the storekeeper did about an ask at the origin, in the words of RFC 9211. */
@@ -112,7 +78,7 @@ export interface Forward {
 }
 
 /** First frame of an answer. */
-export type Head =
+export type ReplyHead =
   /** The body, if any, begins at `from` and may end before `to`: what follows is on disk. */
   | {
       readonly kind: 'asset';
@@ -154,27 +120,15 @@ export interface WorkerReport {
   readonly requests: number;
 }
 
-export type UpMessage =
+export type WorkerMessage =
   | { readonly kind: 'hello'; readonly worker: number }
   | ({ readonly kind: 'report' } & WorkerReport)
   /** Everything up to this `forget` is closed. */
   | { readonly kind: 'forgotten'; readonly seq: number };
 
-export type DownMessage = {
+export type StorekeeperMessage = {
   readonly kind: 'forget';
   readonly seq: number;
   readonly keys: readonly string[];
   readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
 };
-
-/** Splits a stream of text into lines, bounded. */
-export function lineSplitter(onLine: (line: string) => void): (chunk: string) => void {
-  let rest = '';
-  return (chunk) => {
-    rest += chunk;
-    if (rest.length > LINE_CHARS_MAX) throw new Error(`a line of more than ${LINE_CHARS_MAX} characters`);
-    const lines = rest.split('\n');
-    rest = lines.pop()!;
-    for (const line of lines) onLine(line);
-  };
-}

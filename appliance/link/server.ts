@@ -5,33 +5,32 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { Forgotten } from '../store/cache.ts';
+import type { Invalidation } from '../store/cache.ts';
 import { writeWithin } from '../../runtime/backpressure.ts';
+import type { AssetView } from '../http/asset.ts';
+import { frameHead, lineSplitter } from './framing.ts';
 import {
-  frameHead,
   LINK_SOCKET,
-  lineSplitter,
   READ_SOCKET,
-  type Ask,
-  type AssetView,
-  type DownMessage,
-  type Head,
-  type Look,
-  type Question,
-  type UpMessage,
+  type FetchRequest,
+  type StorekeeperMessage,
+  type ReplyHead,
+  type PresenceQuery,
+  type LinkRequest,
+  type WorkerMessage,
   type WorkerReport,
 } from './messages.ts';
 import { PIECE_BYTES_MAX } from '../fetch/pending-block.ts';
-import type { Locate } from '../fetch/lookup.ts';
-import type { Miss, Opened } from '../fetch/miss.ts';
+import type { Lookup } from '../fetch/lookup.ts';
+import type { Miss, MissResult } from '../fetch/miss.ts';
 import type { Entry } from '../store/volume.ts';
 
 export interface LinkServerDeps {
   readonly miss: Miss;
-  readonly locate: Pick<Locate, 'told'>;
-  readonly present: (look: Look) => boolean;
+  readonly lookup: Pick<Lookup, 'applyUpdate'>;
+  readonly present: (look: PresenceQuery) => boolean;
   readonly onReport: (worker: number, report: WorkerReport) => void;
-  readonly onGone: (worker: number) => void;
+  readonly onWorkerGone: (worker: number) => void;
   readonly log: Log;
 }
 
@@ -87,12 +86,12 @@ export class LinkServer {
   }
 
   /** Resolves when every worker has closed what it is told to forget, or is gone. */
-  async broadcast({ keys, blocks }: Forgotten): Promise<void> {
+  async broadcast({ keys, blocks }: Invalidation): Promise<void> {
     const messages = Math.max(1, Math.ceil(blocks.length / FORGET_BLOCKS_MAX));
     for (let at = 0; at < messages; at += 1) {
       this.#seq += 1;
       const some = blocks.slice(at * FORGET_BLOCKS_MAX, (at + 1) * FORGET_BLOCKS_MAX);
-      const message: DownMessage = { kind: 'forget', seq: this.#seq, keys: at === 0 ? keys : [], blocks: some };
+      const message: StorekeeperMessage = { kind: 'forget', seq: this.#seq, keys: at === 0 ? keys : [], blocks: some };
       const line = `${JSON.stringify(message)}\n`;
       await Promise.all([...this.#peers].map((peer) => this.#tell(peer, message.seq, line)));
     }
@@ -115,18 +114,18 @@ export class LinkServer {
   #welcome(socket: Socket, deps: LinkServerDeps): void {
     const peer: Peer = { socket, worker: -1, waiting: [] };
     this.#peers.add(peer);
-    const split = lineSplitter((line) => this.#hear(peer, JSON.parse(line) as UpMessage, deps));
+    const split = lineSplitter((line) => this.#hear(peer, JSON.parse(line) as WorkerMessage, deps));
     socket.setEncoding('utf8');
     socket.on('data', (chunk) => split(String(chunk)));
     socket.on('error', (error) => this.#log.debug({ err: error }, 'link broke'));
     socket.on('close', () => {
       this.#peers.delete(peer);
       for (const { resolve } of peer.waiting) resolve();
-      deps.onGone(peer.worker);
+      deps.onWorkerGone(peer.worker);
     });
   }
 
-  #hear(peer: Peer, message: UpMessage, deps: LinkServerDeps): void {
+  #hear(peer: Peer, message: WorkerMessage, deps: LinkServerDeps): void {
     if (message.kind === 'hello') peer.worker = message.worker;
     else if (message.kind === 'report') deps.onReport(peer.worker, message);
     else {
@@ -136,12 +135,12 @@ export class LinkServer {
   }
 }
 
-export const viewOf = (entry: Entry): AssetView => ({
+export const assetViewOf = (entry: Entry): AssetView => ({
   key: entry.key,
   version: entry.version,
   bytes: entry.bytes,
   headers: entry.headers,
-  bornMs: entry.bornMs,
+  generatedAtMs: entry.generatedAtMs,
   holding: entry.holding,
   id: entry.id,
   volume: entry.volume.number,
@@ -150,18 +149,18 @@ export const viewOf = (entry: Entry): AssetView => ({
 
 /** One question at a time, so that the answer to it is all that is under way. */
 function hear(deps: LinkServerDeps, socket: Socket): void {
-  const split = lineSplitter((line) => void answer(deps, JSON.parse(line) as Question, socket));
+  const split = lineSplitter((line) => void answer(deps, JSON.parse(line) as LinkRequest, socket));
   socket.setEncoding('utf8');
   socket.on('data', (chunk) => split(String(chunk)));
   socket.on('error', (error) => deps.log.debug({ err: error }, 'a worker left an answer'));
 }
 
-async function answer(deps: LinkServerDeps, question: Question, socket: Socket): Promise<void> {
-  const { miss, locate, log } = deps;
-  let opened: Opened | null = null;
+async function answer(deps: LinkServerDeps, question: LinkRequest, socket: Socket): Promise<void> {
+  const { miss, lookup, log } = deps;
+  let opened: MissResult | null = null;
   try {
     if (question.kind === 'told') {
-      await locate.told(question.told);
+      await lookup.applyUpdate(question.told);
       sendHead(socket, { kind: 'heard' }, true);
     } else if (question.kind === 'present')
       sendHead(socket, { kind: 'present', all: deps.present(question.look) }, true);
@@ -180,15 +179,15 @@ async function answer(deps: LinkServerDeps, question: Question, socket: Socket):
   }
 }
 
-async function reply(opened: Opened, ask: Ask, socket: Socket): Promise<void> {
+async function reply(opened: MissResult, ask: FetchRequest, socket: Socket): Promise<void> {
   if (opened.kind === 'pass' || opened.kind === 'absent') sendHead(socket, opened, true);
   else if (opened.kind === 'relay') {
-    const { body, bornMs: _, ...head } = opened;
+    const { body, generatedAtMs: _, ...head } = opened;
     sendHead(socket, head, false);
     await pump(Buffer.isBuffer(body) ? [body] : body, null, socket);
   } else {
     const { kind, entry, validated, forward, body } = opened;
-    sendHead(socket, { kind, asset: viewOf(entry), body: body !== null, validated, forward }, body === null);
+    sendHead(socket, { kind, asset: assetViewOf(entry), body: body !== null, validated, forward }, body === null);
     if (body === null) return;
     const from = ask.from === 'suffix' ? 0 : ask.from;
     await pump(body, Math.min(ask.to ?? entry.bytes, entry.bytes) - from, socket);
@@ -217,7 +216,7 @@ async function pump(
 }
 
 /** With the first piece, where that is at hand by now. */
-function sendHead(socket: Socket, head: Head, last: boolean): void {
+function sendHead(socket: Socket, head: ReplyHead, last: boolean): void {
   const json = Buffer.from(JSON.stringify(head));
   socket.cork();
   socket.write(frameHead(json.length, last));

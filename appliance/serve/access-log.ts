@@ -10,7 +10,7 @@ import type { IncomingMessage } from 'node:http';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { Tally } from '../metrics.ts';
+import type { Counters } from '../metrics.ts';
 
 const FLUSH_MS = 1_000;
 const CHUNK_BYTES = 2 ** 18;
@@ -26,7 +26,7 @@ const BACKSLASH = 0x5c;
 const TILDE = 0x7e;
 
 /** What a line says of a request. */
-export interface Asked {
+export interface LoggedRequest {
   /** Address, or `-`. */
   readonly client: string;
   /** Its first line. */
@@ -38,15 +38,15 @@ export interface Asked {
   readonly sinceMs: number;
 }
 
-export interface Answered {
+export interface LoggedResponse {
   readonly status: number;
   readonly bytes: number;
   readonly outcome: string;
 }
 
-export interface AccessDeps {
+export interface AccessLogDeps {
   readonly clock: Clock;
-  readonly tally: Tally;
+  readonly counters: Counters;
   readonly log: Log;
 }
 
@@ -56,10 +56,10 @@ interface Chunk {
   lines: number;
 }
 
-export class AccessRecord {
+export class AccessLog {
   readonly #path: string;
-  readonly #deps: AccessDeps;
-  readonly #asked = new WeakMap<IncomingMessage, Asked>();
+  readonly #deps: AccessLogDeps;
+  readonly #asked = new WeakMap<IncomingMessage, LoggedRequest>();
   #file: FileHandle | null = null;
   #open: Chunk = newChunk();
   readonly #full: Chunk[] = [];
@@ -73,14 +73,14 @@ export class AccessRecord {
   #second = -1;
   #date = '';
 
-  constructor(path: string, deps: AccessDeps) {
+  constructor(path: string, deps: AccessLogDeps) {
     this.#path = path;
     this.#deps = deps;
     setInterval(() => void this.flush(), FLUSH_MS).unref();
   }
 
   /** To be called when node:http has read a request: later its address may be gone. */
-  began(request: IncomingMessage): void {
+  begin(request: IncomingMessage): void {
     const { headers } = request;
     this.#asked.set(request, {
       client: clientOf(request.socket.remoteAddress),
@@ -92,16 +92,16 @@ export class AccessRecord {
     });
   }
 
-  ended(request: IncomingMessage, answered: Answered): void {
+  end(request: IncomingMessage, answered: LoggedResponse): void {
     const asked = this.#asked.get(request);
     if (asked !== undefined) this.add(asked, answered);
   }
 
-  add(asked: Asked, { status, bytes, outcome }: Answered): void {
+  add(asked: LoggedRequest, { status, bytes, outcome }: LoggedResponse): void {
     if (this.#open.bytes + LINE_BYTES_MAX > CHUNK_BYTES) void this.flush();
     const chunk = this.#open;
     if (chunk.bytes + LINE_BYTES_MAX > CHUNK_BYTES) {
-      this.#deps.tally.add('larder_access_lost_total');
+      this.#deps.counters.add('larder_access_lost_total');
       return;
     }
     const { buffer } = chunk;
@@ -175,7 +175,7 @@ export class AccessRecord {
   }
 
   #lose(chunk: Chunk, error: unknown): void {
-    this.#deps.tally.add('larder_access_lost_total', chunk.lines);
+    this.#deps.counters.add('larder_access_lost_total', chunk.lines);
     if (!this.#failed) this.#deps.log.warn({ err: error, file: this.#path }, 'the access record loses lines');
     this.#failed = true;
   }

@@ -9,10 +9,10 @@ import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from '../store/block-file.ts';
 import { DISK_THREADS } from '../ipc.ts';
-import type { AssetView } from '../link/messages.ts';
-import { UNSUPPORTED, WOULD_WAIT } from '../store/nonblocking-io.ts';
-import { HEAD_ROOM_BYTES, type PiecePool, SLOW_PIECE_BYTES, type Slab } from './buffer-pool.ts';
-import type { Piece } from './chunks.ts';
+import type { AssetView } from '../http/asset.ts';
+import { UNSUPPORTED, WOULD_BLOCK } from '../store/nonblocking-io.ts';
+import { HEAD_ROOM_BYTES, type BufferPool, SLOW_PIECE_BYTES, type PooledBuffer } from './buffer-pool.ts';
+import type { ByteSlice } from './chunks.ts';
 import { blockPath } from '../store/layout.ts';
 
 /** Blocks that stay open: as many as the page cache may be thought to hold, in a quarter of memory. */
@@ -55,11 +55,11 @@ interface OpenBlock {
 export class BlockReader {
   readonly #open: LRUCache<string, OpenBlock>;
   readonly #opening = new Map<string, Promise<OpenBlock | null>>();
-  readonly #pool: PiecePool;
+  readonly #pool: BufferPool;
   readonly #waiting: (() => void)[] = [];
   #coldReads = 0;
 
-  constructor(pool: PiecePool, openBlocksMax: number) {
+  constructor(pool: BufferPool, openBlocksMax: number) {
     this.#pool = pool;
     this.#open = new LRUCache({ max: openBlocksMax, dispose: (block) => closeWhenIdle(block) });
   }
@@ -76,17 +76,17 @@ export class BlockReader {
    * The next piece of [from, to), or null where its block is not on disk. Throws `disk_corrupt` or `disk_failed`: the
    * storekeeper is then asked for the bytes. `landed`: the block was written a moment ago.
    */
-  read(asset: AssetView, from: number, to: number, landed: boolean): Piece | null | Promise<Piece | null> {
-    const slab = this.#pool.take(to - from);
+  read(asset: AssetView, from: number, to: number, landed: boolean): ByteSlice | null | Promise<ByteSlice | null> {
+    const slab = this.#pool.acquire(to - from);
     let bytes: number;
     try {
-      bytes = this.readHot(asset, from, to, slab);
+      bytes = this.readCached(asset, from, to, slab);
     } catch (error) {
-      this.#pool.giveBack(slab);
+      this.#pool.release(slab);
       throw error;
     }
     if (bytes > 0) return this.#piece(slab, 0, bytes);
-    this.#pool.giveBack(slab);
+    this.#pool.release(slab);
     return landed ? this.#readLanded(asset, from, to) : this.#readCold(asset, from, to);
   }
 
@@ -99,21 +99,21 @@ export class BlockReader {
    * Reads the beginning of [from, to) behind the room for a head, as far as block and slab go, and returns how many bytes
    * that is: none where it might take a disk. Throws `disk_corrupt`.
    */
-  readHot(asset: AssetView, from: number, to: number, slab: Slab): number {
+  readCached(asset: AssetView, from: number, to: number, slab: PooledBuffer): number {
     const number = Math.floor(from / BLOCK_BYTES);
     const block = this.#open.get(nameOf(asset.volume, asset.id, number));
     const start = from - number * BLOCK_BYTES;
     const end = Math.min(to - number * BLOCK_BYTES, BLOCK_BYTES, start + slab.room);
     if (block === undefined || !isChecked(block, start, end)) return 0;
     const got = readHere(block, slab, start, end - start);
-    if (got === WOULD_WAIT) return 0;
+    if (got === WOULD_BLOCK) return 0;
     if (got > 0) return got;
     this.#open.delete(nameOf(asset.volume, asset.id, number));
     throw new Fault('disk_corrupt', `block file ${block.path} became shorter while it was open`);
   }
 
   /** Resolves when none of these blocks is open here any more. */
-  async forget(
+  async closeBlocks(
     blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[],
   ): Promise<void> {
     await Promise.all(
@@ -129,16 +129,16 @@ export class BlockReader {
     );
   }
 
-  forgetAll(): void {
+  closeAll(): void {
     this.#open.clear();
   }
 
-  async #readLanded(asset: AssetView, from: number, to: number): Promise<Piece | null> {
+  async #readLanded(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
     const block = await this.#openBlock(asset, Math.floor(from / BLOCK_BYTES), true);
     return block === null ? null : this.read(asset, from, to, false);
   }
 
-  async #readCold(asset: AssetView, from: number, to: number): Promise<Piece | null> {
+  async #readCold(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
     if (this.#coldReads >= COLD_READS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#coldReads += 1;
     try {
@@ -151,7 +151,7 @@ export class BlockReader {
   }
 
   /** Reads and checks the chunk in which `from` lies, and hands out as much of it as was asked for. */
-  async #readChunk(asset: AssetView, from: number, to: number): Promise<Piece | null> {
+  async #readChunk(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
     const number = Math.floor(from / BLOCK_BYTES);
     const name = nameOf(asset.volume, asset.id, number);
     const block = this.#open.get(name) ?? (await this.#openBlock(asset, number, false));
@@ -160,7 +160,7 @@ export class BlockReader {
     const chunk = Math.floor(start / CHUNK_BYTES);
     const chunkStart = chunk * CHUNK_BYTES;
     const chunkBytes = Math.min(CHUNK_BYTES, block.bytes - chunkStart);
-    const slab = this.#pool.takeLarge();
+    const slab = this.#pool.acquireLarge();
     block.busy += 1;
     try {
       const at = HEAD_BYTES + chunkStart;
@@ -169,7 +169,7 @@ export class BlockReader {
       checkChunk(block, chunk, payload, block.path);
       block.checked |= 1 << chunk;
     } catch (error) {
-      this.#pool.giveBack(slab);
+      this.#pool.release(slab);
       this.#open.delete(name);
       throw error;
     } finally {
@@ -181,12 +181,12 @@ export class BlockReader {
   }
 
   /** A large buffer is for those who take their bytes; while too many do not, a little of it is copied out. */
-  #keep(slab: Slab, start: number, end: number): Piece {
-    if (this.#pool.ample && end - start > SLOW_PIECE_BYTES) return this.#piece(slab, start, end);
-    const small = this.#pool.take(Math.min(end - start, SLOW_PIECE_BYTES));
+  #keep(slab: PooledBuffer, start: number, end: number): ByteSlice {
+    if (this.#pool.hasLarge && end - start > SLOW_PIECE_BYTES) return this.#piece(slab, start, end);
+    const small = this.#pool.acquire(Math.min(end - start, SLOW_PIECE_BYTES));
     const bytes = Math.min(end - start, small.room);
     slab.buffer.copy(small.buffer, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + start, HEAD_ROOM_BYTES + start + bytes);
-    this.#pool.giveBack(slab);
+    this.#pool.release(slab);
     return this.#piece(small, 0, bytes);
   }
 
@@ -214,9 +214,9 @@ export class BlockReader {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
       throw error;
     }
-    const slab = this.#pool.take(HEAD_BYTES);
+    const slab = this.#pool.acquire(HEAD_BYTES);
     try {
-      const here = landed ? slab.memory.readNoWait(fd, { at: 0, bytes: HEAD_BYTES }, 0) : WOULD_WAIT;
+      const here = landed ? slab.memory.readNonblocking(fd, { at: 0, bytes: HEAD_BYTES }, 0) : WOULD_BLOCK;
       const bytes = here > 0 ? here : (await read(fd, slab.buffer, 0, HEAD_BYTES, 0)).bytesRead;
       const head = decodeHead(slab.buffer.subarray(0, bytes), path);
       if (head.key === asset.key && head.version === asset.version && head.number === number) {
@@ -228,16 +228,16 @@ export class BlockReader {
       closeSync(fd);
       throw error;
     } finally {
-      this.#pool.giveBack(slab);
+      this.#pool.release(slab);
     }
     closeSync(fd);
     return null;
   }
 
-  #piece(slab: Slab, start: number, end: number): Piece {
+  #piece(slab: PooledBuffer, start: number, end: number): ByteSlice {
     return {
       bytes: slab.buffer.subarray(HEAD_ROOM_BYTES + start, HEAD_ROOM_BYTES + end),
-      release: () => this.#pool.giveBack(slab),
+      release: () => this.#pool.release(slab),
     };
   }
 }
@@ -245,8 +245,8 @@ export class BlockReader {
 const nameOf = (volume: number, id: number, number: number): string => `${volume}/${id}/${number}`;
 
 /** Bytes read, fewer where the page cache has no more; `WOULD_WAIT` where it has none; 0 at the end of the file. */
-function readHere(block: OpenBlock, slab: Slab, start: number, bytes: number): number {
-  const got = slab.memory.readNoWait(block.fd, { at: HEAD_ROOM_BYTES, bytes }, HEAD_BYTES + start);
+function readHere(block: OpenBlock, slab: PooledBuffer, start: number, bytes: number): number {
+  const got = slab.memory.readNonblocking(block.fd, { at: HEAD_ROOM_BYTES, bytes }, HEAD_BYTES + start);
   if (got !== UNSUPPORTED) return got;
   // It was read before, so it is likely to be in memory still.
   return readSync(block.fd, slab.buffer, HEAD_ROOM_BYTES, bytes, HEAD_BYTES + start);

@@ -3,32 +3,33 @@
 
 import { Fault, isFault } from '../../protocol/faults.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
-import type { AssetView, Forward } from '../link/messages.ts';
-import type { ReadClient } from '../link/client.ts';
-import type { Answer } from '../link/connection.ts';
-import type { Tally } from '../metrics.ts';
-import { discard, type Origin } from '../fetch/origin.ts';
-import { piecesOf, type Piece, type Pieces } from './chunks.ts';
+import type { AssetView } from '../http/asset.ts';
+import type { Forward } from '../link/messages.ts';
+import type { StorekeeperClient } from '../link/client.ts';
+import type { FetchReply } from '../link/connection.ts';
+import type { Counters } from '../metrics.ts';
+import { discardBody, type Origin } from '../fetch/origin.ts';
+import { byteStreamOf, type ByteSlice, type ByteStream } from './chunks.ts';
 import { isDiskFault, type BlockReader } from './block-reader.ts';
 
 /** Answers without a byte in a row before the storekeeper is called a liar. */
 const EMPTY_ANSWERS_MAX = 3;
 
-export interface SourceDeps {
+export interface RangeBodyDeps {
   readonly reader: BlockReader;
-  readonly keeper: ReadClient;
+  readonly storekeeper: StorekeeperClient;
   /** Asked directly while the storekeeper is down, by a pool that bounds it. */
   readonly origin: Origin;
-  readonly tally: Tally & { touch(asset: AssetView, block: number): void };
+  readonly counters: Counters & { touch(asset: AssetView, block: number): void };
 }
 
-export class Source {
-  readonly #deps: SourceDeps;
+export class RangeBody {
+  readonly #deps: RangeBodyDeps;
   readonly #headers: Readonly<Record<string, string>>;
   #asset: AssetView;
   #at: number;
   readonly #end: number;
-  #stream: Pieces | null = null;
+  #stream: ByteStream | null = null;
   #empty = 0;
   #asked: boolean;
   #touchedBlock = -1;
@@ -42,14 +43,14 @@ export class Source {
 
   /** `end` is exclusive. `opening` is an answer of the storekeeper whose body begins at `at`. */
   constructor(
-    deps: SourceDeps,
+    deps: RangeBodyDeps,
     asset: AssetView,
     spec: {
       readonly at: number;
       readonly end: number;
       /** Request fields that go with fetches. */
       readonly headers: Readonly<Record<string, string>>;
-      readonly opening: Answer | null;
+      readonly opening: FetchReply | null;
     },
   ) {
     this.#deps = deps;
@@ -62,13 +63,13 @@ export class Source {
   }
 
   /** Null at the end. Throws the fault that ends the answer. */
-  next(): Piece | null | Promise<Piece | null> {
+  next(): ByteSlice | null | Promise<ByteSlice | null> {
     if (this.#cancelled || this.#at >= this.#end) {
       this.#leave();
       return null;
     }
     if (this.#stream !== null) return this.#follow();
-    let piece: Piece | null | Promise<Piece | null>;
+    let piece: ByteSlice | null | Promise<ByteSlice | null>;
     try {
       piece = this.#deps.reader.read(this.#asset, this.#at, this.#end, this.#landed === blockOf(this.#at));
     } catch (error) {
@@ -83,29 +84,29 @@ export class Source {
   }
 
   /** The reader has left: whatever is open, or comes yet, is let go. */
-  cancel(): void {
+  close(): void {
     this.#cancelled = true;
     this.#leave();
   }
 
   #leave(): void {
-    this.#stream?.leave();
+    this.#stream?.close();
     this.#stream = null;
   }
 
-  #local(piece: Piece): Piece {
+  #local(piece: ByteSlice): ByteSlice {
     const block = blockOf(this.#at);
     if (block !== this.#touchedBlock) {
       this.#touchedBlock = block;
-      this.#deps.tally.touch(this.#asset, block);
+      this.#deps.counters.touch(this.#asset, block);
     }
     this.#at += piece.bytes.length;
     this.#empty = 0;
     return piece;
   }
 
-  async #follow(): Promise<Piece | null> {
-    let piece: Piece | null;
+  async #follow(): Promise<ByteSlice | null> {
+    let piece: ByteSlice | null;
     try {
       piece = await this.#stream!.next();
     } catch {
@@ -129,7 +130,7 @@ export class Source {
     return { bytes, release: piece.release };
   }
 
-  async #ask(failure: unknown): Promise<Piece | null> {
+  async #ask(failure: unknown): Promise<ByteSlice | null> {
     if (failure !== null && !isDiskFault(failure)) throw failure;
     this.#empty += 1;
     if (this.#empty > EMPTY_ANSWERS_MAX)
@@ -139,16 +140,16 @@ export class Source {
     const { key, version, id, volume } = this.#asset;
     const again = this.#asked;
     this.#asked = true;
-    let answer: Answer;
+    let answer: FetchReply;
     try {
-      answer = await this.#deps.keeper.read({
+      answer = await this.#deps.storekeeper.fetch({
         key,
-        known: { version, id, volume },
+        expected: { version, id, volume },
         from: this.#at,
         to: this.#end,
         headers: this.#headers,
-        ...{ validate: null, storedOnly: false, takesWhole: false, anew: false },
-        again,
+        ...{ validate: null, onlyIfCached: false, wantsFullBody: false, skipNegativeCache: false },
+        continuation: again,
       });
     } catch (error) {
       if (!isFault(error) || error.code !== 'unreachable') throw error;
@@ -156,7 +157,7 @@ export class Source {
     }
     const { head } = answer;
     if (head.kind !== 'asset' || head.asset.version !== this.#asset.version || head.asset.bytes !== this.#asset.bytes) {
-      answer.body.leave();
+      answer.body.close();
       throw new Fault('version_gone', `${this.#asset.key} changed while it was being served`);
     }
     this.#asset = head.asset;
@@ -166,8 +167,8 @@ export class Source {
   }
 
   /** Bytes of this very version or none: the origin is asked by its entity tag. */
-  async #askOrigin(): Promise<Piece | null> {
-    this.#deps.tally.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
+  async #askOrigin(): Promise<ByteSlice | null> {
+    this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
     const { key, version } = this.#asset;
     const answer = await this.#deps.origin.fetch('pass', {
       key,
@@ -178,12 +179,12 @@ export class Source {
       signal: null,
     });
     if (answer.kind === 'relay') {
-      discard(answer.body);
+      discardBody(answer.body);
       throw new Fault('origin_refused', `${key}: the origin answered ${answer.status}`);
     }
-    this.#stream = piecesOf(answer.body);
+    this.#stream = byteStreamOf(answer.body);
     if (answer.first === this.#at) return this.next();
-    this.cancel();
+    this.close();
     throw new Fault(
       'origin_protocol_error',
       `${key}: the origin sent bytes from ${answer.first}, not from ${this.#at}`,

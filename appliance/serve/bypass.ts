@@ -4,17 +4,25 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Clock } from '../../runtime/clock.ts';
-import type { AccessRecord } from './access-log.ts';
-import { bypass, forwarded, hit, relayFields, viaOf, type Manner, type Outcome } from '../http/response-headers.ts';
-import { cookiesOf, endToEnd, fetchFields, singleHeaders } from '../http/headers.ts';
+import type { AccessLog } from './access-log.ts';
+import {
+  bypassOutcome,
+  forwardOutcome,
+  hitOutcome,
+  relayHeaders,
+  appendVia,
+  type ProxyIdentity,
+  type CacheOutcome,
+} from '../http/response-headers.ts';
+import { setCookieHeaders, endToEndHeaders, fetchHeaders, joinedHeaders } from '../http/headers.ts';
 import { Semaphore } from '../../runtime/semaphore.ts';
 import { waitWritableWithin, withIdleTimeout } from '../../runtime/backpressure.ts';
-import type { Head, Told } from '../link/messages.ts';
-import type { ReadClient } from '../link/client.ts';
-import type { Answer } from '../link/connection.ts';
+import type { ReplyHead, CacheUpdate } from '../link/messages.ts';
+import type { StorekeeperClient } from '../link/client.ts';
+import type { FetchReply } from '../link/connection.ts';
 import { originFault, type Origin } from '../fetch/origin.ts';
-import { copiesOf } from './chunks.ts';
-import type { WorkerTally } from './counters.ts';
+import { copiesOfSlices } from './chunks.ts';
+import type { WorkerCounters } from './counters.ts';
 
 export const PASSES_MAX = 64;
 const WAITING_MAX = 1_024;
@@ -28,24 +36,24 @@ const TELL_MS_MAX = 30_000;
 /** RFC 9110 9.2.1. */
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
 
-export interface PassDeps {
+export interface BypassDeps {
   readonly origin: Origin;
-  readonly keeper: Pick<ReadClient, 'tell'>;
-  readonly manner: Manner;
-  readonly tally: WorkerTally;
-  readonly access: AccessRecord | null;
+  readonly storekeeper: Pick<StorekeeperClient, 'update'>;
+  readonly identity: ProxyIdentity;
+  readonly counters: WorkerCounters;
+  readonly access: AccessLog | null;
   readonly clock: Clock;
 }
 
-export interface Passing {
+export interface BypassRequest {
   readonly key: string;
   /** Why, in the words of RFC 9211. */
   readonly forward: 'bypass' | 'stale' | 'request' | 'method';
   readonly detail: string;
 }
 
-export class Pass {
-  readonly #deps: PassDeps;
+export class Bypass {
+  readonly #deps: BypassDeps;
   readonly #permits = new Semaphore({
     permits: PASSES_MAX,
     waitingMax: WAITING_MAX,
@@ -53,16 +61,16 @@ export class Pass {
     what: 'requests forwarded to the origin',
   });
 
-  constructor(deps: PassDeps) {
+  constructor(deps: BypassDeps) {
     this.#deps = deps;
   }
 
   /** Throws `overloaded` beyond the cap, else the origin's fault. */
-  async send(request: IncomingMessage, response: ServerResponse, passing: Passing): Promise<void> {
+  async forward(request: IncomingMessage, response: ServerResponse, passing: BypassRequest): Promise<void> {
     await this.#permits.acquire();
     const hungUp = new AbortController();
     response.on('close', () => hungUp.abort());
-    const { origin, clock, manner, tally } = this.#deps;
+    const { origin, clock, identity, counters } = this.#deps;
     const method = request.method!;
     const askedMs = clock.now();
     try {
@@ -73,28 +81,28 @@ export class Pass {
         signal: hungUp.signal,
         onInterim: (status, headers) => interim(response, status, headers),
       });
-      const headers = origin.localised(endToEnd(singleHeaders(answer.headers)));
+      const headers = origin.localizedHeaders(endToEndHeaders(joinedHeaders(answer.headers)));
       if (method === 'HEAD' && answer.statusCode === 200 && passing.forward !== 'bypass')
         await this.#tell({
-          ...{ kind: 'head', key: passing.key, headers: fetchFields(request.headers), answer: headers },
+          ...{ kind: 'head', key: passing.key, headers: fetchHeaders(request.headers), answer: headers },
           ...{ askedMs, answeredMs: clock.now() },
         });
       if (!SAFE.has(method) && answer.statusCode < 400)
         await this.#tell({ kind: 'changed', keys: changedKeys(request, passing.key, headers) });
       const { forward, detail } = passing;
-      const outcome: Outcome =
+      const outcome: CacheOutcome =
         forward === 'stale'
-          ? forwarded({ reason: 'stale', status: answer.statusCode, stored: false, collapsed: false })
-          : bypass(forward, answer.statusCode, detail);
+          ? forwardOutcome({ reason: 'stale', status: answer.statusCode, stored: false, collapsed: false })
+          : bypassOutcome(forward, answer.statusCode, detail);
       response.writeHead(answer.statusCode, {
-        ...relayFields(headers, outcome, manner),
-        ...withCookies(cookiesOf(answer.headers)),
+        ...relayHeaders(headers, outcome, identity),
+        ...withCookies(setCookieHeaders(answer.headers)),
       });
       const body = answer.body as AsyncIterable<Buffer>;
       const length = lengthOf(headers);
       await this.#copy(request, response, { status: answer.statusCode, outcome: 'pass', body, length });
     } catch (error) {
-      if (hungUp.signal.aborted) tally.add('larder_aborted_total');
+      if (hungUp.signal.aborted) counters.add('larder_aborted_total');
       else throw originFault(error, passing.key);
     } finally {
       this.#permits.release();
@@ -105,37 +113,37 @@ export class Pass {
   async relay(
     request: IncomingMessage,
     response: ServerResponse,
-    head: Head & { kind: 'relay' },
-    answer: Answer,
+    head: ReplyHead & { kind: 'relay' },
+    answer: FetchReply,
   ): Promise<void> {
     const { 'content-range': _range, ...headers } = head.headers;
-    const outcome = head.leftMs === null ? forwarded(head.forward) : hit(head.leftMs);
+    const outcome = head.leftMs === null ? forwardOutcome(head.forward) : hitOutcome(head.leftMs);
     try {
       response.writeHead(head.status, {
-        ...relayFields(headers, outcome, this.#deps.manner),
+        ...relayHeaders(headers, outcome, this.#deps.identity),
         ...withCookies(head.cookies),
       });
     } catch (error) {
-      answer.body.leave();
+      answer.body.close();
       throw error;
     }
-    if (request.method === 'HEAD') answer.body.leave();
+    if (request.method === 'HEAD') answer.body.close();
     const { status, leftMs } = head;
-    const body = request.method === 'HEAD' ? [] : copiesOf(answer.body);
+    const body = request.method === 'HEAD' ? [] : copiesOfSlices(answer.body);
     const known = leftMs === null ? 'pass' : 'hit';
     await this.#copy(request, response, { status, outcome: known, body, length: lengthOf(headers) });
   }
 
-  #requestFields(request: IncomingMessage, { forward }: Passing): Record<string, string> {
-    const { manner } = this.#deps;
+  #requestFields(request: IncomingMessage, { forward }: BypassRequest): Record<string, string> {
+    const { identity } = this.#deps;
     // What its answer says is taken for what is stored, so it must be asked for as that was.
     if (forward === 'stale')
       return {
-        ...fetchFields(request.headers),
+        ...fetchHeaders(request.headers),
         'accept-encoding': 'identity',
-        via: viaOf(request.headers.via, manner.via),
+        via: appendVia(request.headers.via, identity.via),
       };
-    const { host: _host, expect: _expect, via, ...fields } = endToEnd(singleHeaders(request.headers));
+    const { host: _host, expect: _expect, via, ...fields } = endToEndHeaders(joinedHeaders(request.headers));
     const host = hostOf(request);
     const address = request.socket.remoteAddress ?? 'unknown';
     const before = fields['x-forwarded-for'];
@@ -144,14 +152,14 @@ export class Pass {
       'x-forwarded-proto': 'encrypted' in request.socket ? 'https' : 'http',
       ...(host === undefined ? {} : { 'x-forwarded-host': host }),
     };
-    return { ...fields, via: viaOf(via, manner.via), ...(manner.standsFor ? proxied : {}) };
+    return { ...fields, via: appendVia(via, identity.via), ...(identity.reverseProxy ? proxied : {}) };
   }
 
-  async #tell(told: Told): Promise<void> {
+  async #tell(told: CacheUpdate): Promise<void> {
     const end = this.#deps.clock.monotonic() + TELL_MS_MAX;
     for (;;) {
       try {
-        return await this.#deps.keeper.tell(told);
+        return await this.#deps.storekeeper.update(told);
       } catch (error) {
         if (this.#deps.clock.monotonic() > end) throw error;
         await new Promise((resolve) => setTimeout(resolve, TELL_EVERY_MS));
@@ -193,12 +201,12 @@ export class Pass {
     request: IncomingMessage,
     { status, outcome, sent }: { readonly status: number; readonly outcome: 'pass' | 'hit'; readonly sent: number },
   ): void {
-    const { tally, access } = this.#deps;
-    tally.add('larder_cache_total', 1, { outcome });
-    tally.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
-    tally.add('larder_served_bytes_total', sent, { source: outcome === 'hit' ? 'store' : 'origin' });
-    tally.served(null, sent);
-    access?.ended(request, { status, bytes: sent, outcome });
+    const { counters, access } = this.#deps;
+    counters.add('larder_cache_total', 1, { outcome });
+    counters.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
+    counters.add('larder_served_bytes_total', sent, { source: outcome === 'hit' ? 'store' : 'origin' });
+    counters.served(null, sent);
+    access?.end(request, { status, bytes: sent, outcome });
   }
 }
 

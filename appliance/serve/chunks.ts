@@ -2,24 +2,24 @@
 
 import type { Readable } from 'node:stream';
 
-export interface Piece {
+export interface ByteSlice {
   readonly bytes: Buffer;
   /** The bytes have been sent: their buffer may be used again. */
   readonly release: () => void;
 }
 
 /** Pieces in order, from somewhere else. */
-export interface Pieces {
+export interface ByteStream {
   /** As much as has come; null at the end. Rejects where it breaks off. */
-  next(): Promise<Piece | null>;
+  next(): Promise<ByteSlice | null>;
   /** Nobody wants the rest. */
-  leave(): void;
+  close(): void;
 }
 
 const nothing = (): void => undefined;
 
 /** Of a body whose chunks are nobody else's. */
-export function piecesOf(body: Readable): Pieces {
+export function byteStreamOf(body: Readable): ByteStream {
   body.on('error', nothing);
   const chunks = (body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
   return {
@@ -27,12 +27,12 @@ export function piecesOf(body: Readable): Pieces {
       const { done, value } = await chunks.next();
       return done === true ? null : { bytes: value, release: nothing };
     },
-    leave: () => void body.destroy(),
+    close: () => void body.destroy(),
   };
 }
 
 /** For those who keep what they got while they ask for more. */
-export async function* copiesOf(pieces: Pieces): AsyncGenerator<Buffer> {
+export async function* copiesOfSlices(pieces: ByteStream): AsyncGenerator<Buffer> {
   try {
     for (let piece = await pieces.next(); piece !== null; piece = await pieces.next()) {
       const copy = Buffer.from(piece.bytes);
@@ -40,6 +40,6 @@ export async function* copiesOf(pieces: Pieces): AsyncGenerator<Buffer> {
       yield copy;
     }
   } finally {
-    pieces.leave();
+    pieces.close();
   }
 }

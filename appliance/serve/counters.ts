@@ -2,8 +2,9 @@
 
 import type { HoldingId } from '../../protocol/ids.ts';
 import { runKey, type RunKey } from '../store/eviction.ts';
-import type { AssetView, WorkerReport } from '../link/messages.ts';
-import type { ApplianceMetric, Tally } from '../metrics.ts';
+import type { AssetView } from '../http/asset.ts';
+import type { WorkerReport } from '../link/messages.ts';
+import type { ApplianceMetric, Counters } from '../metrics.ts';
 
 const TOUCHED_MAX = 100_000;
 const HOLDINGS_MAX = 50_000;
@@ -15,7 +16,7 @@ export interface Counter {
   readonly labels: Record<string, string>;
 }
 
-export class WorkerTally implements Tally {
+export class WorkerCounters implements Counters {
   #counts = new Map<string, Counter>();
   readonly #counters: Counter[] = [];
   #touched = new Map<number, Set<RunKey>>();
@@ -55,7 +56,7 @@ export class WorkerTally implements Tally {
   }
 
   /** Hands the counts over and starts again from nothing. */
-  take(connections: number): WorkerReport {
+  drain(connections: number): WorkerReport {
     const report: WorkerReport = {
       touched: [...this.#touched].map(([volume, runs]) => ({ volume, runs: [...runs] })),
       served: [...this.#served].map(([holding, row]) => ({ holding, ...row })),
@@ -79,7 +80,7 @@ export class WorkerTally implements Tally {
   }
 
   /** Nobody took the report: count it on. */
-  putBack(report: WorkerReport): void {
+  restore(report: WorkerReport): void {
     for (const { name, value, labels } of report.counts) this.add(name as ApplianceMetric, value, labels);
     for (const { holding, bytes, requests } of report.served) {
       const row = this.#served.get(holding) ?? { bytes: 0, requests: 0 };

@@ -12,11 +12,11 @@ interface Turn {
   waiting: number;
 }
 
-export class Turns {
+export class PipelineQueue {
   readonly #turns = new WeakMap<Socket, Turn>();
 
   /** Calls `serve` once every earlier answer of the connection is sent; never if the connection ends before. */
-  take(request: IncomingMessage, response: ServerResponse, serve: () => void): void {
+  enqueue(request: IncomingMessage, response: ServerResponse, serve: () => void): void {
     const { socket } = request;
     const turn = this.#turns.get(socket);
     if (turn === undefined) this.#turns.set(socket, { last: response, waiting: 0 });

@@ -5,96 +5,104 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { AccessRecord } from './access-log.ts';
+import type { AccessLog } from './access-log.ts';
 import {
   ALLOW,
   ALLOW_ALL,
-  assetFields,
-  faultFields,
-  forwarded,
-  notModifiedFields,
-  PARTIAL,
-  preflightFields,
-  type Fields,
-  type Manner,
-  type Outcome,
+  assetHeaders,
+  faultHeaders,
+  forwardOutcome,
+  notModifiedHeaders,
+  PARTIAL_MISS,
+  preflightHeaders,
+  type ResponseHeaders,
+  type ProxyIdentity,
+  type CacheOutcome,
 } from '../http/response-headers.ts';
 import { parseTarget, type KeyMode } from '../http/asset-key.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { parseDirectives, requestDirectives } from '../http/cache-control.ts';
-import { fetchFields } from '../http/headers.ts';
+import { fetchHeaders } from '../http/headers.ts';
 import { waitWritable } from '../../runtime/backpressure.ts';
-import { hitOf, Known, leave, type Asked, type Found, type Stored } from './metadata-cache.ts';
-import type { AssetView } from '../link/messages.ts';
-import type { ReadClient } from '../link/client.ts';
-import type { Answer } from '../link/connection.ts';
-import { frame, newBoundary } from '../http/multipart.ts';
+import {
+  hitOutcomeOf,
+  MetadataCache,
+  closeBody,
+  type CacheRequest,
+  type CacheLookup,
+  type CachedAsset,
+} from './metadata-cache.ts';
+import type { AssetView } from '../http/asset.ts';
+import type { StorekeeperClient } from '../link/client.ts';
+import type { FetchReply } from '../link/connection.ts';
+import { frameMultipart, newBoundary } from '../http/multipart.ts';
 import type { Origin } from '../fetch/origin.ts';
-import { hasBody, type Pass } from './bypass.ts';
-import { evaluate, ifRangeHolds, type Validators } from '../http/precondition.ts';
-import { selectRanges, type ByteRange, type Selection } from '../http/range.ts';
+import { hasBody, type Bypass } from './bypass.ts';
+import { evaluatePreconditions, ifRangeMatches, type Validators } from '../http/precondition.ts';
+import { selectRanges, type ByteRange, type RangeSelection } from '../http/range.ts';
 import type { BlockReader } from './block-reader.ts';
-import { Source } from './body.ts';
-import type { WorkerTally } from './counters.ts';
+import { RangeBody } from './body.ts';
+import type { WorkerCounters } from './counters.ts';
 
 /** Blocks of a range that are looked up here to say whether it is a hit; of more the storekeeper knows. */
 const LOOKED_UP_MAX = 16;
 
-export interface ServerDeps {
+export interface AssetServerDeps {
   readonly appliance: string;
   readonly mode: KeyMode;
-  readonly manner: Manner;
+  readonly identity: ProxyIdentity;
   readonly reader: BlockReader;
-  readonly keeper: ReadClient;
+  readonly storekeeper: StorekeeperClient;
   readonly origin: Origin;
-  readonly pass: Pass;
-  readonly tally: WorkerTally;
-  readonly access: AccessRecord | null;
+  readonly pass: Bypass;
+  readonly counters: WorkerCounters;
+  readonly access: AccessLog | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly draining: () => boolean;
 }
 
 interface Exchange {
-  readonly asked: Asked;
+  readonly asked: CacheRequest;
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
 }
 
-export class Server {
-  readonly #deps: ServerDeps;
-  readonly #known: Known;
+export class AssetServer {
+  readonly #deps: AssetServerDeps;
+  readonly #known: MetadataCache;
 
-  constructor(deps: ServerDeps) {
+  constructor(deps: AssetServerDeps) {
     this.#deps = deps;
-    this.#known = new Known(deps);
+    this.#known = new MetadataCache(deps);
   }
 
-  forget(keys: readonly string[]): void {
-    this.#known.forget(keys);
+  invalidate(keys: readonly string[]): void {
+    this.#known.invalidate(keys);
   }
 
-  forgetAll(): void {
-    this.#known.forgetAll();
+  invalidateAll(): void {
+    this.#known.invalidateAll();
   }
 
   /** What any plain request for a key may have without asking anybody. */
-  hot(key: string): Stored | null {
-    return this.#known.hot(key);
+  freshHit(key: string): CachedAsset | null {
+    return this.#known.freshHit(key);
   }
 
   async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => undefined);
-    const { mode, manner, pass, access } = this.#deps;
-    access?.began(request);
+    const { mode, identity, pass, access } = this.#deps;
+    access?.begin(request);
     try {
-      checkMessage(request, manner);
-      if (this.#deps.draining() || (hasBody(request) && !manner.standsFor)) response.setHeader('connection', 'close');
-      if (request.method === 'OPTIONS' && !manner.standsFor) return this.#preflight(request, response);
+      checkMessage(request, identity);
+      if (this.#deps.draining() || (hasBody(request) && !identity.reverseProxy))
+        response.setHeader('connection', 'close');
+      if (request.method === 'OPTIONS' && !identity.reverseProxy) return this.#preflight(request, response);
       const { key } = parseTarget(request.url ?? '', mode);
       const asked = cacheable(request, key, this.#deps);
       if (asked !== null) await this.#serveLatest(asked, request, response);
-      else if (manner.standsFor) await pass.send(request, response, { key, forward: 'method', detail: '' });
+      else if (identity.reverseProxy) await pass.forward(request, response, { key, forward: 'method', detail: '' });
       else throw new Fault('method_not_allowed', `${request.method} is not one of ${ALLOW}`);
     } catch (error) {
       this.#fail(error, request, response);
@@ -102,25 +110,25 @@ export class Server {
   }
 
   /** A version that turns out to be gone before a byte of it is sent gives way, once, to the one that took its place. */
-  async #serveLatest(asked: Asked, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #serveLatest(asked: CacheRequest, request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
       await this.#serveAsset(asked, request, response);
     } catch (error) {
       if (!isFault(error) || error.code !== 'version_gone' || response.headersSent) throw error;
-      this.#known.forgetAsset(asked);
+      this.#known.invalidateVariant(asked);
       await this.#serveAsset(asked, request, response);
     }
   }
 
-  async #serveAsset(asked: Asked, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const found = await this.#known.locate(asked);
+  async #serveAsset(asked: CacheRequest, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const found = await this.#known.lookUp(asked);
     if (found.kind === 'absent') throw new Fault('not_stored', `${asked.key.slice(0, 200)} is not stored, or stale`);
     if (found.kind === 'pass') return this.#pass(found, { asked, request, response });
     if (found.kind === 'relay') return this.#deps.pass.relay(request, response, found.head, found.answer);
 
     const { asset, opening } = found;
     const validators = validatorsOf(asset);
-    const verdict = evaluate(asked.conditions, validators);
+    const verdict = evaluatePreconditions(asked.conditions, validators);
     const selection = verdict === 'proceed' ? select(asked, asset, validators) : null;
     const bytes = selection?.kind === 'ranges' ? selection.ranges : [{ first: 0, last: asset.bytes - 1 }];
     const usable =
@@ -129,20 +137,20 @@ export class Server {
       verdict === 'proceed' &&
       selection?.kind !== 'unsatisfiable' &&
       bytes[0]!.first === opening.from;
-    if (!usable) leave(opening);
+    if (!usable) closeBody(opening);
 
     if (verdict === 'failed') {
       // RFC 9111 4.3.2: no condition for a cache; stand-alone the origin may know better what holds.
       if (this.#deps.mode === 'alone')
-        return this.#deps.pass.send(request, response, { key: asked.key, forward: 'request', detail: '' });
+        return this.#deps.pass.forward(request, response, { key: asked.key, forward: 'request', detail: '' });
       throw new Fault('precondition_failed', 'a precondition of the request does not hold');
     }
     const known = this.#outcomeOf(found);
-    const spec = { ...this.#deps.manner, nowMs: this.#deps.clock.now() };
+    const spec = { ...this.#deps.identity, nowMs: this.#deps.clock.now() };
     if (verdict === 'not_modified')
       return this.#end(request, response, {
         ...{ status: 304, outcome: known.metric },
-        fields: notModifiedFields(asset, known, spec),
+        fields: notModifiedHeaders(asset, known, spec),
       });
     if (selection?.kind === 'unsatisfiable') {
       response.setHeader('content-range', `bytes */${asset.bytes}`);
@@ -160,37 +168,37 @@ export class Server {
       selection: selection!,
       ranges: bytes,
       opening: usable ? opening.answer : null,
-      outcome: whole ? known : PARTIAL,
+      outcome: whole ? known : PARTIAL_MISS,
     });
   }
 
-  async #pass(found: Found & { kind: 'pass' }, on: Exchange): Promise<void> {
+  async #pass(found: CacheLookup & { kind: 'pass' }, on: Exchange): Promise<void> {
     const { asked, request, response } = on;
     try {
-      await this.#deps.pass.send(request, response, { ...found, key: asked.key });
+      await this.#deps.pass.forward(request, response, { ...found, key: asked.key });
     } catch (error) {
       const away = isFault(error) && (error.code === 'origin_unreachable' || error.code === 'origin_timeout');
       if (!away || found.instead === undefined || response.headersSent) throw error;
       const { asset } = found.instead;
-      const outcome = hitOf(found.instead, this.#deps.clock.now());
-      const spec = { ...this.#deps.manner, nowMs: this.#deps.clock.now() };
+      const outcome = hitOutcomeOf(found.instead, this.#deps.clock.now());
+      const spec = { ...this.#deps.identity, nowMs: this.#deps.clock.now() };
       this.#end(request, response, headOf(asset, outcome, spec));
     }
   }
 
-  #outcomeOf(found: Found & { kind: 'asset' }): Outcome {
-    return found.forward !== null ? forwarded(found.forward) : hitOf(found, this.#deps.clock.now());
+  #outcomeOf(found: CacheLookup & { kind: 'asset' }): CacheOutcome {
+    return found.forward !== null ? forwardOutcome(found.forward) : hitOutcomeOf(found, this.#deps.clock.now());
   }
 
   /** Whether all of these bytes are on disk. */
   async #present(asset: AssetView, ranges: readonly ByteRange[]): Promise<boolean> {
-    const { reader, keeper } = this.#deps;
+    const { reader, storekeeper } = this.#deps;
     let looked = 0;
     for (const { first, last } of ranges) {
       const blocks = [Math.floor(first / BLOCK_BYTES), Math.floor(last / BLOCK_BYTES)] as const;
       looked += blocks[1] - blocks[0] + 1;
       if (looked > LOOKED_UP_MAX) {
-        if (!(await keeper.present(asset, blocks))) return false;
+        if (!(await storekeeper.arePresent(asset, blocks))) return false;
         continue;
       }
       for (let number = blocks[0]; number <= blocks[1]; number += 1)
@@ -203,16 +211,16 @@ export class Server {
     readonly request: IncomingMessage;
     readonly response: ServerResponse;
     readonly asset: AssetView;
-    readonly headers: Asked['headers'];
-    readonly selection: Selection;
+    readonly headers: CacheRequest['headers'];
+    readonly selection: RangeSelection;
     readonly ranges: readonly ByteRange[];
-    readonly opening: Answer | null;
-    readonly outcome: Outcome;
+    readonly opening: FetchReply | null;
+    readonly outcome: CacheOutcome;
   }): Promise<void> {
     const { request, response, asset, ranges, selection } = sending;
     const sources = ranges.map(
       (range, at) =>
-        new Source(this.#deps, asset, {
+        new RangeBody(this.#deps, asset, {
           at: range.first,
           end: range.last + 1,
           headers: sending.headers,
@@ -222,10 +230,12 @@ export class Server {
     // The first bytes come before the head, so that a fault can still choose the status.
     const first = await sources[0]!.next();
     const { forward } = sources[0]!;
-    const outcome = sending.outcome === PARTIAL && forward !== null ? forwarded(forward) : sending.outcome;
-    const fields = assetFields(asset, outcome, { ...this.#deps.manner, nowMs: this.#deps.clock.now() });
+    const outcome = sending.outcome === PARTIAL_MISS && forward !== null ? forwardOutcome(forward) : sending.outcome;
+    const fields = assetHeaders(asset, outcome, { ...this.#deps.identity, nowMs: this.#deps.clock.now() });
     const multipart =
-      ranges.length > 1 ? frame(ranges, asset.bytes, asset.headers['content-type'] ?? null, newBoundary()) : null;
+      ranges.length > 1
+        ? frameMultipart(ranges, asset.bytes, asset.headers['content-type'] ?? null, newBoundary())
+        : null;
     if (multipart !== null) {
       fields['content-type'] = multipart.contentType;
       fields['content-length'] = multipart.contentLength;
@@ -237,8 +247,8 @@ export class Server {
     const status = selection.kind === 'ranges' ? 206 : 200;
     response.cork();
     response.writeHead(status, fields);
-    const { metric } = outcome.metric === 'revalidated' && sources[0]!.fetchedBytes > 0 ? PARTIAL : outcome;
-    this.#deps.tally.add('larder_cache_total', 1, { outcome: metric });
+    const { metric } = outcome.metric === 'revalidated' && sources[0]!.fetchedBytes > 0 ? PARTIAL_MISS : outcome;
+    this.#deps.counters.add('larder_cache_total', 1, { outcome: metric });
 
     let sent = 0;
     let alive = true;
@@ -255,7 +265,7 @@ export class Server {
           if (alive) piece = await source.next();
         }
         if (!alive) {
-          source.cancel();
+          source.close();
           break;
         }
       }
@@ -264,7 +274,7 @@ export class Server {
       this.#account(request, { status, asset, sent, fetched, outcome: metric });
     }
     if (!alive) {
-      this.#deps.tally.add('larder_aborted_total');
+      this.#deps.counters.add('larder_aborted_total');
       return;
     }
     response.end(multipart?.tail);
@@ -280,24 +290,28 @@ export class Server {
       readonly outcome: string;
     },
   ): void {
-    const { tally, access } = this.#deps;
+    const { counters, access } = this.#deps;
     const { status, asset, sent, fetched, outcome } = answer;
-    tally.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
-    if (sent - fetched > 0) tally.add('larder_served_bytes_total', sent - fetched, { source: 'store' });
-    if (fetched > 0) tally.add('larder_served_bytes_total', fetched, { source: 'origin' });
-    if (asset !== null) tally.served(asset.holding, sent);
-    access?.ended(request, { status, bytes: sent, outcome });
+    counters.add('larder_requests_total', 1, { method: request.method ?? 'GET', status: String(status) });
+    if (sent - fetched > 0) counters.add('larder_served_bytes_total', sent - fetched, { source: 'store' });
+    if (fetched > 0) counters.add('larder_served_bytes_total', fetched, { source: 'origin' });
+    if (asset !== null) counters.served(asset.holding, sent);
+    access?.end(request, { status, bytes: sent, outcome });
   }
 
   #preflight(request: IncomingMessage, response: ServerResponse): void {
     const asked = request.headers['access-control-request-headers'];
-    this.#end(request, response, { status: 204, outcome: '-', fields: preflightFields(asked, this.#deps.appliance) });
+    this.#end(request, response, { status: 204, outcome: '-', fields: preflightHeaders(asked, this.#deps.appliance) });
   }
 
   #end(
     request: IncomingMessage,
     response: ServerResponse,
-    { status, outcome, fields }: { readonly status: number; readonly outcome: string; readonly fields: Fields },
+    {
+      status,
+      outcome,
+      fields,
+    }: { readonly status: number; readonly outcome: string; readonly fields: ResponseHeaders },
   ): void {
     response.writeHead(status, fields).end();
     this.#account(request, { status, asset: null, sent: 0, fetched: 0, outcome });
@@ -306,29 +320,29 @@ export class Server {
   #fail(error: unknown, request: IncomingMessage, response: ServerResponse): void {
     const fault = isFault(error) ? error : new Fault('internal', 'the request failed inside Larder', { cause: error });
     if (!isFault(error)) this.#deps.log.error({ err: error, url: request.url?.slice(0, 200) }, 'request failed');
-    this.#deps.tally.add('larder_faults_total', 1, { code: fault.code });
+    this.#deps.counters.add('larder_faults_total', 1, { code: fault.code });
     if (response.headersSent) {
       // A short read is the only honest answer left: the length was promised.
       response.destroy();
       return;
     }
-    if (fault.code === 'version_gone' || fault.code === 'disk_failed') this.#known.forgetAll();
+    if (fault.code === 'version_gone' || fault.code === 'disk_failed') this.#known.invalidateAll();
     const body = Buffer.from(`${fault.code}: ${fault.message}\n`);
-    response.writeHead(fault.spec.status, faultFields(fault, body.length, this.#deps.manner));
+    response.writeHead(fault.spec.status, faultHeaders(fault, body.length, this.#deps.identity));
     response.end(request.method === 'HEAD' ? undefined : body);
     const { status } = fault.spec;
     this.#account(request, { status, asset: null, sent: 0, fetched: 0, outcome: fault.code });
   }
 }
 
-const headOf = (asset: AssetView, outcome: Outcome, spec: Parameters<typeof assetFields>[2]) => ({
+const headOf = (asset: AssetView, outcome: CacheOutcome, spec: Parameters<typeof assetHeaders>[2]) => ({
   status: 200,
   outcome: outcome.metric,
-  fields: { ...assetFields(asset, outcome, spec), 'content-length': asset.bytes },
+  fields: { ...assetHeaders(asset, outcome, spec), 'content-length': asset.bytes },
 });
 
 /** Throws `request_malformed`, `method_not_allowed`, `proxy_loop`. */
-function checkMessage(request: IncomingMessage, manner: Manner): void {
+function checkMessage(request: IncomingMessage, identity: ProxyIdentity): void {
   // The parser lets HTTP/0.9 and 2.0 by; neither frames an answer as 1.x does.
   if (request.httpVersionMajor !== 1)
     throw new Fault('request_malformed', `HTTP/${request.httpVersion} is not spoken here; use HTTP/1.1`);
@@ -337,16 +351,19 @@ function checkMessage(request: IncomingMessage, manner: Manner): void {
   if (coding !== undefined && coding.trim().toLowerCase() !== 'chunked')
     throw new Fault('request_malformed', `Transfer-Encoding "${coding.slice(0, 40)}" is not chunked`);
   if (request.method === 'TRACE' || request.method === 'CONNECT')
-    throw new Fault('method_not_allowed', `${request.method} is not one of ${manner.standsFor ? ALLOW_ALL : ALLOW}`);
-  if (request.headers.via?.includes(manner.via) === true)
+    throw new Fault(
+      'method_not_allowed',
+      `${request.method} is not one of ${identity.reverseProxy ? ALLOW_ALL : ALLOW}`,
+    );
+  if (request.headers.via?.includes(identity.via) === true)
     throw new Fault('proxy_loop', `Via names this appliance: "${request.headers.via.slice(0, 200)}"`);
 }
 
 /** Null where only the origin can answer. */
-function cacheable(request: IncomingMessage, key: string, deps: ServerDeps): Asked | null {
+function cacheable(request: IncomingMessage, key: string, deps: AssetServerDeps): CacheRequest | null {
   const { method, headers } = request;
   if (method !== 'GET' && method !== 'HEAD') return null;
-  if (deps.manner.standsFor && hasBody(request)) return null;
+  if (deps.identity.reverseProxy && hasBody(request)) return null;
   const alone = deps.mode === 'alone';
   return {
     method,
@@ -362,7 +379,7 @@ function cacheable(request: IncomingMessage, key: string, deps: ServerDeps): Ask
     },
     // In a fleet assets are public, catalogued and do not age: a request can neither demand nor smuggle anything.
     directives: alone ? requestDirectives(headers['cache-control'], headers['pragma']) : NO_DIRECTIVES,
-    headers: alone ? fetchFields(headers) : NO_FIELDS,
+    headers: alone ? fetchHeaders(headers) : NO_FIELDS,
   };
 }
 
@@ -385,8 +402,8 @@ function checkFields(rawHeaders: readonly string[]): void {
   }
 }
 
-function select(asked: Asked, asset: AssetView, validators: Validators): Selection {
-  const applies = asked.conditions.ifRange === null || ifRangeHolds(asked.conditions.ifRange, validators);
+function select(asked: CacheRequest, asset: AssetView, validators: Validators): RangeSelection {
+  const applies = asked.conditions.ifRange === null || ifRangeMatches(asked.conditions.ifRange, validators);
   return selectRanges(applies ? asked.range : null, asset.bytes);
 }
 

@@ -34,7 +34,7 @@ export interface BlockHead {
   readonly crcs: readonly number[];
   readonly headers: Readonly<Record<string, string>>;
   /** When the block was written; the index may know better. */
-  readonly bornMs: number | null;
+  readonly generatedAtMs: number | null;
   readonly holding: string | null;
 }
 
@@ -63,8 +63,12 @@ export const fitsHead = (meta: Pick<BlockHead, 'key' | 'version' | 'headers' | '
   return Buffer.byteLength(JSON.stringify({ key, version, headers, holding })) <= JSON_BYTES_MAX - NUMBERS_BYTES_MAX;
 };
 
+/** The JSON in a block file. `bornMs` is what layout 1 calls `generatedAtMs`. */
+type StoredHead = Omit<BlockHead, 'generatedAtMs'> & { readonly bornMs: number | null };
+
 export function encodeHead(head: BlockHead): Buffer {
-  const json = Buffer.from(JSON.stringify(head), 'utf8');
+  const { generatedAtMs, ...rest } = head;
+  const json = Buffer.from(JSON.stringify({ ...rest, bornMs: generatedAtMs } satisfies StoredHead), 'utf8');
   if (json.length > JSON_BYTES_MAX)
     throw new Fault(
       'internal',
@@ -86,13 +90,14 @@ export function decodeHead(page: Buffer, path: string): BlockHead {
   const json = page.subarray(16, 16 + jsonBytes);
   if (crc32(json) !== page.readUInt32LE(12)) throw corrupt(path, 'has a damaged head');
   const head = JSON.parse(json.toString('utf8')) as unknown;
-  if (!isHead(head)) throw corrupt(path, 'has a head of another shape');
-  return head;
+  if (!isStoredHead(head)) throw corrupt(path, 'has a head of another shape');
+  const { bornMs, ...rest } = head;
+  return { ...rest, generatedAtMs: bornMs };
 }
 
 /** By hand, for it is looked at whenever a worker opens a block; what its checksum covers was written by us. */
-function isHead(value: unknown): value is BlockHead {
-  const head = value as Record<keyof BlockHead, unknown> | null;
+function isStoredHead(value: unknown): value is StoredHead {
+  const head = value as Record<keyof StoredHead, unknown> | null;
   const isCount = (count: unknown): boolean => Number.isSafeInteger(count) && (count as number) >= 0;
   return (
     typeof head === 'object' &&

@@ -9,7 +9,7 @@ const BITS_PER_NAME = 12;
 const PROBES = 8;
 export const FALSE_POSITIVES_MAX = 0.01;
 
-export class RotatingFilter {
+export class RotatingBloomFilter {
   readonly #seed: number;
   readonly #generationNames: () => number;
   #left: number;
@@ -76,7 +76,7 @@ function holds(bits: Uint32Array, start: number, step: number): boolean {
 }
 
 /** A name for a text, of 52 bits. */
-export function nameOf(text: string): number {
+export function hashKey(text: string): number {
   let low = 0x12345679;
   let high = 0x2545f491;
   for (let at = 0; at < text.length; at += 1) {
@@ -88,5 +88,5 @@ export function nameOf(text: string): number {
 }
 
 /** A name for a part of what has a name of 52 bits. */
-export const partOf = (name: number, part: number): number =>
+export const hashPart = (name: number, part: number): number =>
   murmurFinalizer(name ^ Math.imul(part + 1, 0xc2b2ae35)) + name;

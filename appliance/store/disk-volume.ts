@@ -13,11 +13,12 @@ import { LOCK_WAIT_MS, openLevel } from '../../runtime/level.ts';
 import type { Log } from '../../runtime/log.ts';
 import { blockBytes, blockCount, chunkCrcs, readBlock, readHead, writeBlock, type BlockHead } from './block-file.ts';
 import { diskFault } from '../../runtime/disk.ts';
-import { blockFiles, blockPath, directoryBytes, prepareDirectory } from './layout.ts';
-import { encodeRecord, intentKey, recordKey, type StoredRecord } from './index-record.ts';
+import { blockFiles, blockPath, directoryBytes, prepareVolume } from './layout.ts';
+import { decodeRecord, encodeRecord, idOfRecordKey, intentKey, recordKey } from './index-record.ts';
 import { IndexWriter, type Batch } from './index-writer.ts';
-import { NewBlocks } from './page-cache-release.ts';
-import { Bitmap, type AssetMeta, type Entry, type Volume } from './volume.ts';
+import { PageCacheRelease } from './page-cache-release.ts';
+import { Bitmap } from './bitmap.ts';
+import type { AssetMeta, Entry, Volume } from './volume.ts';
 
 /** What came to be in this time is looked at after a crash: a few dozen blocks, a fraction of a second. */
 const FLUSH_MS = 250;
@@ -41,7 +42,7 @@ export class DiskVolume implements Volume {
   readonly #struck = new Set<string>();
   /** Files on their way out, by intent: a block that comes back waits for it. */
   readonly #removing = new Map<string, Promise<void>>();
-  readonly #newBlocks = new NewBlocks(leaveMemory, () => performance.now());
+  readonly #newBlocks = new PageCacheRelease(leaveMemory, () => performance.now());
   #nextId = 1;
   #flushTimer: NodeJS.Timeout | null = null;
   #indexBytes = 0;
@@ -57,7 +58,7 @@ export class DiskVolume implements Volume {
 
   /** Throws `store_mismatch`, `store_locked`, `disk_failed`. Mends what a crash left before it resolves. */
   static async open(spec: { number: number; directory: string; log: Log }): Promise<DiskVolume> {
-    prepareDirectory(spec.directory);
+    prepareVolume(spec.directory);
     const volume = new DiskVolume({ ...spec, index: await openIndex(spec) });
     const known = await volume.#load();
     if (!known) await volume.#rebuild();
@@ -95,7 +96,7 @@ export class DiskVolume implements Volume {
       bytes: payload.length,
       crcs: chunkCrcs(payload),
       headers: entry.headers,
-      bornMs: entry.bornMs,
+      generatedAtMs: entry.generatedAtMs,
       holding: entry.holding,
     };
     const path = blockPath(this.directory, entry.id, number);
@@ -277,17 +278,18 @@ export class DiskVolume implements Volume {
         if (key === 'next') {
           this.#nextId = Math.max(this.#nextId, Number(value));
           known = true;
-        } else if (key.startsWith('a')) this.#restore(Number.parseInt(key.slice(1), 36), value);
+        } else this.#restore(key, value);
       }
     }
     await rows.close();
     return known;
   }
 
-  #restore(id: number, value: string): void {
-    const record = JSON.parse(value) as StoredRecord;
-    const blocks = new Bitmap(blockCount(record.bytes), Buffer.from(record.blocks, 'base64'));
-    this.#entry(id, record, blocks, record.touchedMs);
+  #restore(key: string, value: string): void {
+    const id = idOfRecordKey(key);
+    if (id === null) return;
+    const { meta, blocks, touchedMs } = decodeRecord(value);
+    this.#entry(id, meta, blocks, touchedMs);
     this.#nextId = Math.max(this.#nextId, id + 1);
   }
 
@@ -364,11 +366,11 @@ export class DiskVolume implements Volume {
       version: meta.version,
       bytes: meta.bytes,
       headers: meta.headers,
-      bornMs: meta.bornMs,
+      generatedAtMs: meta.generatedAtMs,
       holding: meta.holding,
       blocks,
       touchedMs,
-      flights: 0,
+      fetches: 0,
       dropped: false,
     };
     this.#entries.set(id, entry);
@@ -395,7 +397,7 @@ function openIndex({ directory, log }: { directory: string; log: Log }): Promise
 
 /** libc is called by a library that takes its time to load: not before it is needed. */
 async function leaveMemory(fd: number): Promise<void> {
-  const { leaveMemory: leave } = await import('./nonblocking-io.ts');
+  const { dropPages: leave } = await import('./nonblocking-io.ts');
   await leave(fd);
 }
 

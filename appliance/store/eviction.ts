@@ -23,9 +23,9 @@ export interface RunShape {
 export const DISK_RUNS: RunShape = { unitBytes: HEAD_BYTES, runBytesMax: RUN_BLOCKS * diskBytesOf(BLOCK_BYTES) };
 
 /** A number for a run that stays when its asset leaves and comes back under another id; null where nobody knows the run. */
-export type NameOf = (key: RunKey) => number | null;
+export type StableRunId = (key: RunKey) => number | null;
 
-export interface EvictionOrder {
+export interface EvictionPolicy {
   /** Bytes that could be evicted. */
   readonly bytes: number;
   readonly runs: number;

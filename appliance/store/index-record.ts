@@ -1,14 +1,12 @@
-// What the index of a volume holds: a record per asset version, and intents, each the name of a block in doubt.
+// Rows of a volume's index: one record per asset version, and one intent per block whose file may or may not be there.
 
-import type { Entry } from './volume.ts';
+import { blockCount } from './block-file.ts';
+import { Bitmap } from './bitmap.ts';
+import type { AssetMeta, Entry } from './volume.ts';
 
-export interface StoredRecord {
-  readonly key: string;
-  readonly version: string;
-  readonly bytes: number;
-  readonly headers: Record<string, string>;
+/** The JSON on disk, in layout 1. `bornMs` is what the code calls `generatedAtMs`; `blocks` is the bitmap in base64. */
+interface StoredRecord extends Omit<AssetMeta, 'generatedAtMs'> {
   readonly bornMs: number | null;
-  readonly holding: string | null;
   readonly blocks: string;
   readonly touchedMs: number;
 }
@@ -16,16 +14,33 @@ export interface StoredRecord {
 export const recordKey = (id: number): string => `a${id.toString(36)}`;
 export const intentKey = (id: number, number: number): string => `i${id.toString(36)}.${number}`;
 
+/** The asset id of a record's key; null for a key of another kind. */
+export const idOfRecordKey = (key: string): number | null =>
+  key.startsWith('a') ? Number.parseInt(key.slice(1), 36) : null;
+
 export function encodeRecord(entry: Entry): string {
   const record: StoredRecord = {
     key: entry.key,
     version: entry.version,
     bytes: entry.bytes,
-    headers: { ...entry.headers },
-    bornMs: entry.bornMs,
+    headers: entry.headers,
+    bornMs: entry.generatedAtMs,
     holding: entry.holding,
     blocks: Buffer.from(entry.blocks.toBytes()).toString('base64'),
     touchedMs: entry.touchedMs,
   };
   return JSON.stringify(record);
+}
+
+export function decodeRecord(text: string): {
+  readonly meta: AssetMeta;
+  readonly blocks: Bitmap;
+  readonly touchedMs: number;
+} {
+  const { bornMs, blocks, touchedMs, ...meta } = JSON.parse(text) as StoredRecord;
+  return {
+    meta: { ...meta, generatedAtMs: bornMs },
+    blocks: new Bitmap(blockCount(meta.bytes), Buffer.from(blocks, 'base64')),
+    touchedMs,
+  };
 }

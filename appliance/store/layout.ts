@@ -18,7 +18,7 @@ const FANOUT = 256;
 export const blockPath = (directory: string, id: number, number: number): string =>
   join(directory, 'blocks', (id % FANOUT).toString(16).padStart(2, '0'), `${id.toString(36)}.${number}`);
 
-export function prepareDirectory(directory: string): void {
+export function prepareVolume(directory: string): void {
   try {
     makeDirectory(join(directory, 'blocks'));
     const file = join(directory, 'larder-store.json');

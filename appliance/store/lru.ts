@@ -1,9 +1,9 @@
 // Least recently used: what was asked for longest ago goes first.
 
-import type { EvictionOrder, RunKey, RunShape } from './eviction.ts';
+import type { EvictionPolicy, RunKey, RunShape } from './eviction.ts';
 import { newList, RunTable, type RunList } from './run-table.ts';
 
-export class Lru implements EvictionOrder {
+export class Lru implements EvictionPolicy {
   readonly #table: RunTable;
   readonly #list: RunList = newList();
 

@@ -16,7 +16,7 @@ const IOVEC_BYTES = 16;
 export const HUGE_PAGE_BYTES = 2 ** 21;
 
 /** The system says that it would have to wait. */
-export const WOULD_WAIT = -1;
+export const WOULD_BLOCK = -1;
 /** The system or the file system of this file knows no such reads. */
 export const UNSUPPORTED = -2;
 
@@ -33,7 +33,7 @@ interface Calls {
 const calls = find();
 
 /** A buffer, and where it lies: it is never moved, so its address is looked up once. */
-export class Memory {
+export class NativeBuffer {
   readonly buffer: Buffer;
   readonly #address: number;
   /** The iovec of the next read. */
@@ -47,7 +47,7 @@ export class Memory {
   }
 
   /** Bytes read to `at`, perhaps fewer than asked for, 0 at the end of the file; or one of the two words above. */
-  readNoWait(fd: number, to: { readonly at: number; readonly bytes: number }, position: number): number {
+  readNonblocking(fd: number, to: { readonly at: number; readonly bytes: number }, position: number): number {
     if (calls === null) return UNSUPPORTED;
     const { at, bytes } = to;
     if (at < 0 || bytes < 0 || at + bytes > this.buffer.length) throw new RangeError(`no ${bytes} bytes at ${at}`);
@@ -56,11 +56,11 @@ export class Memory {
     const got = calls.preadv2(fd, this.#vectorAddress, 1, position, RWF_NOWAIT);
     if (got >= 0) return got;
     // Any other error is told by the read that may wait.
-    return UNSUPPORTED_ERRORS.has(koffi.errno()) ? UNSUPPORTED : WOULD_WAIT;
+    return UNSUPPORTED_ERRORS.has(koffi.errno()) ? UNSUPPORTED : WOULD_BLOCK;
   }
 
   /** How many of the bytes [from, to) the socket took, perhaps none. An error is told by the write that may wait. */
-  sendNoWait(fd: number, from: number, to: number): number {
+  sendNonblocking(fd: number, from: number, to: number): number {
     if (calls === null) return 0;
     if (from < 0 || to < from || to > this.buffer.length) throw new RangeError(`no bytes from ${from} to ${to}`);
     return Math.max(0, calls.send(fd, this.#address + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
@@ -68,7 +68,7 @@ export class Memory {
 }
 
 /** Of one huge page where the system has them, so that bytes next to each other lie next to each other in the core's cache as well. */
-export function hugePage(): Buffer {
+export function allocateHugePage(): Buffer {
   const around = Buffer.allocUnsafeSlow(2 * HUGE_PAGE_BYTES);
   const at = HUGE_PAGE_BYTES - (addressOf(around) % HUGE_PAGE_BYTES);
   calls?.madvise(addressOf(around) + at, HUGE_PAGE_BYTES, MADV_HUGEPAGE);
@@ -76,7 +76,7 @@ export function hugePage(): Buffer {
 }
 
 /** From now on the system takes no more of a socket's bytes than it can send and about so many, if it knows how; 0: as it likes. */
-export function limitUnsent(fd: number, bytes: number): void {
+export function setUnsentLimit(fd: number, bytes: number): void {
   const value = Buffer.alloc(4);
   value.writeInt32LE(bytes);
   calls?.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, value.length);
@@ -86,7 +86,7 @@ export function limitUnsent(fd: number, bytes: number): void {
  * Takes what is on disk of a file out of the page cache, if the system can. In the thread pool: for pages that came a moment ago
  * it waits until every core has counted its own.
  */
-export function leaveMemory(fd: number): Promise<void> {
+export function dropPages(fd: number): Promise<void> {
   return new Promise((resolve) => {
     if (calls === null) resolve();
     else calls.posix_fadvise.async(fd, 0, 0, POSIX_FADV_DONTNEED, () => resolve());

@@ -21,17 +21,17 @@ interface NewBlock {
 }
 
 /** Takes what is on disk of a file out of the page cache. */
-export type LeaveMemory = (fd: number) => Promise<void>;
+export type DropPages = (fd: number) => Promise<void>;
 
-export class NewBlocks {
-  readonly #leaveMemory: LeaveMemory;
+export class PageCacheRelease {
+  readonly #leaveMemory: DropPages;
   readonly #now: () => number;
   /** By path, oldest first. */
   readonly #staying = new Map<string, NewBlock>();
   #looking: NodeJS.Timeout | null = null;
 
   /** `now` never goes back. */
-  constructor(leaveMemory: LeaveMemory, now: () => number) {
+  constructor(leaveMemory: DropPages, now: () => number) {
     this.#leaveMemory = leaveMemory;
     this.#now = now;
   }

@@ -6,8 +6,8 @@
 // here: pins move it. And a player reads a run in many requests, so touches count once an epoch: the time in which a hundredth
 // of the order's bytes comes in.
 
-import type { EvictionOrder, NameOf, RunKey, RunShape } from './eviction.ts';
-import { RotatingFilter } from './bloom-filter.ts';
+import type { EvictionPolicy, StableRunId, RunKey, RunShape } from './eviction.ts';
+import { RotatingBloomFilter } from './bloom-filter.ts';
 import { newList, RunTable, type RunList } from './run-table.ts';
 
 const SMALL_SHARE = 0.1;
@@ -27,12 +27,15 @@ const EPOCH_MASK = 0xff;
 
 /** Shared by the orders of all volumes: what left one of them may come back to another. */
 export class Ghosts {
-  readonly #filter: RotatingFilter;
+  readonly #filter: RotatingBloomFilter;
   #runs = 0;
 
   constructor(seed: number) {
     // Two generations together remember two thirds as many as there are runs.
-    this.#filter = new RotatingFilter({ generationNames: () => Math.max(GHOSTS_MIN, Math.ceil(this.#runs / 3)), seed });
+    this.#filter = new RotatingBloomFilter({
+      generationNames: () => Math.max(GHOSTS_MIN, Math.ceil(this.#runs / 3)),
+      seed,
+    });
   }
 
   get memoryBytes(): number {
@@ -53,17 +56,17 @@ export class Ghosts {
   }
 }
 
-export class S3Fifo implements EvictionOrder {
+export class S3Fifo implements EvictionPolicy {
   readonly #table: RunTable;
   readonly #ghosts: Ghosts;
-  readonly #nameOf: NameOf;
+  readonly #nameOf: StableRunId;
   readonly #small: RunList = newList();
   readonly #main: RunList = newList();
   #epoch = 0;
   #epochBytes = 0;
   #evicted = false;
 
-  constructor(spec: { readonly shape: RunShape; readonly ghosts: Ghosts; readonly nameOf: NameOf }) {
+  constructor(spec: { readonly shape: RunShape; readonly ghosts: Ghosts; readonly nameOf: StableRunId }) {
     this.#table = new RunTable(spec.shape);
     this.#ghosts = spec.ghosts;
     this.#nameOf = spec.nameOf;

@@ -1,17 +1,17 @@
 // The sums of one volume: what its blocks take, what is promised, reserved or on its way out, and the order in which blocks
 // leave.
 
-import { DISK_RUNS, runAsset, runFirstBlock, type EvictionOrder, type NameOf, type RunKey } from './eviction.ts';
-import { nameOf, partOf } from './bloom-filter.ts';
+import { DISK_RUNS, runAsset, runFirstBlock, type EvictionPolicy, type StableRunId, type RunKey } from './eviction.ts';
+import { hashKey, hashPart } from './bloom-filter.ts';
 import { Lru } from './lru.ts';
 import type { Volume } from './volume.ts';
 
 /** Left to the index of each volume from the start, so that its growth never breaks the budget. */
 export const INDEX_BYTES_RESERVED = 12 * 2 ** 20;
 
-export interface Book {
+export interface VolumeBudget {
   readonly volume: Volume;
-  readonly order: EvictionOrder;
+  readonly policy: EvictionPolicy;
   readonly limitBytes: number;
   /** What its catalogued assets take once they are whole. */
   promisedBytes: number;
@@ -24,7 +24,7 @@ export interface Book {
   queue: Promise<unknown>;
 }
 
-export interface VolumeUse {
+export interface VolumeUsage {
   readonly volume: number;
   readonly directory: string;
   readonly limitBytes: number;
@@ -35,10 +35,14 @@ export interface VolumeUse {
   readonly indexBytes: number;
 }
 
-export function newBook(volume: Volume, limitBytes: number, newOrder?: (nameOf: NameOf) => EvictionOrder): Book {
+export function newVolumeBudget(
+  volume: Volume,
+  limitBytes: number,
+  newOrder?: (nameOf: StableRunId) => EvictionPolicy,
+): VolumeBudget {
   return {
     volume,
-    order: newOrder?.((run) => nameIn(volume, run)) ?? new Lru(DISK_RUNS),
+    policy: newOrder?.((run) => nameIn(volume, run)) ?? new Lru(DISK_RUNS),
     limitBytes,
     promisedBytes: 0,
     pinnedBytes: 0,
@@ -52,21 +56,23 @@ export function newBook(volume: Volume, limitBytes: number, newOrder?: (nameOf: 
 /** Until its asset is dropped. */
 function nameIn(volume: Volume, run: RunKey): number | null {
   const entry = volume.entry(runAsset(run));
-  return entry === undefined ? null : partOf(nameOf(entry.key), runFirstBlock(run));
+  return entry === undefined ? null : hashPart(hashKey(entry.key), runFirstBlock(run));
 }
 
-export const useOf = (book: Book): VolumeUse => ({
-  volume: book.volume.number,
-  directory: book.volume.directory,
-  limitBytes: book.limitBytes,
-  pinnedBytes: book.pinnedBytes,
-  demandBytes: book.order.bytes,
-  reservedBytes: book.reservedBytes,
-  leavingBytes: book.leavingBytes,
-  indexBytes: book.volume.indexBytes(),
+export const usageOf = (budget: VolumeBudget): VolumeUsage => ({
+  volume: budget.volume.number,
+  directory: budget.volume.directory,
+  limitBytes: budget.limitBytes,
+  pinnedBytes: budget.pinnedBytes,
+  demandBytes: budget.policy.bytes,
+  reservedBytes: budget.reservedBytes,
+  leavingBytes: budget.leavingBytes,
+  indexBytes: budget.volume.indexBytes(),
 });
 
-export function freeBytes(book: Book): number {
-  const index = Math.max(INDEX_BYTES_RESERVED, book.volume.indexBytes());
-  return book.limitBytes - index - book.pinnedBytes - book.order.bytes - book.reservedBytes - book.leavingBytes;
+export function freeBytes(budget: VolumeBudget): number {
+  const index = Math.max(INDEX_BYTES_RESERVED, budget.volume.indexBytes());
+  return (
+    budget.limitBytes - index - budget.pinnedBytes - budget.policy.bytes - budget.reservedBytes - budget.leavingBytes
+  );
 }

@@ -9,8 +9,8 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { systemClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
-import { AccessRecord, type Asked } from '../serve/access-log.ts';
-import { WorkerTally } from '../serve/counters.ts';
+import { AccessLog, type LoggedRequest } from '../serve/access-log.ts';
+import { WorkerCounters } from '../serve/counters.ts';
 import { blocksStored } from './caching-rig.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
 import { ask } from './wire.ts';
@@ -101,7 +101,7 @@ test('says of every answer what was asked and what was sent, by whichever way it
   }
 });
 
-const ASKED: Asked = {
+const ASKED: LoggedRequest = {
   client: '192.0.2.7',
   line: 'GET / HTTP/1.1',
   range: '-',
@@ -110,12 +110,12 @@ const ASKED: Asked = {
   sinceMs: 0,
 };
 
-const record = (path: string): { readonly access: AccessRecord; readonly tally: WorkerTally } => {
-  const tally = new WorkerTally();
-  return { access: new AccessRecord(path, { clock: systemClock, tally, log: silentLog }), tally };
+const record = (path: string): { readonly access: AccessLog; readonly counters: WorkerCounters } => {
+  const counters = new WorkerCounters();
+  return { access: new AccessLog(path, { clock: systemClock, counters, log: silentLog }), counters };
 };
-const lost = (tally: WorkerTally): number =>
-  tally.take(0).counts.find(({ name }) => name === 'larder_access_lost_total')?.value ?? 0;
+const lost = (counters: WorkerCounters): number =>
+  counters.drain(0).counts.find(({ name }) => name === 'larder_access_lost_total')?.value ?? 0;
 
 test('no text of a client ends a field or a line', async () => {
   const text = fc.string({ unit: 'binary', maxLength: 1_500 });
@@ -134,29 +134,29 @@ test('no text of a client ends a field or a line', async () => {
 });
 
 test('a file that takes nothing costs lines, which are counted, and memory has its bound', async () => {
-  const { access, tally } = record('/dev/full');
+  const { access, counters } = record('/dev/full');
   for (let at = 0; at < 200_000; at += 1) access.add(ASKED, { status: 200, bytes: 1, outcome: 'hit' });
   await access.flush();
-  expect(lost(tally)).toBe(200_000);
+  expect(lost(counters)).toBe(200_000);
 
   const path = join(directory, 'missing', 'access.log');
   const other = record(path);
   other.access.add(ASKED, { status: 200, bytes: 1, outcome: 'hit' });
   await other.access.flush();
-  expect(lost(other.tally)).toBe(1);
+  expect(lost(other.counters)).toBe(1);
 });
 
 test('a disk that hangs costs lines as well, and no memory without end', async () => {
   const fifo = join(directory, 'nobody-reads');
   execFileSync('/usr/bin/env', ['mkfifo', fifo]);
-  const { access, tally } = record(fifo);
+  const { access, counters } = record(fifo);
   let most = 0;
   for (let second = 0; second < 40; second += 1) {
     for (let at = 0; at < 2_000; at += 1) access.add(ASKED, { status: 200, bytes: 1, outcome: 'hit' });
     void access.flush();
     most = Math.max(most, process.memoryUsage().arrayBuffers);
   }
-  expect(lost(tally)).toBeGreaterThan(0);
+  expect(lost(counters)).toBeGreaterThan(0);
   expect(most).toBeLessThan(64 * 2 ** 20);
   // Somebody reads: what waited comes, and nothing hangs.
   const reader = spawn('cat', [fifo], { stdio: 'ignore' });
@@ -174,5 +174,5 @@ test('lines of several writers share a file whole, more of them than a buffer ho
     }
   await Promise.all(writers.map(({ access }) => access.flush()));
   expect(linesOf(path)).toHaveLength(60_000);
-  expect(writers.map(({ tally }) => lost(tally))).toEqual([0, 0, 0]);
+  expect(writers.map(({ counters }) => lost(counters))).toEqual([0, 0, 0]);
 });

@@ -22,20 +22,20 @@ import { Catalog } from '../fleet/catalog.ts';
 import { DiskVolume } from '../store/disk-volume.ts';
 import { IndexWriter } from '../store/index-writer.ts';
 import { Inflight } from '../fetch/inflight.ts';
-import { ReadClient } from '../link/client.ts';
+import { StorekeeperClient } from '../link/client.ts';
 import { LinkServer } from '../link/server.ts';
-import { Locate } from '../fetch/lookup.ts';
+import { Lookup } from '../fetch/lookup.ts';
 import { Miss } from '../fetch/miss.ts';
 import type { Origin } from '../fetch/origin.ts';
 import { openState, type StateDb } from '../fleet/state.ts';
-import { Pass } from '../serve/bypass.ts';
-import { PiecePool } from '../serve/buffer-pool.ts';
-import { piecesOf } from '../serve/chunks.ts';
+import { Bypass } from '../serve/bypass.ts';
+import { BufferPool } from '../serve/buffer-pool.ts';
+import { byteStreamOf } from '../serve/chunks.ts';
 import type { BlockReader } from '../serve/block-reader.ts';
-import { Server } from '../serve/serve.ts';
-import { Source, type SourceDeps } from '../serve/body.ts';
+import { AssetServer } from '../serve/serve.ts';
+import { RangeBody, type RangeBodyDeps } from '../serve/body.ts';
 import type { Entry, Volume } from '../store/volume.ts';
-import { WorkerTally } from '../serve/counters.ts';
+import { WorkerCounters } from '../serve/counters.ts';
 import { blockFiles } from '../store/layout.ts';
 import { MemoryVolume } from '../store/test/memory-volume.ts';
 import { noise, raw, RunningAppliance, ScriptedOrigin } from './rig.ts';
@@ -162,8 +162,8 @@ class FillDouble {
 
 const catalogOf = (db: StateDb, url: string, onGone: (keys: readonly string[]) => Promise<void>): Promise<Catalog> =>
   Catalog.open({
-    ...{ db, fill: url, token: 't', onGone },
-    ...{ tally: { add: () => undefined }, clock: systemClock, log: silentLog },
+    ...{ db, fill: url, token: 't', onRetired: onGone },
+    ...{ counters: { add: () => undefined }, clock: systemClock, log: silentLog },
   });
 
 test('a crash in the middle of a new revision left the old versions in the cache for ever', async () => {
@@ -223,7 +223,7 @@ function crashOf(at: string): string {
 const noRoom = (): Error => Object.assign(new Error('IO error: No space left on device'), { code: 'LEVEL_IO_ERROR' });
 
 const metaOf = (key: string, bytes: number, holding: string | null = null) => ({
-  ...{ key, bytes, holding, bornMs: null, version: `"${key}"`, headers: {} },
+  ...{ key, bytes, holding, generatedAtMs: null, version: `"${key}"`, headers: {} },
 });
 
 test('one index write that failed ended the storekeeper and poisoned every later one', async () => {
@@ -293,7 +293,7 @@ function flightsOver(spec: {
     volumes,
     storeBytes: volumes.length * (INDEX_BYTES_RESERVED + spec.blocks * diskBytesOf(BLOCK_BYTES)),
     ...{ pinned: new Set<string>(), broadcast: async () => undefined },
-    ...{ clock: systemClock, tally: { add: () => undefined }, log: silentLog },
+    ...{ clock: systemClock, counters: { add: () => undefined }, log: silentLog },
   });
   const origin = {
     countBytes: () => undefined,
@@ -304,30 +304,30 @@ function flightsOver(spec: {
   };
   const inflight = new Inflight({
     ...{ cache, origin: origin as unknown as Origin },
-    termsOf: async () => ({ digests: spec.digests ?? null, originTag: null }),
-    ...{ tally: { add: () => undefined }, log: silentLog },
+    integrityOf: async () => ({ digests: spec.digests ?? null, originTag: null }),
+    ...{ counters: { add: () => undefined }, log: silentLog },
   });
   return { cache, inflight };
 }
 
 async function land(inflight: Inflight, entry: Entry): Promise<void> {
   await inflight.start(entry, { number: 0, lastWanted: 0, pool: 'fill' }).done;
-  await vi.waitUntil(() => entry.flights === 0);
+  await vi.waitUntil(() => entry.fetches === 0);
 }
 
 test('a viewer got the last bytes of a block although its digest was already known to be wrong', async () => {
   const body = noise(50_000);
   const digests = [createHash('sha256').update('something else').digest('hex')];
   const { cache, inflight } = flightsOver({ blocks: 4, body, digests });
-  const entry = await cache.admit(metaOf('/a', body.length));
-  const landing = inflight.start(entry, { number: 0, lastWanted: 0, pool: 'miss' });
-  await expect(landing.follow(0, body.length).next()).rejects.toMatchObject({ code: 'digest_mismatch' });
+  const entry = await cache.ensureEntry(metaOf('/a', body.length));
+  const pending = inflight.start(entry, { number: 0, lastWanted: 0, pool: 'miss' });
+  await expect(pending.follow(0, body.length).next()).rejects.toMatchObject({ code: 'digest_mismatch' });
 });
 
 test('assets of which nothing could be stored stayed in the index for ever', async () => {
   const body = noise(50_000);
   const { cache, inflight } = flightsOver({ blocks: 0, body });
-  for (const key of ['/a', '/b', '/c']) await land(inflight, await cache.admit(metaOf(key, body.length)));
+  for (const key of ['/a', '/b', '/c']) await land(inflight, await cache.ensureEntry(metaOf(key, body.length)));
   await vi.waitUntil(() => cache.assets === 0);
 });
 
@@ -335,17 +335,24 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
   const body = noise(2 * BLOCK_BYTES);
   const { cache, inflight } = flightsOver({ blocks: 0, body });
   const meta = metaOf('/a', body.length);
-  const tally = { add: () => undefined };
+  const counters = { add: () => undefined };
   const origin = {} as unknown as Origin;
-  const rest = { standsFor: false, clock: systemClock };
-  const locate = new Locate({ cache, inflight, origin, catalogued: async () => meta, ...rest });
-  const miss = new Miss({ cache, inflight, locate, alone: false, admission: admitAll, tally });
-  const first = { headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false, anew: false };
-  const gone = await cache.admit(meta);
+  const rest = { reverseProxy: false, clock: systemClock };
+  const lookup = new Lookup({ cache, inflight, origin, catalogued: async () => meta, ...rest });
+  const miss = new Miss({ cache, inflight, lookup, alone: false, admission: admitAll, counters });
+  const first = {
+    headers: {},
+    validate: null,
+    onlyIfCached: false,
+    wantsFullBody: false,
+    continuation: false,
+    skipNegativeCache: false,
+  };
+  const gone = await cache.ensureEntry(meta);
   await land(inflight, gone);
   expect(gone.dropped).toBe(true);
   const known = { version: gone.version, id: gone.id, volume: gone.volume.number };
-  const opened = await miss.open({ ...first, key: '/a', known, from: 5, to: body.length });
+  const opened = await miss.open({ ...first, key: '/a', expected: known, from: 5, to: body.length });
   if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
   const chunks: Buffer[] = [];
   for await (const chunk of opened.body) chunks.push(chunk);
@@ -353,7 +360,7 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
   const other = await miss.open({
     ...first,
     key: '/a',
-    known: { ...known, version: '"other"' },
+    expected: { ...known, version: '"other"' },
     from: 5,
     to: body.length,
   });
@@ -363,11 +370,11 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
 test('a block that a viewer and a fill both fetched counted twice: a rendition with a hole was reported as held', async () => {
   const body = noise(2 * BLOCK_BYTES);
   const { cache, inflight } = flightsOver({ blocks: 4, body });
-  const entry = await cache.admit(metaOf('/a', body.length, 'film:video'));
+  const entry = await cache.ensureEntry(metaOf('/a', body.length, 'film:video'));
   await land(inflight, entry);
   await land(inflight, entry);
   expect(cache.heldBytes('film:video')).toBe(BLOCK_BYTES);
-  expect(cache.use()[0]).toMatchObject({ demandBytes: diskBytesOf(BLOCK_BYTES), reservedBytes: 0 });
+  expect(cache.usage()[0]).toMatchObject({ demandBytes: diskBytesOf(BLOCK_BYTES), reservedBytes: 0 });
 });
 
 test(
@@ -417,28 +424,28 @@ test('a reader that stalled kept its stream and a block in memory for ever', { t
   }
   const entry = new MemoryVolume().create(metaOf('/a', 100 * MB), 0);
   const miss = { open: async () => ({ kind: 'asset', entry, validated: true, forward: null, body: endless() }) };
-  const locate = { told: async () => undefined };
+  const lookup = { applyUpdate: async () => undefined };
   const deps = {
     miss: miss as unknown as Miss,
-    locate,
+    lookup,
     present: () => false,
     onReport: () => undefined,
-    onGone: () => undefined,
+    onWorkerGone: () => undefined,
     log: silentLog,
   };
   await server.listen(deps);
-  const answer = await new ReadClient(new PiecePool()).read({
+  const answer = await new StorekeeperClient(new BufferPool()).fetch({
     ...{
       key: '/a',
-      known: null,
+      expected: null,
       from: 0,
       to: null,
       headers: {},
       validate: null,
-      storedOnly: false,
-      takesWhole: false,
-      again: false,
-      anew: false,
+      onlyIfCached: false,
+      wantsFullBody: false,
+      continuation: false,
+      skipNegativeCache: false,
     },
   });
   expect(answer.head.kind).toBe('asset');
@@ -505,7 +512,7 @@ test('assets admitted together all went to one volume, and did not fit there', a
   const volumes = [new MemoryVolume(0), new MemoryVolume(1)];
   const { cache } = flightsOver({ blocks: 100, body: Buffer.alloc(0), volumes });
   const entries = await Promise.all(
-    ['/a', '/b', '/c', '/d'].map((key) => cache.admit(metaOf(key, 40 * BLOCK_BYTES, 'film:video'))),
+    ['/a', '/b', '/c', '/d'].map((key) => cache.ensureEntry(metaOf(key, 40 * BLOCK_BYTES, 'film:video'))),
   );
   expect(entries.map((entry) => entry.volume.number).toSorted((a, b) => a - b)).toEqual([0, 0, 1, 1]);
 });
@@ -514,40 +521,42 @@ test('a store whose limit was lowered stayed above it until the next miss', asyn
   const volumes = [new MemoryVolume()];
   const before = flightsOver({ blocks: 8, body: noise(BLOCK_BYTES), volumes });
   for (const key of ['/a', '/b', '/c', '/d'])
-    await land(before.inflight, await before.cache.admit(metaOf(key, BLOCK_BYTES)));
+    await land(before.inflight, await before.cache.ensureEntry(metaOf(key, BLOCK_BYTES)));
   const { cache } = flightsOver({ blocks: 2, body: Buffer.alloc(0), volumes });
-  await vi.waitUntil(() => cache.use()[0]!.demandBytes + cache.use()[0]!.leavingBytes <= 2 * diskBytesOf(BLOCK_BYTES));
+  await vi.waitUntil(
+    () => cache.usage()[0]!.demandBytes + cache.usage()[0]!.leavingBytes <= 2 * diskBytesOf(BLOCK_BYTES),
+  );
   expect(cache.assets).toBe(2);
 });
 
 test('a worker learnt a version that it had just been told to forget', async () => {
   const asked: string[] = [];
   const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
-  const keeper = {
+  const storekeeper = {
     read: async ({ key }: { readonly key: string }) => {
       asked.push(key);
       // Sent before the answer below was read from the other socket.
-      if (asked.length === 1) server.forget([key]);
+      if (asked.length === 1) server.invalidate([key]);
       return {
         head: { kind: 'asset', asset, body: false, validated: false, forward: null },
-        body: piecesOf(Readable.from([])),
+        body: byteStreamOf(Readable.from([])),
       };
     },
   };
-  const server = new Server({
+  const server = new AssetServer({
     ...{
       appliance: 'box-1',
       mode: 'alone',
-      manner: { standsFor: false, via: 'larder-test' },
+      identity: { reverseProxy: false, via: 'larder-test' },
       draining: () => false,
       clock: systemClock,
       log: silentLog,
       access: null,
-      tally: new WorkerTally(),
+      counters: new WorkerCounters(),
     },
-    keeper: keeper as unknown as ReadClient,
+    storekeeper: storekeeper as unknown as StorekeeperClient,
     reader: { has: async () => true } as unknown as BlockReader,
-    ...{ origin: {} as unknown as Origin, pass: {} as unknown as Pass },
+    ...{ origin: {} as unknown as Origin, pass: {} as unknown as Bypass },
   });
   fill = createServer((request, response) => void server.serve(request, response));
   fill.listen(0, '127.0.0.1');
@@ -581,9 +590,9 @@ test('one volume that could not be opened kept the whole appliance from serving'
 });
 
 test('an answer that is passed on ends with its last byte, whenever its source says so', async () => {
-  const [tally, clock, manner] = [new WorkerTally(), systemClock, { standsFor: false, via: 'box-1' }];
-  const keeper = { tell: async (): Promise<void> => undefined };
-  const pass = new Pass({ origin: {} as unknown as Origin, keeper, manner, tally, access: null, clock });
+  const [counters, clock, identity] = [new WorkerCounters(), systemClock, { reverseProxy: false, via: 'box-1' }];
+  const storekeeper = { update: async (): Promise<void> => undefined };
+  const pass = new Bypass({ origin: {} as unknown as Origin, storekeeper, identity, counters, access: null, clock });
   const forward = { reason: 'uri-miss', status: 404, stored: false, collapsed: false } as const;
   const head = { kind: 'relay', status: 404, headers: { 'content-length': '5' }, cookies: [], forward, leftMs: null };
   const body = new Readable({ read: () => undefined });
@@ -592,7 +601,7 @@ test('an answer that is passed on ends with its last byte, whenever its source s
   fill = createServer((request, response) => {
     under.push(
       once(response, 'finish'),
-      pass.relay(request, response, head as never, { head, body: piecesOf(body) } as never),
+      pass.relay(request, response, head as never, { head, body: byteStreamOf(body) } as never),
     );
   });
   await once(fill.listen(0, '127.0.0.1'), 'listening');
@@ -630,7 +639,7 @@ test('for a player that left while its bytes were awaited they were asked for on
   let ended = (): void => undefined;
   const body = {
     next: () => new Promise<null>((resolve) => (ended = () => resolve(null))),
-    leave: () => {
+    close: () => {
       left();
       ended();
     },
@@ -640,11 +649,16 @@ test('for a player that left while its bytes were awaited they were asked for on
     body,
   }));
   const reader = { read: () => null };
-  const deps = { reader, keeper: { read }, origin: {}, tally: new WorkerTally() } as unknown as SourceDeps;
-  const source = new Source(deps, asset, { at: 0, end: 3, headers: {}, opening: null });
+  const deps = {
+    reader,
+    storekeeper: { read },
+    origin: {},
+    counters: new WorkerCounters(),
+  } as unknown as RangeBodyDeps;
+  const source = new RangeBody(deps, asset, { at: 0, end: 3, headers: {}, opening: null });
   const pending = source.next();
   await vi.waitUntil(() => read.mock.calls.length === 1);
-  source.cancel();
+  source.close();
   expect(await pending).toBeNull();
   expect(read).toHaveBeenCalledTimes(1);
   expect(left).toHaveBeenCalledTimes(1);
@@ -669,10 +683,10 @@ test('a player that asked for a tunnel and hung up ended the worker', async () =
 test('an answer of which a byte was wanted went on until it stalled', async () => {
   const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
   const [left, release] = [vi.fn<() => void>(), vi.fn<() => void>()];
-  const body = { next: async () => ({ bytes: Buffer.from('abc'), release }), leave: left };
+  const body = { next: async () => ({ bytes: Buffer.from('abc'), release }), close: left };
   const head = { kind: 'asset', asset, body: true, validated: false, forward: null } as const;
-  const deps = { reader: {}, keeper: {}, origin: {}, tally: new WorkerTally() } as unknown as SourceDeps;
-  const source = new Source(deps, asset, { at: 0, end: 1, headers: {}, opening: { head, body } });
+  const deps = { reader: {}, storekeeper: {}, origin: {}, counters: new WorkerCounters() } as unknown as RangeBodyDeps;
+  const source = new RangeBody(deps, asset, { at: 0, end: 1, headers: {}, opening: { head, body } });
   expect((await source.next())!.bytes.toString()).toBe('a');
   expect(source.next()).toBeNull();
   expect(left).toHaveBeenCalledTimes(1);

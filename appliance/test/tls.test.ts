@@ -15,7 +15,7 @@ import { needsTool } from '../../test/tools.ts';
 import { packageRoot } from '../../runtime/paths.ts';
 import { CHECKS } from '../turn-up-checks.ts';
 import type { ApplianceConfig } from '../config.ts';
-import { readMaterial, validityOf, whyNotValid, type TlsFiles } from '../tls/material.ts';
+import { readMaterial, validityOf, invalidityReason, type TlsFiles } from '../tls/material.ts';
 import { noise, raw, RunningAppliance, ScriptedOrigin } from './rig.ts';
 
 const run = promisify(execFile);
@@ -391,9 +391,9 @@ describe.skipIf(openssl === null || curl === null)('https', () => {
     const hosts = ['localhost', '127.0.0.1', 'other.example', '10.0.0.1'];
     const validity = validityOf(readMaterial(pair('first')), hosts);
     expect(validity.uncovered).toEqual(['other.example', '10.0.0.1']);
-    expect(whyNotValid(validity, Date.now())).toBe(null);
-    expect(whyNotValid(validity, Date.now() + 31 * 86_400_000)).toMatch(/expired on/);
-    expect(whyNotValid(validity, Date.now() - 86_400_000)).toMatch(/valid from/);
-    expect(whyNotValid(validityOf(readMaterial(pair('expired')), []), Date.now())).toMatch(/expired on/);
+    expect(invalidityReason(validity, Date.now())).toBe(null);
+    expect(invalidityReason(validity, Date.now() + 31 * 86_400_000)).toMatch(/expired on/);
+    expect(invalidityReason(validity, Date.now() - 86_400_000)).toMatch(/valid from/);
+    expect(invalidityReason(validityOf(readMaterial(pair('expired')), []), Date.now())).toMatch(/expired on/);
   });
 });

@@ -9,7 +9,7 @@ import {
   readMaterial,
   RENEWAL_MS,
   validityOf,
-  whyNotValid,
+  invalidityReason,
   type TlsFiles,
   type TlsMaterial,
 } from './material.ts';
@@ -19,19 +19,19 @@ const ROTATE_MS = 12 * 3_600_000;
 /** Name, HMAC and AES keys, 16 bytes each. */
 const TICKET_KEY_BYTES = 48;
 
-export interface TlsState extends TlsMaterial {
+export interface TlsSecrets extends TlsMaterial {
   /** Base64. */
   readonly ticketKeys: string;
 }
 
-export class TlsKeeper {
+export class CertificateStore {
   readonly #files: TlsFiles;
   readonly #log: Log;
-  readonly #tell: (state: TlsState) => void;
-  #state: TlsState;
+  readonly #tell: (state: TlsSecrets) => void;
+  #state: TlsSecrets;
 
   /** Throws `config_invalid`. `tell`: a new state is for every worker. */
-  constructor(files: TlsFiles, log: Log, tell: (state: TlsState) => void) {
+  constructor(files: TlsFiles, log: Log, tell: (state: TlsSecrets) => void) {
     this.#files = files;
     this.#log = log;
     this.#tell = tell;
@@ -40,7 +40,7 @@ export class TlsKeeper {
     setInterval(() => this.#change({ ...this.#state, ticketKeys: newTicketKeys() }), ROTATE_MS).unref();
   }
 
-  get state(): TlsState {
+  get state(): TlsSecrets {
     return this.#state;
   }
 
@@ -49,7 +49,7 @@ export class TlsKeeper {
     try {
       const material = readMaterial(this.#files);
       const validity = validityOf(material, []);
-      const flaw = whyNotValid(validity, Date.now());
+      const flaw = invalidityReason(validity, Date.now());
       if (flaw !== null) throw new Error(`${this.#files.tlsCert}: ${flaw}`);
       this.#change({ ...this.#state, ...material });
       this.#warn(material);
@@ -63,7 +63,7 @@ export class TlsKeeper {
     }
   }
 
-  #change(state: TlsState): void {
+  #change(state: TlsSecrets): void {
     this.#state = state;
     this.#tell(state);
   }
@@ -71,7 +71,7 @@ export class TlsKeeper {
   #warn(material: TlsMaterial): void {
     const validity = validityOf(material, []);
     const until = dayOf(validity.untilMs);
-    const flaw = whyNotValid(validity, Date.now());
+    const flaw = invalidityReason(validity, Date.now());
     if (flaw !== null) this.#log.error({ tlsCert: this.#files.tlsCert, until }, `${flaw}: players will refuse it`);
     else if (validity.untilMs - Date.now() < RENEWAL_MS)
       this.#log.warn({ tlsCert: this.#files.tlsCert, until }, 'the certificate expires soon');

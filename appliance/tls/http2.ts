@@ -11,7 +11,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
-import type { Tally } from '../metrics.ts';
+import type { Counters } from '../metrics.ts';
 
 /** Of one connection, under way at once: players ask for a few segments. */
 const STREAMS_MAX = 32;
@@ -20,22 +20,22 @@ const HEADER_BYTES_MAX = 16 * 1024;
 /** Room for a reader on a long line without a round trip per frame. */
 const WINDOW_BYTES = 2 ** 20;
 
-export interface Http2Deps {
+export interface Http2AcceptorDeps {
   /** Of all connections together: a stream holds as much as a connection of HTTP/1.1 does. */
   readonly streamsMax: number;
-  readonly tally: Tally;
+  readonly counters: Counters;
   readonly serve: (request: IncomingMessage, response: ServerResponse) => void;
   readonly keepAliveMs: number;
   readonly draining: () => boolean;
 }
 
-export class Http2 {
+export class Http2Acceptor {
   readonly #server: Http2Server;
   readonly #sessions = new Set<ServerHttp2Session>();
-  readonly #deps: Http2Deps;
+  readonly #deps: Http2AcceptorDeps;
   #running = 0;
 
-  constructor(deps: Http2Deps) {
+  constructor(deps: Http2AcceptorDeps) {
     this.#deps = deps;
     this.#server = createServer(
       {
@@ -55,7 +55,7 @@ export class Http2 {
     this.#server.on('sessionError', () => undefined);
   }
 
-  take(socket: TLSSocket): void {
+  accept(socket: TLSSocket): void {
     this.#server.emit('connection', socket);
   }
 
@@ -66,7 +66,7 @@ export class Http2 {
 
   #serve(request: Http2ServerRequest, response: Http2ServerResponse): void {
     if (this.#running >= this.#deps.streamsMax) {
-      this.#deps.tally.add('larder_faults_total', 1, { code: 'overloaded' });
+      this.#deps.counters.add('larder_faults_total', 1, { code: 'overloaded' });
       response.writeHead(503, { 'retry-after': '1', 'content-length': 0 }).end();
       return;
     }

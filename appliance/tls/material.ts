@@ -46,7 +46,7 @@ export function readMaterial({ tlsCert, tlsKey }: TlsFiles): TlsMaterial {
       `--tls-key ${tlsKey} does not belong to the certificate in --tls-cert ${tlsCert}; give the key with which the certificate was asked for, and put its certificate first in the file`,
     );
   try {
-    createSecureContext(contextOf(material));
+    createSecureContext(secureContextOptions(material));
   } catch (error) {
     throw invalid(
       `--tls-cert ${tlsCert} cannot be served with (${(error as Error).message}); give a chain of PEM certificates with keys of today's size`,
@@ -57,7 +57,7 @@ export function readMaterial({ tlsCert, tlsKey }: TlsFiles): TlsMaterial {
 }
 
 /** What a server of TLS is made with, but for ticket keys. */
-export const contextOf = ({ cert, key }: TlsMaterial): SecureContextOptions => ({
+export const secureContextOptions = ({ cert, key }: TlsMaterial): SecureContextOptions => ({
   cert,
   key,
   minVersion: 'TLSv1.2',
@@ -90,7 +90,7 @@ export function validityOf(material: TlsMaterial, hosts: readonly string[]): Val
 }
 
 /** Null while a player would accept it by its dates. */
-export function whyNotValid({ fromMs, untilMs }: Validity, nowMs: number): string | null {
+export function invalidityReason({ fromMs, untilMs }: Validity, nowMs: number): string | null {
   if (nowMs > untilMs) return `the certificate expired on ${dayOf(untilMs)}`;
   if (nowMs < fromMs) return `the certificate is valid from ${dayOf(fromMs)} only`;
   return null;

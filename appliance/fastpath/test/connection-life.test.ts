@@ -4,7 +4,7 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { PIECE_BYTES, PiecePool } from '../../serve/buffer-pool.ts';
+import { PIECE_BYTES, BufferPool } from '../../serve/buffer-pool.ts';
 import { openBlocksMax } from '../../serve/block-reader.ts';
 import { blockPath } from '../../store/layout.ts';
 import { type End, LaneRig } from './lane-rig.ts';
@@ -26,7 +26,7 @@ beforeEach(async () => {
   rig = new LaneRig('alone', { ...systemClock, monotonic: () => nowMs });
   await rig.put('/film', FILM);
   await rig.put('/small', SMALL);
-  rig.tally.take(0);
+  rig.counters.drain(0);
 });
 
 afterEach(() => rig.close());
@@ -167,9 +167,9 @@ describe('waiting', () => {
 
 describe('an answer that is not the same for all, or not for ever', () => {
   test.each([
-    ['has aged', { headers: { 'cache-control': 'max-age=60' }, bornMs: Date.now() - 61_000 }, 0],
-    ['must be asked about', { headers: { 'cache-control': 'no-cache' }, bornMs: Date.now() }, 0],
-    ['is fresh', { headers: { vary: 'accept-encoding', 'cache-control': 'max-age=60' }, bornMs: Date.now() }, 1],
+    ['has aged', { headers: { 'cache-control': 'max-age=60' }, generatedAtMs: Date.now() - 61_000 }, 0],
+    ['must be asked about', { headers: { 'cache-control': 'no-cache' }, generatedAtMs: Date.now() }, 0],
+    ['is fresh', { headers: { vary: 'accept-encoding', 'cache-control': 'max-age=60' }, generatedAtMs: Date.now() }, 1],
   ])('%s', async (_, options, fast) => {
     await rig.put('/news', SMALL, options);
     const answer = await rig.converse('short', [ask('/news'), CLOSE]);
@@ -249,7 +249,7 @@ describe('accounts', () => {
     const reports = [];
     for (const way of ['short', 'long'] as const) {
       await rig.converse(way, chunks);
-      const { counts, ...report } = rig.tally.take(0);
+      const { counts, ...report } = rig.counters.drain(0);
       const sums: Record<string, number> = {};
       for (const { name, labels, value } of counts) {
         const line = `${name} ${Object.values(labels).join(' ')}`;
@@ -267,7 +267,7 @@ describe('accounts', () => {
     await turns();
     end.peer.destroy();
     await turns();
-    const { counts, bytes } = rig.tally.take(0);
+    const { counts, bytes } = rig.counters.drain(0);
     expect(bytes).toBe(512 * 1024);
     expect(counts.find(({ name }) => name === 'larder_aborted_total')?.value).toBe(1);
     expect(rig.lane.size).toBe(0);
@@ -276,7 +276,7 @@ describe('accounts', () => {
 
 describe('what is not at hand after all', () => {
   test('goes the long way where the first byte is concerned', async () => {
-    rig.reader.forgetAll();
+    rig.reader.closeAll();
     const answer = await rig.converse('short', [CLOSE.replace('/small', '/film')]);
     expect(answer.subarray(-FILM.length).equals(FILM)).toBe(true);
     expect(rig.count('larder_fast_total')).toBe(0);
@@ -288,7 +288,7 @@ describe('what is not at hand after all', () => {
     end.write(ask('/film'));
     await turns();
     expect(rig.count('larder_fast_total')).toBe(1);
-    rig.reader.forgetAll();
+    rig.reader.closeAll();
     end.peer.unstick();
     await until(() => bodyOf(player.bytes()).length === FILM.length);
     expect(player.bytes().subarray(-FILM.length).equals(FILM)).toBe(true);
@@ -302,12 +302,12 @@ describe('what is not at hand after all', () => {
     const view = rig.views.get('/film')!;
     rig.views.set('/film', { ...view, version: '"other"' });
     for (const number of [1, 2, 3]) rmSync(blockPath(rig.directory, view.id, number));
-    rig.reader.forgetAll();
+    rig.reader.closeAll();
     end.peer.unstick();
     await player.ended;
     expect(player.bytes().subarray(-MB).equals(FILM.subarray(0, MB))).toBe(true);
     expect(rig.count('larder_faults_total')).toBe(1);
-    expect(rig.server.hot('/film')).toBe(null);
+    expect(rig.server.freshHit('/film')).toBe(null);
   });
 });
 
@@ -352,21 +352,21 @@ test('readers that stall hold a large piece only while few of them do', async ()
 });
 
 test('ten thousand readers that stall hold a gigabyte of buffers and no more', () => {
-  const pool = new PiecePool();
-  const slabs = Array.from({ length: 10_000 }, () => pool.take(PIECE_BYTES));
+  const pool = new BufferPool();
+  const slabs = Array.from({ length: 10_000 }, () => pool.acquire(PIECE_BYTES));
   expect(slabs.reduce((bytes, { buffer }) => bytes + buffer.length, 0)).toBeLessThan(1.1 * 2 ** 30);
-  for (const slab of slabs) pool.giveBack(slab);
-  expect(pool.take(PIECE_BYTES).room).toBe(PIECE_BYTES);
+  for (const slab of slabs) pool.release(slab);
+  expect(pool.acquire(PIECE_BYTES).room).toBe(PIECE_BYTES);
 });
 
 test('pieces that are out do not share a byte, and those of the huge page go before others', () => {
-  const pool = new PiecePool();
-  const slabs = [PIECE_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.take(bytes)));
+  const pool = new BufferPool();
+  const slabs = [PIECE_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
   for (const [at, { buffer }] of slabs.entries()) buffer.fill(at);
   for (const [at, { buffer }] of slabs.entries()) expect(buffer.equals(Buffer.alloc(buffer.length, at))).toBe(true);
   const huge = slabs.filter((slab) => slab.huge);
-  for (const slab of [...huge, ...slabs.filter((slab) => !slab.huge)]) pool.giveBack(slab);
-  const again = [PIECE_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.take(bytes)));
+  for (const slab of [...huge, ...slabs.filter((slab) => !slab.huge)]) pool.release(slab);
+  const again = [PIECE_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
   const first = [...again.slice(0, 3), ...again.slice(20, 27)];
   expect(huge).toHaveLength(first.length);
   for (const slab of first) expect(slab.huge).toBe(true);

@@ -12,17 +12,18 @@ import { systemClock, type Clock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import type { KeyMode } from '../../http/asset-key.ts';
 import { BLOCK_BYTES, blockBytes, blockCount, chunkCrcs, writeBlock } from '../../store/block-file.ts';
-import { FastLane, watchBridge } from '../lane.ts';
-import type { AssetView, Forward } from '../../link/messages.ts';
-import type { ReadClient } from '../../link/client.ts';
+import { FastPath, watchBridge } from '../lane.ts';
+import type { AssetView } from '../../http/asset.ts';
+import type { Forward } from '../../link/messages.ts';
+import type { StorekeeperClient } from '../../link/client.ts';
 import type { Origin } from '../../fetch/origin.ts';
-import { Pass } from '../../serve/bypass.ts';
-import { PiecePool } from '../../serve/buffer-pool.ts';
-import { piecesOf } from '../../serve/chunks.ts';
+import { Bypass } from '../../serve/bypass.ts';
+import { BufferPool } from '../../serve/buffer-pool.ts';
+import { byteStreamOf } from '../../serve/chunks.ts';
 import { BlockReader } from '../../serve/block-reader.ts';
-import { Server } from '../../serve/serve.ts';
-import { WorkerTally } from '../../serve/counters.ts';
-import { Turns } from '../../serve/pipelining.ts';
+import { AssetServer } from '../../serve/serve.ts';
+import { WorkerCounters } from '../../serve/counters.ts';
+import { PipelineQueue } from '../../serve/pipelining.ts';
 import { blockPath } from '../../store/layout.ts';
 
 /** Turns of the event loop without a byte, after which none is to come: nothing here waits for a disk or a network. */
@@ -35,65 +36,65 @@ const MISSED: Forward = { reason: 'uri-miss', status: 404, stored: false, collap
 
 export class LaneRig {
   readonly directory = mkdtempSync(join(tmpdir(), 'larder-lane-'));
-  readonly tally = new WorkerTally();
+  readonly counters = new WorkerCounters();
   readonly reader: BlockReader;
-  readonly server: Server;
+  readonly server: AssetServer;
   readonly http: HttpServer;
-  readonly lane: FastLane;
+  readonly lane: FastPath;
   readonly views = new Map<string, AssetView>();
   /** Its connections come to the lane as a worker's do. */
-  readonly #tcp: TcpServer = listen({ pauseOnConnect: true, noDelay: true }, (socket) => void this.lane.take(socket));
+  readonly #tcp: TcpServer = listen({ pauseOnConnect: true, noDelay: true }, (socket) => void this.lane.accept(socket));
   draining = false;
   #ids = 0;
 
   constructor(mode: KeyMode = 'alone', clock: Clock = systemClock) {
-    const pool = new PiecePool();
+    const pool = new BufferPool();
     this.reader = new BlockReader(pool, 1_024);
-    const keeper = {
+    const storekeeper = {
       read: async (ask: { readonly key: string }) => this.#answer(ask.key),
       present: async () => true,
-    } as unknown as ReadClient;
-    const manner = { standsFor: false, via: 'box-1' };
+    } as unknown as StorekeeperClient;
+    const identity = { reverseProxy: false, via: 'box-1' };
     const shared = {
       reader: this.reader,
-      keeper,
-      manner,
+      storekeeper,
+      identity,
       clock,
       origin: {} as unknown as Origin,
-      tally: this.tally,
+      counters: this.counters,
       access: null,
     };
     const rest = { mode, log: silentLog, draining: () => this.draining };
-    this.server = new Server({ appliance: 'box-1', pass: new Pass(shared), ...shared, ...rest });
-    const turns = new Turns();
+    this.server = new AssetServer({ appliance: 'box-1', pass: new Bypass(shared), ...shared, ...rest });
+    const turns = new PipelineQueue();
     this.http = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
       watchBridge(request, response);
-      turns.take(request, response, () => void this.server.serve(request, response));
+      turns.enqueue(request, response, () => void this.server.serve(request, response));
     });
     // As in a worker: node:http keeps count of its connections from here on.
     this.http.emit('listening');
     const { server, http } = this;
-    this.lane = new FastLane({ server, http, pool, ...shared, ...rest, firstRequestMs: 10_000, keepAliveMs: 60_000 });
+    this.lane = new FastPath({ server, http, pool, ...shared, ...rest, firstRequestMs: 10_000, keepAliveMs: 60_000 });
   }
 
   /** On disk, located and read once, so that nothing of it is cold. */
   async put(
     key: string,
     body: Buffer,
-    options: { readonly headers?: Readonly<Record<string, string>>; readonly bornMs?: number } = {},
+    options: { readonly headers?: Readonly<Record<string, string>>; readonly generatedAtMs?: number } = {},
   ): Promise<void> {
     const id = (this.#ids += 1);
     const view: AssetView = {
       ...{ key, version: `"v${id}"`, bytes: body.length, holding: null, id, volume: 0, directory: this.directory },
       headers: { etag: `"v${id}"`, 'content-type': 'video/mp4', ...options.headers },
-      bornMs: options.bornMs ?? null,
+      generatedAtMs: options.generatedAtMs ?? null,
     };
     for (let number = 0; number < blockCount(body.length); number += 1) {
       const payload = body.subarray(number * BLOCK_BYTES).subarray(0, blockBytes(body.length, number));
       const path = blockPath(this.directory, id, number);
       mkdirSync(dirname(path), { recursive: true });
-      const { version, bornMs } = view;
-      const head = { key, version, assetBytes: body.length, number, bytes: payload.length, bornMs };
+      const { version, generatedAtMs } = view;
+      const head = { key, version, assetBytes: body.length, number, bytes: payload.length, generatedAtMs };
       await writeBlock(path, { ...head, crcs: chunkCrcs(payload), headers: view.headers, holding: null }, payload);
     }
     this.views.set(key, view);
@@ -107,7 +108,7 @@ export class LaneRig {
   /** A connection of a player's: `short` may take the short way, `long` is node:http's alone. */
   open(way: 'short' | 'long', options: EndOptions = {}): End {
     const [player, ours] = endsOf(options);
-    if (way === 'short') this.lane.take(ours as unknown as Socket);
+    if (way === 'short') this.lane.accept(ours as unknown as Socket);
     else this.http.emit('connection', ours);
     return player;
   }
@@ -149,7 +150,7 @@ export class LaneRig {
 
   /** What was counted since the last look. */
   count(name: string): number {
-    const { counts } = this.tally.take(0);
+    const { counts } = this.counters.drain(0);
     return counts.filter((count) => count.name === name).reduce((sum, { value }) => sum + value, 0);
   }
 
@@ -161,7 +162,7 @@ export class LaneRig {
 
   #answer(key: string): object {
     const asset = this.views.get(key);
-    const body = piecesOf(Readable.from([Buffer.from(ABSENT)]));
+    const body = byteStreamOf(Readable.from([Buffer.from(ABSENT)]));
     const headers = { 'content-type': 'text/plain', 'content-length': String(ABSENT.length) };
     return asset === undefined
       ? { head: { kind: 'relay', status: 404, headers, cookies: [], forward: MISSED }, body }

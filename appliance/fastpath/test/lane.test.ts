@@ -21,7 +21,7 @@ beforeAll(async () => {
   fleet = new LaneRig('fleet');
   for (const rig of [alone, fleet]) {
     const headers = { date: 'Sun, 01 Nov 2026 00:00:00 GMT', 'cache-control': 'max-age=9999999999' };
-    await rig.put('/film', FILM, { headers, bornMs: Date.parse(headers.date) });
+    await rig.put('/film', FILM, { headers, generatedAtMs: Date.parse(headers.date) });
     await rig.put('/small', SMALL, { headers: { 'last-modified': 'Sun, 01 Nov 2026 00:00:00 GMT' } });
     await rig.put('/dir/a.b_c-d~e.m4s', SMALL);
     await rig.put('/%20', SMALL);

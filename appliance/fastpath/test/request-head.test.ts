@@ -3,12 +3,12 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseTarget, type KeyMode } from '../../http/asset-key.ts';
-import { fastKey, FastHead } from '../request-head.ts';
+import { fastKey, RequestHead } from '../request-head.ts';
 import { selectRanges } from '../../http/range.ts';
 
 const LENGTH = 1_000;
-const head = new FastHead();
-const reads = (text: string): boolean => head.read(text);
+const head = new RequestHead();
+const reads = (text: string): boolean => head.parse(text);
 const withField = (line: string): string => `GET /a HTTP/1.1\r\nHost: x\r\n${line}\r\n\r\n`;
 
 describe('a plain request', () => {

@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { FastQueue } from '../queue.ts';
-import { FastSocket } from '../socket.ts';
-import { Memory } from '../../store/nonblocking-io.ts';
+import { RequestQueue } from '../queue.ts';
+import { DirectSocket } from '../socket.ts';
+import { NativeBuffer } from '../../store/nonblocking-io.ts';
 import { LaneRig } from './lane-rig.ts';
 import { noise } from '../../test/rig.ts';
 
@@ -16,7 +16,7 @@ const FILM = noise(9 * MB + 77);
 describe('a socket that was taken over', () => {
   let player: Socket;
   let received: Socket;
-  let fast: FastSocket;
+  let fast: DirectSocket;
   const heard: Buffer[] = [];
 
   beforeEach(async () => {
@@ -26,7 +26,7 @@ describe('a socket that was taken over', () => {
     player = connect((server.address() as AddressInfo).port, '127.0.0.1');
     [received] = (await once(server, 'connection')) as [Socket];
     server.close();
-    fast = new FastSocket(received, (buffer, bytes) => heard.push(Buffer.from(buffer.subarray(0, bytes))));
+    fast = new DirectSocket(received, (buffer, bytes) => heard.push(Buffer.from(buffer.subarray(0, bytes))));
     fast.stream.on('error', () => undefined);
   });
   afterEach(() => {
@@ -35,7 +35,7 @@ describe('a socket that was taken over', () => {
   });
 
   test('what there is room for has left when the call returns', async () => {
-    const memory = new Memory(Buffer.allocUnsafeSlow(100));
+    const memory = new NativeBuffer(Buffer.allocUnsafeSlow(100));
     memory.buffer.write('some bytes', 20);
     // False would mean that this Node hides its handles: then all goes by the stream, and slower.
     expect(fast.write(memory, 25, 30, () => expect.unreachable())).toBe(true);
@@ -44,11 +44,11 @@ describe('a socket that was taken over', () => {
   });
 
   test('for a reader who does not read the system holds little, and as much as it likes where that is lifted', () => {
-    const memory = new Memory(Buffer.allocUnsafeSlow(16 * MB));
+    const memory = new NativeBuffer(Buffer.allocUnsafeSlow(16 * MB));
     const { fd } = (fast.stream as unknown as { readonly _handle: { readonly fd: number } })._handle;
     const held = (): number => {
       let bytes = 0;
-      for (let sent = -1; sent !== 0; bytes += sent) sent = memory.sendNoWait(fd, 0, 65_536);
+      for (let sent = -1; sent !== 0; bytes += sent) sent = memory.sendNonblocking(fd, 0, 65_536);
       return bytes;
     };
     const limited = held();
@@ -61,7 +61,7 @@ describe('a socket that was taken over', () => {
   });
 
   test('what there is no room for follows, in order, and is told once it has left', async () => {
-    const memory = new Memory(Buffer.allocUnsafeSlow(16 * MB));
+    const memory = new NativeBuffer(Buffer.allocUnsafeSlow(16 * MB));
     memory.buffer.set(noise(16 * MB));
     const left = new Promise((resolve) => {
       expect(fast.write(memory, 0, 8 * MB, () => undefined)).toBe(false);
@@ -79,7 +79,7 @@ describe('a socket that was taken over', () => {
   });
 
   test('nothing overtakes what the stream still holds', async () => {
-    const memory = new Memory(Buffer.allocUnsafeSlow(6));
+    const memory = new NativeBuffer(Buffer.allocUnsafeSlow(6));
     memory.buffer.write('second');
     fast.stream.cork();
     fast.stream.write('first ');
@@ -108,7 +108,9 @@ describe('a socket that was taken over', () => {
     const closed = new Promise((resolve) => fast.stream.once('close', resolve));
     player.resetAndDestroy();
     await closed;
-    const error = await new Promise((resolve) => fast.write(new Memory(Buffer.allocUnsafeSlow(10)), 0, 10, resolve));
+    const error = await new Promise((resolve) =>
+      fast.write(new NativeBuffer(Buffer.allocUnsafeSlow(10)), 0, 10, resolve),
+    );
     expect(error).toBeInstanceOf(Error);
   });
 
@@ -125,7 +127,7 @@ describe('a player over a real connection', () => {
   beforeEach(async () => {
     rig = new LaneRig('alone');
     await rig.put('/film', FILM);
-    rig.tally.take(0);
+    rig.counters.drain(0);
   });
   afterEach(() => rig.close());
 
@@ -176,7 +178,7 @@ describe('a player over a real connection', () => {
 });
 
 test('a queue answers in the order of asking, a few in a turn of the loop', async () => {
-  const queue = new FastQueue();
+  const queue = new RequestQueue();
   const answered: number[] = [];
   const perTurn: number[] = [];
   const add = (number: number): void =>

@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
 import { BLOCK_BYTES } from '../../store/block-file.ts';
-import { Landing } from '../pending-block.ts';
+import { PendingBlock } from '../pending-block.ts';
 
-function landed(byte: number): Landing {
-  const landing = new Landing(0, BLOCK_BYTES);
-  landing.append(Buffer.alloc(BLOCK_BYTES, byte));
-  return landing;
+function landed(byte: number): PendingBlock {
+  const pending = new PendingBlock(0, BLOCK_BYTES);
+  pending.append(Buffer.alloc(BLOCK_BYTES, byte));
+  return pending;
 }
 
 test('a buffer is used again only when nobody can have a piece of it in hand', async () => {
@@ -41,19 +41,19 @@ test('what was not stored, or is read on from block to block, keeps its buffer',
   one.chain(next);
   next.finish(true);
   landed(4);
-  for (const [landing, byte] of [
+  for (const [pending, byte] of [
     [unstored, 1],
     [next, 3],
   ] as const)
-    expect((await landing.follow(0, BLOCK_BYTES).next()).value![0]).toBe(byte);
+    expect((await pending.follow(0, BLOCK_BYTES).next()).value![0]).toBe(byte);
 });
 
 test('who is slower than the disk is left to it, and the buffer is free', async () => {
-  const landing = landed(1);
-  const read = landing.follow(0, BLOCK_BYTES);
+  const pending = landed(1);
+  const read = pending.follow(0, BLOCK_BYTES);
   const piece: Buffer = (await read.next()).value;
   expect(piece.length).toBeLessThan(BLOCK_BYTES);
-  landing.finish(true);
+  pending.finish(true);
   expect((await read.next()).done).toBe(true);
   landed(2);
   expect(piece[0]).toBe(2);

@@ -2,7 +2,7 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { frame, newBoundary } from '../multipart.ts';
+import { frameMultipart, newBoundary } from '../multipart.ts';
 import type { ByteRange } from '../range.ts';
 import { parts } from '../../test/wire.ts';
 
@@ -21,8 +21,8 @@ function written(
   list: readonly ByteRange[],
   body: Buffer,
   type: string | null,
-): ReturnType<typeof frame> & { readonly bytes: Buffer } {
-  const framing = frame(list, body.length, type, newBoundary());
+): ReturnType<typeof frameMultipart> & { readonly bytes: Buffer } {
+  const framing = frameMultipart(list, body.length, type, newBoundary());
   const pieces = list.flatMap((range, at) => [framing.heads[at]!, body.subarray(range.first, range.last + 1)]);
   return { ...framing, bytes: Buffer.concat([...pieces, framing.tail]) };
 }

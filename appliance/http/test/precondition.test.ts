@@ -2,9 +2,15 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { evaluate, ifRangeHolds, isStrong, type Conditions, type Validators } from '../precondition.ts';
+import {
+  evaluatePreconditions,
+  ifRangeMatches,
+  isStrong,
+  type Preconditions,
+  type Validators,
+} from '../precondition.ts';
 
-const NONE: Conditions = {
+const NONE: Preconditions = {
   ifMatch: null,
   ifUnmodifiedSince: null,
   ifNoneMatch: null,
@@ -35,8 +41,10 @@ test('If-None-Match compares weakly, If-Match strongly, with every tag of a list
         const text = list.join(comma);
         const weakly = list.some((one) => bare(one) === bare(own));
         const strongly = list.some((one) => one === own && !own.startsWith('W/'));
-        expect(evaluate({ ...NONE, ifNoneMatch: text }, asset(own))).toBe(weakly ? 'not_modified' : 'proceed');
-        expect(evaluate({ ...NONE, ifMatch: text }, asset(own))).toBe(strongly ? 'proceed' : 'failed');
+        expect(evaluatePreconditions({ ...NONE, ifNoneMatch: text }, asset(own))).toBe(
+          weakly ? 'not_modified' : 'proceed',
+        );
+        expect(evaluatePreconditions({ ...NONE, ifMatch: text }, asset(own))).toBe(strongly ? 'proceed' : 'failed');
       },
     ),
     { numRuns: 1_000 },
@@ -46,7 +54,7 @@ test('If-None-Match compares weakly, If-Match strongly, with every tag of a list
 test('If-Range never holds for what is weak, nor for another tag', () => {
   fc.assert(
     fc.property(tag, tag, (asked, own) => {
-      expect(ifRangeHolds(asked, asset(own))).toBe(asked === own && !own.startsWith('W/'));
+      expect(ifRangeMatches(asked, asset(own))).toBe(asked === own && !own.startsWith('W/'));
     }),
   );
 });
@@ -58,11 +66,11 @@ test('no header at all, however odd, throws or turns a request without condition
       fc.record({ ifMatch: odd, ifUnmodifiedSince: odd, ifNoneMatch: odd, ifModifiedSince: odd, ifRange: odd }),
       tag,
       (conditions, own) => {
-        const verdict = evaluate(conditions, asset(own));
+        const verdict = evaluatePreconditions(conditions, asset(own));
         if (conditions.ifMatch === null && conditions.ifUnmodifiedSince === null) expect(verdict).not.toBe('failed');
         if (conditions.ifNoneMatch === null && conditions.ifModifiedSince === null)
           expect(verdict).not.toBe('not_modified');
-        if (conditions.ifRange !== null) ifRangeHolds(conditions.ifRange, asset(own));
+        if (conditions.ifRange !== null) ifRangeMatches(conditions.ifRange, asset(own));
       },
     ),
     { numRuns: 1_000 },
@@ -70,7 +78,7 @@ test('no header at all, however odd, throws or turns a request without condition
 });
 
 describe('13.2.2, in order', () => {
-  test.each<readonly [string, Partial<Conditions>, Validators, string]>([
+  test.each<readonly [string, Partial<Preconditions>, Validators, string]>([
     ['nothing asked', {}, asset('"a"'), 'proceed'],
     ['If-Match: * of an asset without a tag', { ifMatch: '*' }, asset(null), 'proceed'],
     ['If-Match of an asset without a tag', { ifMatch: '"a"' }, asset(null), 'failed'],
@@ -93,22 +101,22 @@ describe('13.2.2, in order', () => {
     ['If-Modified-Since of no date', { ifModifiedSince: '3 days ago' }, asset('"a"'), 'proceed'],
     ['If-Modified-Since of a number', { ifModifiedSince: '99999999999' }, asset('"a"'), 'proceed'],
   ])('%s', (_, conditions, validators, verdict) => {
-    expect(evaluate({ ...NONE, ...conditions }, validators)).toBe(verdict);
+    expect(evaluatePreconditions({ ...NONE, ...conditions }, validators)).toBe(verdict);
   });
 });
 
 test.each(['"a"x', 'x"a"', '"b"a"', '"b" "a"', '"a""b"', 'w/"a"', 'W/ "a"', '"b", a, "a"', '"a"\u00a0', '*\u00a0'])(
   'a list with a member that is no entity tag matches nothing: %s',
   (list) => {
-    expect(evaluate({ ...NONE, ifNoneMatch: list }, asset('"a"'))).toBe('proceed');
-    expect(evaluate({ ...NONE, ifMatch: list }, asset('"a"'))).toBe('failed');
+    expect(evaluatePreconditions({ ...NONE, ifNoneMatch: list }, asset('"a"'))).toBe('proceed');
+    expect(evaluatePreconditions({ ...NONE, ifMatch: list }, asset('"a"'))).toBe('failed');
   },
 );
 
 describe('dates of conditions', () => {
   const changed = Date.UTC(2026, 2, 1, 9, 8, 7);
   const since = (text: string): string =>
-    evaluate({ ...NONE, ifModifiedSince: text }, asset('"a"', new Date(changed).toUTCString()));
+    evaluatePreconditions({ ...NONE, ifModifiedSince: text }, asset('"a"', new Date(changed).toUTCString()));
 
   test.each([
     'Sun, 01 Mar 2026 09:08:07 GMT',
@@ -153,7 +161,7 @@ describe('If-Range by date', () => {
     ['where it is not known when the asset was got', day(2), asset(null, day(2), null), false],
     ['got in the second of the change: weak', day(2), asset(null, day(2), day(2)), false],
   ])('%s', (_, value, validators, holds) => {
-    expect(ifRangeHolds(value, validators)).toBe(holds);
+    expect(ifRangeMatches(value, validators)).toBe(holds);
   });
 });
 

@@ -8,37 +8,37 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Fault } from '../../../protocol/faults.ts';
 import { silentLog } from '../../../runtime/log.ts';
-import type { Ask } from '../messages.ts';
-import { ReadClient } from '../client.ts';
+import type { FetchRequest } from '../messages.ts';
+import { StorekeeperClient } from '../client.ts';
 import { LinkServer } from '../server.ts';
-import type { Miss, Opened } from '../../fetch/miss.ts';
-import { PiecePool } from '../../serve/buffer-pool.ts';
-import type { Piece, Pieces } from '../../serve/chunks.ts';
+import type { Miss, MissResult } from '../../fetch/miss.ts';
+import { BufferPool } from '../../serve/buffer-pool.ts';
+import type { ByteSlice, ByteStream } from '../../serve/chunks.ts';
 import { MemoryVolume } from '../../store/test/memory-volume.ts';
 import { noise } from '../../test/rig.ts';
 
 const MIB = 2 ** 20;
 const FORWARD = { reason: 'uri-miss', status: null, stored: true, collapsed: false } as const;
-const ASK: Ask = {
-  ...{ key: '/film', known: null, from: 0, to: null, headers: {}, validate: null },
-  ...{ storedOnly: false, takesWhole: false, anew: false, again: false },
+const ASK: FetchRequest = {
+  ...{ key: '/film', expected: null, from: 0, to: null, headers: {}, validate: null },
+  ...{ onlyIfCached: false, wantsFullBody: false, skipNegativeCache: false, continuation: false },
 };
 
 let before: string;
 let server: LinkServer;
-let client: ReadClient;
-let open: (ask: Ask) => Promise<Opened>;
+let client: StorekeeperClient;
+let open: (ask: FetchRequest) => Promise<MissResult>;
 
 beforeEach(async () => {
   before = process.cwd();
   process.chdir(mkdtempSync(join(tmpdir(), 'larder-link-')));
   server = new LinkServer(silentLog);
-  client = new ReadClient(new PiecePool());
+  client = new StorekeeperClient(new BufferPool());
   await server.listen({
-    miss: { open: (ask: Ask) => open(ask) } as unknown as Miss,
-    locate: { told: async () => undefined },
+    miss: { open: (ask: FetchRequest) => open(ask) } as unknown as Miss,
+    lookup: { applyUpdate: async () => undefined },
     present: ({ first, last }) => first === last,
-    ...{ onReport: () => undefined, onGone: () => undefined, log: silentLog },
+    ...{ onReport: () => undefined, onWorkerGone: () => undefined, log: silentLog },
   });
 });
 
@@ -50,8 +50,8 @@ afterEach(async () => {
 });
 
 /** An asset of so many bytes, of which these come. */
-function opened(bytes: number, body: AsyncGenerator<Buffer> | null, headers: Record<string, string> = {}): Opened {
-  const meta = { key: ASK.key, version: '"v"', bytes, headers, bornMs: null, holding: null };
+function opened(bytes: number, body: AsyncGenerator<Buffer> | null, headers: Record<string, string> = {}): MissResult {
+  const meta = { key: ASK.key, version: '"v"', bytes, headers, generatedAtMs: null, holding: null };
   const entry = new MemoryVolume().create(meta, 0);
   return { kind: 'asset', entry, validated: true, forward: FORWARD, body };
 }
@@ -65,13 +65,13 @@ async function* inPieces(data: Buffer, sizes: readonly number[]): AsyncGenerator
   }
 }
 
-async function all(body: Pieces): Promise<Piece[]> {
-  const pieces: Piece[] = [];
+async function all(body: ByteStream): Promise<ByteSlice[]> {
+  const pieces: ByteSlice[] = [];
   for (let piece = await body.next(); piece !== null; piece = await body.next()) pieces.push(piece);
   return pieces;
 }
 
-const joined = (pieces: readonly Piece[]): Buffer => Buffer.concat(pieces.map(({ bytes }) => bytes));
+const joined = (pieces: readonly ByteSlice[]): Buffer => Buffer.concat(pieces.map(({ bytes }) => bytes));
 
 test('bytes come whole and in order, in whatever pieces, also of an answer that ends early', async () => {
   const whole = noise(3 * MIB);
@@ -90,7 +90,7 @@ test('bytes come whole and in order, in whatever pieces, also of an answer that 
         const data = whole.subarray(0, Math.max(...sizes) < 1_000 ? Math.min(bytes, 2_000) : bytes);
         const there = data.subarray(0, Math.max(0, data.length - missing));
         open = async () => opened(data.length, inPieces(there, sizes));
-        const { head, body } = await client.read(ASK);
+        const { head, body } = await client.fetch(ASK);
         expect(head).toMatchObject({ kind: 'asset', body: true, asset: { bytes: data.length } });
         // Held to the end, so that no buffer may come twice.
         const pieces = await all(body);
@@ -104,7 +104,7 @@ test('bytes come whole and in order, in whatever pieces, also of an answer that 
 
 test('many are answered at once, each with its own bytes', async () => {
   open = async ({ from }) => opened(64 * MIB, inPieces(noise(300_000, from as number), [70_001]));
-  const asks = Array.from({ length: 60 }, (_, from) => client.read({ ...ASK, from, to: from + 300_000 }));
+  const asks = Array.from({ length: 60 }, (_, from) => client.fetch({ ...ASK, from, to: from + 300_000 }));
   for (const [from, answer] of (await Promise.all(asks)).entries())
     expect(joined(await all(answer.body)).equals(noise(300_000, from))).toBe(true);
 });
@@ -112,7 +112,7 @@ test('many are answered at once, each with its own bytes', async () => {
 test('a head may be long and of any letters', async () => {
   const headers = { 'content-type': 'x'.repeat(150_000), title: 'Käse 🧀\n' };
   open = async ({ key }) => ({ ...opened(5, null, { ...headers, key }) });
-  const { head, body } = await client.read({ ...ASK, key: '/ä/🎬' });
+  const { head, body } = await client.fetch({ ...ASK, key: '/ä/🎬' });
   expect(head).toMatchObject({ kind: 'asset', body: false, asset: { headers: { ...headers, key: '/ä/🎬' } } });
   expect(await body.next()).toBeNull();
 });
@@ -121,10 +121,10 @@ test('a fault is thrown as what it is, and the next ask is answered', async () =
   open = async () => {
     throw new Fault('origin_timeout', 'too late');
   };
-  await expect(client.read(ASK)).rejects.toMatchObject({ code: 'origin_timeout', message: 'too late' });
-  expect(await client.present({ id: 1, volume: 0 } as never, [4, 4])).toBe(true);
-  expect(await client.present({ id: 1, volume: 0 } as never, [4, 5])).toBe(false);
-  await client.tell({ kind: 'changed', keys: ['/film'] });
+  await expect(client.fetch(ASK)).rejects.toMatchObject({ code: 'origin_timeout', message: 'too late' });
+  expect(await client.arePresent({ id: 1, volume: 0 } as never, [4, 4])).toBe(true);
+  expect(await client.arePresent({ id: 1, volume: 0 } as never, [4, 5])).toBe(false);
+  await client.update({ kind: 'changed', keys: ['/film'] });
 });
 
 test('who leaves an answer ends its stream, and may ask again', async () => {
@@ -136,12 +136,12 @@ test('who leaves an answer ends its stream, and may ask again', async () => {
       endless(() => (streams -= 1)),
     );
   };
-  const { body } = await client.read(ASK);
+  const { body } = await client.fetch(ASK);
   (await body.next())!.release();
-  body.leave();
+  body.close();
   await vi.waitUntil(() => streams === 0, { timeout: 10_000 });
   open = async () => opened(3, inPieces(Buffer.from('abc'), [3]));
-  expect(joined(await all((await client.read(ASK)).body)).toString()).toBe('abc');
+  expect(joined(await all((await client.fetch(ASK)).body)).toString()).toBe('abc');
 });
 
 test('of an answer that nobody reads a little is under way, not all', async () => {
@@ -154,7 +154,7 @@ test('of an answer that nobody reads a little is under way, not all', async () =
         () => (given += 1),
       ),
     );
-  const { body } = await client.read(ASK);
+  const { body } = await client.fetch(ASK);
   await new Promise((resolve) => setTimeout(resolve, 300));
   expect(given).toBeLessThanOrEqual(2);
   for (let taken = 0; taken < 5 * MIB;) {
@@ -163,13 +163,13 @@ test('of an answer that nobody reads a little is under way, not all', async () =
     piece.release();
   }
   expect(given).toBeGreaterThanOrEqual(5);
-  body.leave();
+  body.close();
 });
 
 test('an answer that breaks off says so behind the bytes that came', async () => {
   open = async () => opened(MIB, broken());
-  const { body } = await client.read(ASK);
-  const pieces: Piece[] = [];
+  const { body } = await client.fetch(ASK);
+  const pieces: ByteSlice[] = [];
   await expect(
     (async () => {
       for (let piece = await body.next(); piece !== null; piece = await body.next()) pieces.push(piece);
@@ -180,11 +180,11 @@ test('an answer that breaks off says so behind the bytes that came', async () =>
 
 test('a storekeeper that is away is said to be so, until it is back', async () => {
   open = async () => opened(3, inPieces(Buffer.from('abc'), [3]));
-  await all((await client.read(ASK)).body);
+  await all((await client.fetch(ASK)).body);
   await server.close();
   await turn();
-  for (let at = 0; at < 3; at += 1) await expect(client.read(ASK)).rejects.toMatchObject({ code: 'unreachable' });
-  expect(await client.present({ id: 1, volume: 0 } as never, [4, 4])).toBe(false);
+  for (let at = 0; at < 3; at += 1) await expect(client.fetch(ASK)).rejects.toMatchObject({ code: 'unreachable' });
+  expect(await client.arePresent({ id: 1, volume: 0 } as never, [4, 4])).toBe(false);
 });
 
 async function* endless(ended: () => void, gave: () => void = () => undefined): AsyncGenerator<Buffer> {

@@ -8,9 +8,9 @@ import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES } from '../block-file.ts';
 import { INDEX_BYTES_RESERVED } from '../volume-budget.ts';
 import { Cache } from '../cache.ts';
-import { policyOf, type ApplianceConfig } from '../../config.ts';
+import { admissionPolicyOf, type ApplianceConfig } from '../../config.ts';
 import { Inflight } from '../../fetch/inflight.ts';
-import { Locate } from '../../fetch/lookup.ts';
+import { Lookup } from '../../fetch/lookup.ts';
 import { Miss } from '../../fetch/miss.ts';
 import type { Origin } from '../../fetch/origin.ts';
 import { MemoryVolume } from './memory-volume.ts';
@@ -120,11 +120,11 @@ function refusing(spec: {
   /** Of the first block that is asked for. */
   readonly body?: (first: number, last: number) => Readable;
 }) {
-  const tally = { add: () => undefined };
+  const counters = { add: () => undefined };
   const cache = new Cache({
     ...{ volumes: [new MemoryVolume()], storeBytes: INDEX_BYTES_RESERVED + 2 ** 30 },
     ...{ pinned: new Set(spec.pinned === undefined ? [] : [spec.pinned]) },
-    ...{ broadcast: async () => undefined, clock: systemClock, tally, log: silentLog },
+    ...{ broadcast: async () => undefined, clock: systemClock, counters, log: silentLog },
   });
   const origin = {
     countBytes: () => undefined,
@@ -141,21 +141,28 @@ function refusing(spec: {
     }),
   } as unknown as Origin;
   const inflight = new Inflight({
-    ...{ cache, origin, tally, log: silentLog },
-    termsOf: async () => ({ digests: null, originTag: null }),
-    planned: (holding) => holding === spec.planned,
+    ...{ cache, origin, counters, log: silentLog },
+    integrityOf: async () => ({ digests: null, originTag: null }),
+    isPlanned: (holding) => holding === spec.planned,
   });
-  const meta = { version: '"v"', bytes: 8 * BLOCK_BYTES, headers: {}, bornMs: null };
-  const locate = new Locate({
-    ...{ cache, inflight, origin, standsFor: false, clock: systemClock },
+  const meta = { version: '"v"', bytes: 8 * BLOCK_BYTES, headers: {}, generatedAtMs: null };
+  const lookup = new Lookup({
+    ...{ cache, inflight, origin, reverseProxy: false, clock: systemClock },
     catalogued: async (key) => ({ key, ...meta, holding: `${key.slice(1)}:video` }),
   });
-  const admission = { ask: () => spec.admits?.() ?? false, memoryBytes: 0 };
-  const miss = new Miss({ cache, inflight, locate, admission, alone: false, tally });
+  const admission = { admits: () => spec.admits?.() ?? false, memoryBytes: 0 };
+  const miss = new Miss({ cache, inflight, lookup, admission, alone: false, counters });
   const open = async (key: string) => {
     const opened = await miss.open({
-      ...{ key, known: null, from: 0, to: null },
-      ...{ headers: {}, validate: null, storedOnly: false, takesWhole: false, again: false, anew: false },
+      ...{ key, expected: null, from: 0, to: null },
+      ...{
+        headers: {},
+        validate: null,
+        onlyIfCached: false,
+        wantsFullBody: false,
+        continuation: false,
+        skipNegativeCache: false,
+      },
     });
     if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
     return { stored: opened.forward!.stored, body: opened.body };
@@ -217,7 +224,7 @@ test('who was not admitted, while another is by now, gets each block from itself
 test('a fleet asks for a second hit unless told otherwise; alone everything is admitted', () => {
   const config = { steering: [], admission: null } as unknown as ApplianceConfig;
   const member = { ...config, steering: ['http://steering'] };
-  expect([config, member, { ...member, admission: 's3-fifo' as const }].map(policyOf)).toEqual([
+  expect([config, member, { ...member, admission: 's3-fifo' as const }].map(admissionPolicyOf)).toEqual([
     ...['lru', 'second-hit', 's3-fifo'],
   ]);
 });

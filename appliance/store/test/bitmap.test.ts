@@ -2,7 +2,7 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { Bitmap } from '../volume.ts';
+import { Bitmap } from '../bitmap.ts';
 
 const steps = fc.array(fc.record({ adds: fc.boolean(), at: fc.nat(100) }), { maxLength: 200 });
 

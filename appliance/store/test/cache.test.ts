@@ -6,7 +6,7 @@ import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from '../block-file.ts';
 import { INDEX_BYTES_RESERVED } from '../volume-budget.ts';
-import { Cache, type Broadcast } from '../cache.ts';
+import { Cache, type BroadcastInvalidation } from '../cache.ts';
 import type { Entry, Volume } from '../volume.ts';
 import { MemoryVolume } from './memory-volume.ts';
 
@@ -15,7 +15,7 @@ const BLOCK_ON_DISK = diskBytesOf(BLOCK_BYTES);
 function cacheOf(spec: {
   readonly blocks: number;
   readonly pinned?: ReadonlySet<string>;
-  readonly broadcast?: Broadcast;
+  readonly broadcast?: BroadcastInvalidation;
   readonly volumes?: number | readonly Volume[];
 }): Cache {
   const { volumes: given = 1 } = spec;
@@ -26,7 +26,7 @@ function cacheOf(spec: {
     pinned: spec.pinned ?? new Set(),
     broadcast: spec.broadcast ?? (async () => undefined),
     clock: systemClock,
-    tally: { add: () => undefined },
+    counters: { add: () => undefined },
     log: silentLog,
   });
 }
@@ -36,7 +36,7 @@ const metaOf = (key: string, blocks: number, holding: string | null = null) => (
   version: '"v"',
   bytes: blocks * BLOCK_BYTES,
   headers: {},
-  bornMs: null,
+  generatedAtMs: null,
   holding,
 });
 
@@ -48,11 +48,11 @@ async function put(cache: Cache, entry: Entry, number: number): Promise<boolean>
 }
 
 const total = (cache: Cache): number =>
-  cache.use().reduce((sum, use) => sum + use.pinnedBytes + use.demandBytes + use.reservedBytes + use.leavingBytes, 0);
+  cache.usage().reduce((sum, use) => sum + use.pinnedBytes + use.demandBytes + use.reservedBytes + use.leavingBytes, 0);
 
 test('the least recently used asset goes first, a touched one stays', async () => {
   const cache = cacheOf({ blocks: 3 });
-  const [a, b, c, d] = await Promise.all(['/a', '/b', '/c', '/d'].map((key) => cache.admit(metaOf(key, 1))));
+  const [a, b, c, d] = await Promise.all(['/a', '/b', '/c', '/d'].map((key) => cache.ensureEntry(metaOf(key, 1))));
   for (const entry of [a!, b!, c!]) expect(await put(cache, entry, 0)).toBe(true);
   cache.touch(0, a!.id * 2 ** 21);
   expect(await put(cache, d!, 0)).toBe(true);
@@ -72,15 +72,15 @@ test('what a volume brings at the start counts as if it had come block by block,
       const pinned = new Set(['t:pinned']);
       const cache = cacheOf({ blocks: 200, pinned, volumes });
       for (const [at, { bytes, holding, blocks }] of list.entries()) {
-        const entry = await cache.admit({ ...metaOf(`/${at}`, 1, holding), bytes });
+        const entry = await cache.ensureEntry({ ...metaOf(`/${at}`, 1, holding), bytes });
         for (const number of blocks) if (number < blockCount(bytes)) await put(cache, entry, number);
-        if (entry.blocks.count === 0) await cache.drop(entry);
+        if (entry.blocks.count === 0) await cache.removeEntry(entry);
       }
       const again = cacheOf({ blocks: 200, pinned, volumes });
-      const sums = (each: Cache): unknown => [each.use(), each.heldBytes('t:pinned'), each.heldBytes('t:free')];
+      const sums = (each: Cache): unknown => [each.usage(), each.heldBytes('t:pinned'), each.heldBytes('t:free')];
       expect(sums(again)).toEqual(sums(cache));
-      for (const entry of [...again.entries()]) await again.drop(entry);
-      expect(again.use()).toMatchObject([{ pinnedBytes: 0, demandBytes: 0 }]);
+      for (const entry of [...again.entries()]) await again.removeEntry(entry);
+      expect(again.usage()).toMatchObject([{ pinnedBytes: 0, demandBytes: 0 }]);
     }),
     { numRuns: 40 },
   );
@@ -88,10 +88,10 @@ test('what a volume brings at the start counts as if it had come block by block,
 
 test('what is pinned is never evicted; when only pins are left, room is refused', async () => {
   const cache = cacheOf({ blocks: 2, pinned: new Set(['t:video']) });
-  const pinned = await cache.admit(metaOf('/pinned', 2, 't:video'));
+  const pinned = await cache.ensureEntry(metaOf('/pinned', 2, 't:video'));
   expect(await put(cache, pinned, 0)).toBe(true);
   expect(await put(cache, pinned, 1)).toBe(true);
-  const other = await cache.admit(metaOf('/other', 1));
+  const other = await cache.ensureEntry(metaOf('/other', 1));
   expect(await put(cache, other, 0)).toBe(false);
   cache.setPinned(new Set());
   expect(await put(cache, other, 0)).toBe(true);
@@ -107,24 +107,24 @@ test('bytes count until every worker has closed what was evicted', async () => {
         closed = resolve;
       }),
   });
-  const a = await cache.admit(metaOf('/a', 1));
+  const a = await cache.ensureEntry(metaOf('/a', 1));
   await put(cache, a, 0);
-  const b = await cache.admit(metaOf('/b', 1));
+  const b = await cache.ensureEntry(metaOf('/b', 1));
   let granted = false;
   const reserved = cache.reserve(b, BLOCK_BYTES).then((room) => (granted = room));
   await new Promise((resolve) => setImmediate(resolve));
   expect(granted).toBe(false);
-  expect(cache.use()[0]!.leavingBytes).toBe(BLOCK_ON_DISK);
+  expect(cache.usage()[0]!.leavingBytes).toBe(BLOCK_ON_DISK);
   closed();
   expect(await reserved).toBe(true);
-  expect(cache.use()[0]!.leavingBytes).toBe(0);
+  expect(cache.usage()[0]!.leavingBytes).toBe(0);
 });
 
 test('another version of a key takes the place of the first', async () => {
   const cache = cacheOf({ blocks: 4 });
-  const first = await cache.admit(metaOf('/a', 1));
+  const first = await cache.ensureEntry(metaOf('/a', 1));
   await put(cache, first, 0);
-  const second = await cache.admit({ ...metaOf('/a', 1), version: '"w"' });
+  const second = await cache.ensureEntry({ ...metaOf('/a', 1), version: '"w"' });
   expect(first.dropped).toBe(true);
   expect(cache.find('/a')).toBe(second);
   expect(total(cache)).toBe(0);
@@ -132,13 +132,13 @@ test('another version of a key takes the place of the first', async () => {
 
 test('held bytes of a holding follow every block that comes and goes', async () => {
   const cache = cacheOf({ blocks: 4 });
-  const entry = await cache.admit({ ...metaOf('/a', 1, 't:video'), bytes: BLOCK_BYTES + 10 });
+  const entry = await cache.ensureEntry({ ...metaOf('/a', 1, 't:video'), bytes: BLOCK_BYTES + 10 });
   await put(cache, entry, 0);
   await put(cache, entry, 1);
   expect(cache.heldBytes('t:video')).toBe(BLOCK_BYTES + 10);
-  await cache.discard(entry, 1);
+  await cache.discardBlock(entry, 1);
   expect(cache.heldBytes('t:video')).toBe(BLOCK_BYTES);
-  await cache.drop(entry);
+  await cache.removeEntry(entry);
   expect(cache.heldBytes('t:video')).toBe(0);
 });
 
@@ -151,19 +151,19 @@ test('property: whatever is stored, touched, pinned, dropped, the budget holds a
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 80 }), fc.integer({ min: 1, max: 2 }), async (steps, volumes) => {
       const cache = cacheOf({ blocks: 10, volumes });
-      const limit = cache.use().reduce((sum, use) => sum + use.limitBytes - INDEX_BYTES_RESERVED, 0);
+      const limit = cache.usage().reduce((sum, use) => sum + use.limitBytes - INDEX_BYTES_RESERVED, 0);
       let pins = new Set<string>();
       for (const { act, asset, block } of steps) {
         const key = `/asset-${asset}`;
         if (act === 'put') {
-          const entry = await cache.admit(metaOf(key, 12, `t:${asset}`));
+          const entry = await cache.ensureEntry(metaOf(key, 12, `t:${asset}`));
           if (!entry.blocks.has(block)) await put(cache, entry, block);
         } else if (act === 'touch') {
           const entry = cache.find(key);
           if (entry !== null) cache.touch(entry.volume.number, entry.id * 2 ** 21 + Math.floor(block / 8));
         } else if (act === 'drop') {
           const entry = cache.find(key);
-          if (entry !== null) await cache.drop(entry);
+          if (entry !== null) await cache.removeEntry(entry);
         } else {
           pins = new Set(pins);
           if (act === 'pin') pins.add(`t:${asset}`);

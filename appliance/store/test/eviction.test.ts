@@ -3,7 +3,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { DISK_RUNS, runKey, type EvictionOrder, type RunKey } from '../eviction.ts';
+import { DISK_RUNS, runKey, type EvictionPolicy, type RunKey } from '../eviction.ts';
 import { Lru } from '../lru.ts';
 import { newList, RunTable } from '../run-table.ts';
 import { Ghosts, S3Fifo } from '../s3-fifo.ts';
@@ -107,9 +107,9 @@ class NaiveS3Fifo {
 const sum = (runs: readonly NaiveRun[]): number => runs.reduce((bytes, run) => bytes + run.bytes, 0);
 
 const ORDERS = {
-  lru: () => ({ order: new Lru(DISK_RUNS) as EvictionOrder, naive: new NaiveLru() }),
+  lru: () => ({ order: new Lru(DISK_RUNS) as EvictionPolicy, naive: new NaiveLru() }),
   's3-fifo': () => ({
-    order: new S3Fifo({ shape: DISK_RUNS, ghosts: new Ghosts(7), nameOf: (key) => key }) as EvictionOrder,
+    order: new S3Fifo({ shape: DISK_RUNS, ghosts: new Ghosts(7), nameOf: (key) => key }) as EvictionPolicy,
     naive: new NaiveS3Fifo(),
   }),
 };

@@ -1,6 +1,7 @@
 // A volume in memory: what the cache is tested against where no disk is the question. It passes the same contract.
 
-import { Bitmap, type AssetMeta, type Entry, type Volume } from '../volume.ts';
+import { Bitmap } from '../bitmap.ts';
+import type { AssetMeta, Entry, Volume } from '../volume.ts';
 import { blockCount } from '../block-file.ts';
 
 export class MemoryVolume implements Volume {
@@ -29,7 +30,7 @@ export class MemoryVolume implements Volume {
       volume: this,
       blocks: new Bitmap(blockCount(meta.bytes)),
       touchedMs: nowMs,
-      flights: 0,
+      fetches: 0,
       dropped: false,
     };
     this.#nextId += 1;

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { HUGE_PAGE_BYTES, hugePage, Memory, WOULD_WAIT } from '../nonblocking-io.ts';
+import { HUGE_PAGE_BYTES, allocateHugePage, NativeBuffer, WOULD_BLOCK } from '../nonblocking-io.ts';
 import { noise } from '../../test/rig.ts';
 
 const TMPFS = 0x01021994;
@@ -28,7 +28,7 @@ describe.runIf(onDisk)('reads that never wait', () => {
   const directory = mkdtempSync(join(tmpdir(), 'larder-no-wait-'));
   const path = join(directory, 'file');
   const content = noise(BYTES);
-  const memory = new Memory(Buffer.allocUnsafeSlow(AT + BYTES));
+  const memory = new NativeBuffer(Buffer.allocUnsafeSlow(AT + BYTES));
   const to = { at: AT, bytes: BYTES };
   let fd: number;
 
@@ -43,27 +43,27 @@ describe.runIf(onDisk)('reads that never wait', () => {
   });
 
   test('what is in the page cache comes whole, at the place it was asked for', () => {
-    expect(memory.readNoWait(fd, to, 0)).toBe(BYTES);
+    expect(memory.readNonblocking(fd, to, 0)).toBe(BYTES);
     expect(memory.buffer.subarray(AT).equals(content)).toBe(true);
-    expect(memory.readNoWait(fd, { ...to, bytes: 1_000 }, BYTES - 10)).toBe(10);
-    expect(memory.readNoWait(fd, to, BYTES)).toBe(0);
+    expect(memory.readNonblocking(fd, { ...to, bytes: 1_000 }, BYTES - 10)).toBe(10);
+    expect(memory.readNonblocking(fd, to, BYTES)).toBe(0);
   });
 
   test('what is not would wait, until somebody has waited for it', () => {
     execFileSync('dd', [`if=${path}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' });
-    expect(memory.readNoWait(fd, to, 0)).toBe(WOULD_WAIT);
+    expect(memory.readNonblocking(fd, to, 0)).toBe(WOULD_BLOCK);
     readSync(fd, memory.buffer, AT, BYTES, 0);
     memory.buffer.fill(0);
     // The system may stop where it would read ahead; it goes on from there.
     for (let got = 0, at = 0; at < BYTES; at += got) {
-      got = memory.readNoWait(fd, { at: AT + at, bytes: BYTES - at }, at);
+      got = memory.readNonblocking(fd, { at: AT + at, bytes: BYTES - at }, at);
       expect(got).toBeGreaterThan(0);
     }
     expect(memory.buffer.subarray(AT).equals(content)).toBe(true);
   });
 
   test('an error is for the read that may wait to tell', () => {
-    expect(memory.readNoWait(-1, to, 0)).toBe(WOULD_WAIT);
+    expect(memory.readNonblocking(-1, to, 0)).toBe(WOULD_BLOCK);
   });
 });
 
@@ -71,7 +71,7 @@ test.runIf(existsSync('/proc/self/smaps') && existsSync('/sys/kernel/mm/transpar
   'the system is asked to lay a huge page in one',
   () => {
     const before = bytesAskedFor();
-    const page = hugePage();
+    const page = allocateHugePage();
     expect(page).toHaveLength(HUGE_PAGE_BYTES);
     expect(bytesAskedFor() - before).toBe(HUGE_PAGE_BYTES);
   },

@@ -5,8 +5,8 @@ import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { silentLog } from '../../../runtime/log.ts';
 import { HEAD_BYTES, writeBlock } from '../block-file.ts';
 import { DiskVolume } from '../disk-volume.ts';
-import { NewBlocks } from '../page-cache-release.ts';
-import { leaveMemory, Memory, WOULD_WAIT } from '../nonblocking-io.ts';
+import { PageCacheRelease } from '../page-cache-release.ts';
+import { dropPages, NativeBuffer, WOULD_BLOCK } from '../nonblocking-io.ts';
 import type { Entry } from '../volume.ts';
 import { noise } from '../../test/rig.ts';
 
@@ -20,26 +20,30 @@ describe.runIf(onDisk)('blocks written lately', () => {
   const directory = mkdtempSync(join(tmpdir(), 'larder-new-blocks-'));
   afterAll(() => rmSync(directory, { recursive: true }));
   let now: number;
-  let blocks: NewBlocks;
+  let blocks: PageCacheRelease;
   beforeEach(() => {
     now = 0;
-    blocks = new NewBlocks(leaveMemory, () => now);
+    blocks = new PageCacheRelease(dropPages, () => now);
   });
 
   async function written(name: string): Promise<{ readonly path: string; readonly entry: { touchedMs: number } }> {
     const path = join(directory, name);
     const entry = { touchedMs: 1 };
     const head = { key: name, version: '"1"', assetBytes: BYTES, number: 0, bytes: BYTES, crcs: [] };
-    const fd = await writeBlock(path, { ...head, headers: {}, bornMs: null, holding: null }, noise(BYTES));
+    const fd = await writeBlock(path, { ...head, headers: {}, generatedAtMs: null, holding: null }, noise(BYTES));
     blocks.add(path, entry as Entry, fd);
     return { path, entry };
   }
 
   function inMemory(path: string): boolean {
     const fd = openSync(path, 'r');
-    const got = new Memory(Buffer.allocUnsafeSlow(BYTES)).readNoWait(fd, { at: 0, bytes: BYTES }, HEAD_BYTES);
+    const got = new NativeBuffer(Buffer.allocUnsafeSlow(BYTES)).readNonblocking(
+      fd,
+      { at: 0, bytes: BYTES },
+      HEAD_BYTES,
+    );
     closeSync(fd);
-    return got !== WOULD_WAIT;
+    return got !== WOULD_BLOCK;
   }
 
   test('those that nobody came back for leave memory after a while, the others stay', async () => {
@@ -59,7 +63,7 @@ describe.runIf(onDisk)('blocks written lately', () => {
 
   test('of very many the oldest leave early', async () => {
     const gone: number[] = [];
-    blocks = new NewBlocks(
+    blocks = new PageCacheRelease(
       async (fd) => void gone.push(fd),
       () => now,
     );
@@ -75,7 +79,7 @@ describe.runIf(onDisk)('blocks written lately', () => {
 
   test('a block that is removed is held open by nobody', async () => {
     const volume = await DiskVolume.open({ number: 0, directory: join(directory, 'volume'), log: silentLog });
-    const common = { version: '"1"', bytes: BYTES, headers: {}, bornMs: null, holding: null };
+    const common = { version: '"1"', bytes: BYTES, headers: {}, generatedAtMs: null, holding: null };
     const [removed, dropped] = ['removed', 'dropped'].map((key) => volume.create({ key, ...common }, 1));
     for (const entry of [removed!, dropped!]) {
       await volume.intend(entry, [0]);

@@ -28,7 +28,7 @@ const meta = (key: string, bytes: number): AssetMeta => ({
   version: `"${key}"`,
   bytes,
   headers: { etag: `"${key}"`, 'content-type': 'video/mp4' },
-  bornMs: 7,
+  generatedAtMs: 7,
   holding: null,
 });
 
