@@ -30,10 +30,10 @@ export type FromSupervisor =
   /** To workers: the first thing they are told where there is TLS, and told again when it changes. */
   | { readonly kind: 'tls'; readonly state: TlsSecrets }
   /** To the storekeeper: the appliance is about to stop; workers are ending their answers. */
-  | { readonly kind: 'leave' }
+  | { readonly kind: 'prepare-drain' }
   /** End what runs, then leave. */
   | { readonly kind: 'drain' };
 
 export type ToSupervisor =
   /** A worker can take connections; a storekeeper serves its sockets. */
-  { readonly kind: 'ready' } | { readonly kind: 'taken'; readonly number: number } | { readonly kind: 'drained' };
+  { readonly kind: 'ready' } | { readonly kind: 'accepted'; readonly number: number } | { readonly kind: 'drained' };

@@ -29,7 +29,7 @@ import { METRICS } from './metrics.ts';
 import { Miss } from './fetch/miss.ts';
 import { Origin } from './fetch/origin.ts';
 import { PlayReports } from './fleet/play-reports.ts';
-import { planBytesOf, ApplianceStatus } from './fleet/status.ts';
+import { planBytesOf, ApplianceStatus } from './fleet/appliance-status.ts';
 import { openState, stateFault, type StateDb } from './fleet/state.ts';
 import type { Entry } from './store/volume.ts';
 
@@ -169,7 +169,7 @@ async function run(): Promise<void> {
   loadUndiciSoon();
   const saving = setInterval(() => void save(), SAVE_MS);
   process.on('message', (message: FromSupervisor) => {
-    if (message.kind === 'leave') leave();
+    if (message.kind === 'prepare-drain') leave();
     else void stop();
   });
 

@@ -146,7 +146,7 @@ class ProcessGroup {
   async drain(): Promise<void> {
     this.#stopping = true;
     for (const socket of this.#waiting.splice(0)) socket.destroy();
-    send(this.#storekeeper, { kind: 'leave' });
+    send(this.#storekeeper, { kind: 'prepare-drain' });
     await Promise.all(this.#workers.map(drainChild));
     await drainChild(this.#storekeeper);
   }
@@ -183,7 +183,7 @@ class ProcessGroup {
   }
 
   #hear(target: Child, message: ToSupervisor): void {
-    if (message.kind === 'taken') {
+    if (message.kind === 'accepted') {
       target.pending.get(message.number)?.destroy();
       target.pending.delete(message.number);
     } else if (message.kind === 'ready') {

@@ -10,7 +10,7 @@ import { formatBytes, formatRate } from '../protocol/units.ts';
 import { call, reasonOf } from '../runtime/client.ts';
 import { makeDirectory } from '../runtime/disk.ts';
 import { SPACE_REMEDY, spaceProblem } from './directories.ts';
-import { filesMax } from './machine.ts';
+import { filesMax } from './system-limits.ts';
 import { inFleet, ownToken, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { dayOf, readMaterial, RENEWAL_MS, validityOf, invalidityReason, type Validity } from './tls/material.ts';
 

@@ -9,9 +9,9 @@ import { loadUndiciSoon } from '../runtime/undici.ts';
 import { AccessLog } from './serve/access-log.ts';
 import { ALLOW_ALL } from './http/response-headers.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './ipc.ts';
-import { FastPath, refuseTunnel, watchBridge } from './fastpath/lane.ts';
+import { FastPath, refuseTunnel, watchBridge } from './fastpath/fast-path.ts';
 import { WorkerLink, StorekeeperClient } from './link/client.ts';
-import { filesMax, memoryBytes } from './machine.ts';
+import { filesMax, memoryBytes } from './system-limits.ts';
 import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 import { Origin } from './fetch/origin.ts';
 import { Bypass } from './serve/bypass.ts';
@@ -162,7 +162,7 @@ function speakTls(state: TlsSecrets): void {
 }
 
 function take(number: number, socket: Socket | undefined): void {
-  tell({ kind: 'taken', number });
+  tell({ kind: 'accepted', number });
   // The player hung up on the way here.
   if (socket === undefined) return;
   if (sockets.size >= spec.connectionsMax) {

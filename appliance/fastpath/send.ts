@@ -16,9 +16,9 @@ import {
   type BufferPool,
   type PooledBuffer,
 } from '../serve/buffer-pool.ts';
-import type { ByteSlice } from '../serve/chunks.ts';
+import type { ByteSlice } from '../serve/byte-stream.ts';
 import type { AssetServer } from '../serve/serve.ts';
-import { RangeBody, type RangeBodyDeps } from '../serve/body.ts';
+import { RangeBody, type RangeBodyDeps } from '../serve/range-body.ts';
 import type { Counter, WorkerCounters } from '../serve/counters.ts';
 
 /** A longer answer lasts so long that the long way costs it nothing. */

@@ -17,8 +17,8 @@ export type LookupResult =
       /** What is left of its freshness where it was remembered; null: the origin's word of just now. */
       readonly leftMs: number | null;
     })
-  | { readonly kind: 'pass'; readonly reason: string }
-  | { readonly kind: 'absent' };
+  | { readonly kind: 'bypass'; readonly reason: string }
+  | { readonly kind: 'not-cached' };
 
 /** Who asked for validation and joined one has the origin's word, too; who only missed judges for himself. */
 export const joinedResult = (result: LookupResult & { kind: 'entry' }, validating: boolean): LookupResult => ({

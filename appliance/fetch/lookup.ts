@@ -111,7 +111,7 @@ export class Lookup {
         return { kind: 'entry', entry: stored, validated: false, forward: null };
       const negative = stored === null ? this.#negativeCache.find(ask) : null;
       if (negative !== null) return negative;
-      if (ask.onlyIfCached) return { kind: 'absent' };
+      if (ask.onlyIfCached) return { kind: 'not-cached' };
       if (this.#deps.catalogued !== null) return this.#inCatalog(ask);
       const question = { ask, admitted, since: this.#changes.epoch };
       const other = this.#joinable(ask);
@@ -207,7 +207,7 @@ export class Lookup {
   async #atOrigin(question: OriginLookup, stored: Entry | null): Promise<LookupResult> {
     const { ask } = question;
     const reason = ask.key.length > KEY_CHARS_MAX ? 'key too long' : this.#passing.get(bypassKey(ask));
-    if (reason !== undefined) return { kind: 'pass', reason };
+    if (reason !== undefined) return { kind: 'bypass', reason };
     if (stored !== null) return this.#validate(question, stored);
     return this.#first(question, this.#variants.varies(primaryKeyOf(ask.key)) ? 'vary-miss' : 'uri-miss');
   }
@@ -224,7 +224,7 @@ export class Lookup {
     if (start?.kind === 'bytes') return this.#seal(question, { answer: start, reason });
     if (start !== null && start.status !== 416) return relayResult(ask, start, reason);
     if (start !== null) discardBody(start.body);
-    return { kind: 'pass', reason: 'empty' };
+    return { kind: 'bypass', reason: 'empty' };
   }
 
   /** RFC 9111 4.3: the origin is asked whether what is stored still holds, and for the bytes wanted where it does not. */
@@ -398,7 +398,7 @@ export class Lookup {
       answer.first === 0 && (answer.total === null ? answer.status === 200 : answer.last === answer.total - 1);
     if (ask.wantsFullBody && whole) return { ...fullBodyRelay(answer), forward: forwardOf(forward, answer.status) };
     discardBody(answer.body);
-    return { kind: 'pass', reason: reason ?? 'changed' };
+    return { kind: 'bypass', reason: reason ?? 'changed' };
   }
 }
 

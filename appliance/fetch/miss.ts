@@ -80,7 +80,7 @@ export class Miss {
       // A worker that has not looked for the block in this entry finds it on disk.
       const present = entry.blocks.has(Math.floor(ask.from / BLOCK_BYTES));
       if (!isEntry(ask.expected, entry) && present) return known;
-      if (ask.onlyIfCached) return present ? known : { kind: 'absent' };
+      if (ask.onlyIfCached) return present ? known : { kind: 'not-cached' };
       const found: ForwardSlot = { forward };
       const stream = this.#stream(entry, ask, found);
       try {

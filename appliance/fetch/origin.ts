@@ -14,8 +14,8 @@ import { isStrong } from '../http/precondition.ts';
 import { primaryKeyOf } from '../http/vary.ts';
 
 /** Bulkheads: viewers' misses and fills have pools of their own. */
-export type PoolName = 'miss' | 'fill' | 'pass';
-const CONNECTIONS: Readonly<Record<PoolName, number>> = { miss: 64, fill: 8, pass: 64 };
+export type PoolName = 'miss' | 'fill' | 'bypass';
+const CONNECTIONS: Readonly<Record<PoolName, number>> = { miss: 64, fill: 8, bypass: 64 };
 const CONNECT_MS = 5_000;
 const HEADERS_MS = 15_000;
 const BODY_IDLE_MS = 15_000;

@@ -29,7 +29,7 @@ const RETRY_AFTER_S = 1;
 
 /** What the cache did for an answer, for metrics and for people who read Cache-Status (RFC 9211). */
 export interface CacheOutcome {
-  readonly metric: 'hit' | 'miss' | 'partial' | 'pass' | 'revalidated' | 'stale';
+  readonly metric: 'hit' | 'miss' | 'partial' | 'bypass' | 'revalidated' | 'stale';
   readonly status: string;
 }
 
@@ -70,7 +70,7 @@ function metricOf({
 export const PARTIAL_MISS: CacheOutcome = { metric: 'partial', status: 'larder; fwd=partial' };
 
 export const bypassOutcome = (reason: 'bypass' | 'method' | 'request', status: number, detail = ''): CacheOutcome => ({
-  metric: 'pass',
+  metric: 'bypass',
   status: `larder; fwd=${reason}; fwd-status=${status}${detail}`,
 });
 

@@ -38,7 +38,7 @@ export class StorekeeperClient {
 
   /** Resolves when what was told counts. Throws `unreachable`. */
   async update(told: CacheUpdate): Promise<void> {
-    await this.#ask({ kind: 'told', told });
+    await this.#ask({ kind: 'update', told });
   }
 
   /** Whether all of these blocks are on disk; false where nobody knows. */
@@ -129,7 +129,7 @@ export class WorkerLink {
     });
     const split = lineSplitter((line) => {
       const message = JSON.parse(line) as StorekeeperMessage;
-      void this.#deps.invalidate(message).then(() => this.send({ kind: 'forgotten', seq: message.seq }));
+      void this.#deps.invalidate(message).then(() => this.send({ kind: 'invalidated', seq: message.seq }));
     });
     socket.on('data', (chunk) => split(String(chunk)));
     socket.on('error', () => undefined);

@@ -14,7 +14,7 @@ export const LINK_SOCKET = 'link.sock';
 
 export type LinkRequest =
   | { readonly kind: 'read'; readonly ask: FetchRequest }
-  | { readonly kind: 'told'; readonly told: CacheUpdate }
+  | { readonly kind: 'update'; readonly told: CacheUpdate }
   | { readonly kind: 'present'; readonly look: PresenceQuery };
 
 export interface FetchRequest {
@@ -98,11 +98,11 @@ export type ReplyHead =
       readonly forward: Forward;
     }
   /** Nothing that a cache may keep: ask the origin directly. */
-  | { readonly kind: 'pass'; readonly reason: string }
+  | { readonly kind: 'bypass'; readonly reason: string }
   /** `storedOnly`, and it is not. */
-  | { readonly kind: 'absent' }
+  | { readonly kind: 'not-cached' }
   /** What was told counts. */
-  | { readonly kind: 'heard' }
+  | { readonly kind: 'ack' }
   | { readonly kind: 'present'; readonly all: boolean }
   | { readonly kind: 'fault'; readonly code: string; readonly message: string };
 
@@ -124,10 +124,10 @@ export type WorkerMessage =
   | { readonly kind: 'hello'; readonly worker: number }
   | ({ readonly kind: 'report' } & WorkerReport)
   /** Everything up to this `forget` is closed. */
-  | { readonly kind: 'forgotten'; readonly seq: number };
+  | { readonly kind: 'invalidated'; readonly seq: number };
 
 export type StorekeeperMessage = {
-  readonly kind: 'forget';
+  readonly kind: 'invalidate';
   readonly seq: number;
   readonly keys: readonly string[];
   readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];

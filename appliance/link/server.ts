@@ -91,7 +91,12 @@ export class LinkServer {
     for (let at = 0; at < messages; at += 1) {
       this.#seq += 1;
       const some = blocks.slice(at * FORGET_BLOCKS_MAX, (at + 1) * FORGET_BLOCKS_MAX);
-      const message: StorekeeperMessage = { kind: 'forget', seq: this.#seq, keys: at === 0 ? keys : [], blocks: some };
+      const message: StorekeeperMessage = {
+        kind: 'invalidate',
+        seq: this.#seq,
+        keys: at === 0 ? keys : [],
+        blocks: some,
+      };
       const line = `${JSON.stringify(message)}\n`;
       await Promise.all([...this.#peers].map((peer) => this.#tell(peer, message.seq, line)));
     }
@@ -159,9 +164,9 @@ async function answer(deps: LinkServerDeps, question: LinkRequest, socket: Socke
   const { miss, lookup, log } = deps;
   let opened: MissResult | null = null;
   try {
-    if (question.kind === 'told') {
+    if (question.kind === 'update') {
       await lookup.applyUpdate(question.told);
-      sendHead(socket, { kind: 'heard' }, true);
+      sendHead(socket, { kind: 'ack' }, true);
     } else if (question.kind === 'present')
       sendHead(socket, { kind: 'present', all: deps.present(question.look) }, true);
     else {
@@ -180,7 +185,7 @@ async function answer(deps: LinkServerDeps, question: LinkRequest, socket: Socke
 }
 
 async function reply(opened: MissResult, ask: FetchRequest, socket: Socket): Promise<void> {
-  if (opened.kind === 'pass' || opened.kind === 'absent') sendHead(socket, opened, true);
+  if (opened.kind === 'bypass' || opened.kind === 'not-cached') sendHead(socket, opened, true);
   else if (opened.kind === 'relay') {
     const { body, generatedAtMs: _, ...head } = opened;
     sendHead(socket, head, false);

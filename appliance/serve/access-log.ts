@@ -101,7 +101,7 @@ export class AccessLog {
     if (this.#open.bytes + LINE_BYTES_MAX > CHUNK_BYTES) void this.flush();
     const chunk = this.#open;
     if (chunk.bytes + LINE_BYTES_MAX > CHUNK_BYTES) {
-      this.#deps.counters.add('larder_access_lost_total');
+      this.#deps.counters.add('larder_access_log_dropped_total');
       return;
     }
     const { buffer } = chunk;
@@ -175,7 +175,7 @@ export class AccessLog {
   }
 
   #lose(chunk: Chunk, error: unknown): void {
-    this.#deps.counters.add('larder_access_lost_total', chunk.lines);
+    this.#deps.counters.add('larder_access_log_dropped_total', chunk.lines);
     if (!this.#failed) this.#deps.log.warn({ err: error, file: this.#path }, 'the access record loses lines');
     this.#failed = true;
   }

@@ -12,7 +12,7 @@ import { DISK_THREADS } from '../ipc.ts';
 import type { AssetView } from '../http/asset.ts';
 import { UNSUPPORTED, WOULD_BLOCK } from '../store/nonblocking-io.ts';
 import { HEAD_ROOM_BYTES, type BufferPool, SLOW_PIECE_BYTES, type PooledBuffer } from './buffer-pool.ts';
-import type { ByteSlice } from './chunks.ts';
+import type { ByteSlice } from './byte-stream.ts';
 import { blockPath } from '../store/layout.ts';
 
 /** Blocks that stay open: as many as the page cache may be thought to hold, in a quarter of memory. */

@@ -21,7 +21,7 @@ import type { ReplyHead, CacheUpdate } from '../link/messages.ts';
 import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
 import { originFault, type Origin } from '../fetch/origin.ts';
-import { copiesOfSlices } from './chunks.ts';
+import { copiesOfSlices } from './byte-stream.ts';
 import type { WorkerCounters } from './counters.ts';
 
 export const PASSES_MAX = 64;
@@ -74,7 +74,7 @@ export class Bypass {
     const method = request.method!;
     const askedMs = clock.now();
     try {
-      const answer = await origin.send('pass', passing.key, {
+      const answer = await origin.send('bypass', passing.key, {
         method,
         headers: this.#requestFields(request, passing),
         body: hasBody(request) ? Readable.from(withIdleTimeout(request, BODY_PAUSE_MS)) : null,
@@ -100,7 +100,7 @@ export class Bypass {
       });
       const body = answer.body as AsyncIterable<Buffer>;
       const length = lengthOf(headers);
-      await this.#copy(request, response, { status: answer.statusCode, outcome: 'pass', body, length });
+      await this.#copy(request, response, { status: answer.statusCode, outcome: 'bypass', body, length });
     } catch (error) {
       if (hungUp.signal.aborted) counters.add('larder_aborted_total');
       else throw originFault(error, passing.key);
@@ -130,7 +130,7 @@ export class Bypass {
     if (request.method === 'HEAD') answer.body.close();
     const { status, leftMs } = head;
     const body = request.method === 'HEAD' ? [] : copiesOfSlices(answer.body);
-    const known = leftMs === null ? 'pass' : 'hit';
+    const known = leftMs === null ? 'bypass' : 'hit';
     await this.#copy(request, response, { status, outcome: known, body, length: lengthOf(headers) });
   }
 
@@ -177,7 +177,7 @@ export class Bypass {
       length,
     }: {
       readonly status: number;
-      readonly outcome: 'pass' | 'hit';
+      readonly outcome: 'bypass' | 'hit';
       readonly body: AsyncIterable<Buffer> | readonly Buffer[];
       readonly length: number | null;
     },
@@ -199,7 +199,7 @@ export class Bypass {
 
   #account(
     request: IncomingMessage,
-    { status, outcome, sent }: { readonly status: number; readonly outcome: 'pass' | 'hit'; readonly sent: number },
+    { status, outcome, sent }: { readonly status: number; readonly outcome: 'bypass' | 'hit'; readonly sent: number },
   ): void {
     const { counters, access } = this.#deps;
     counters.add('larder_cache_total', 1, { outcome });

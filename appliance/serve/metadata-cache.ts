@@ -53,13 +53,13 @@ export type CacheLookup =
   | { readonly kind: 'relay'; readonly head: ReplyHead & { kind: 'relay' }; readonly answer: FetchReply }
   /** The request is the origin's; `forward` is why, in the words of RFC 9211. */
   | {
-      readonly kind: 'pass';
+      readonly kind: 'bypass';
       readonly forward: 'bypass' | 'stale' | 'request';
       readonly detail: string;
       /** May be served where the origin is away. */
       readonly instead?: CachedAsset;
     }
-  | { readonly kind: 'absent' };
+  | { readonly kind: 'not-cached' };
 
 export interface MetadataCacheDeps {
   readonly storekeeper: StorekeeperClient;
@@ -117,14 +117,14 @@ export class MetadataCache {
         const verdict = judgeFreshness(stored.freshness, directives, this.#deps.clock.now());
         if (verdict === 'revalidate') this.#revalidate(stored, asked);
         if (verdict !== 'validate') return { kind: 'asset', ...stored, opening: null, forward: null };
-        if (onlyIfCached) return { kind: 'absent' };
+        if (onlyIfCached) return { kind: 'not-cached' };
         // RFC 9111 4.3.5: its own answer brings the stored one up to date. A condition is for what is brought up to date first.
         if (asked.method === 'HEAD' && isUnconditional(asked.conditions)) {
           const instead = this.#terms(stored, asked).ifUnreachable ? { instead: stored } : {};
-          return { kind: 'pass', forward: 'stale', detail: '', ...instead };
+          return { kind: 'bypass', forward: 'stale', detail: '', ...instead };
         }
       }
-      if (!onlyIfCached && directives.has('no-store')) return { kind: 'pass', forward: 'request', detail: '' };
+      if (!onlyIfCached && directives.has('no-store')) return { kind: 'bypass', forward: 'request', detail: '' };
       const found = await this.#ask(asked, {
         onlyIfCached,
         validate: stored === null ? null : this.#terms(stored, asked),
@@ -170,7 +170,7 @@ export class MetadataCache {
       if (this.#deps.mode === 'fleet')
         throw new Fault('overloaded', 'the storekeeper is being started again; what is not known here waits for it');
       this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-      return { kind: 'pass', forward: 'bypass', detail: '; detail=storekeeper-down' };
+      return { kind: 'bypass', forward: 'bypass', detail: '; detail=storekeeper-down' };
     } finally {
       current = this.#asking.get(key) === ask;
       if (current) this.#asking.delete(key);
@@ -178,8 +178,8 @@ export class MetadataCache {
     const { head } = answer;
     if (head.kind === 'relay') return { kind: 'relay', head, answer };
     if (head.kind !== 'asset') {
-      if (head.kind === 'absent') return { kind: 'absent' };
-      return { kind: 'pass', forward: 'bypass', detail: head.kind === 'pass' ? `; detail="${head.reason}"` : '' };
+      if (head.kind === 'not-cached') return { kind: 'not-cached' };
+      return { kind: 'bypass', forward: 'bypass', detail: head.kind === 'bypass' ? `; detail="${head.reason}"` : '' };
     }
     const { asset, forward, validated } = head;
     const stored = { asset, freshness: freshnessOf(asset.headers, asset.generatedAtMs) };

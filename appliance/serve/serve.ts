@@ -41,7 +41,7 @@ import { hasBody, type Bypass } from './bypass.ts';
 import { evaluatePreconditions, ifRangeMatches, type Validators } from '../http/precondition.ts';
 import { selectRanges, type ByteRange, type RangeSelection } from '../http/range.ts';
 import type { BlockReader } from './block-reader.ts';
-import { RangeBody } from './body.ts';
+import { RangeBody } from './range-body.ts';
 import type { WorkerCounters } from './counters.ts';
 
 /** Blocks of a range that are looked up here to say whether it is a hit; of more the storekeeper knows. */
@@ -122,8 +122,9 @@ export class AssetServer {
 
   async #serveAsset(asked: CacheRequest, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const found = await this.#known.lookUp(asked);
-    if (found.kind === 'absent') throw new Fault('not_stored', `${asked.key.slice(0, 200)} is not stored, or stale`);
-    if (found.kind === 'pass') return this.#pass(found, { asked, request, response });
+    if (found.kind === 'not-cached')
+      throw new Fault('not_stored', `${asked.key.slice(0, 200)} is not stored, or stale`);
+    if (found.kind === 'bypass') return this.#pass(found, { asked, request, response });
     if (found.kind === 'relay') return this.#deps.pass.relay(request, response, found.head, found.answer);
 
     const { asset, opening } = found;
@@ -172,7 +173,7 @@ export class AssetServer {
     });
   }
 
-  async #pass(found: CacheLookup & { kind: 'pass' }, on: Exchange): Promise<void> {
+  async #pass(found: CacheLookup & { kind: 'bypass' }, on: Exchange): Promise<void> {
     const { asked, request, response } = on;
     try {
       await this.#deps.pass.forward(request, response, { ...found, key: asked.key });

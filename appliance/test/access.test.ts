@@ -115,7 +115,7 @@ const record = (path: string): { readonly access: AccessLog; readonly counters: 
   return { access: new AccessLog(path, { clock: systemClock, counters, log: silentLog }), counters };
 };
 const lost = (counters: WorkerCounters): number =>
-  counters.drain(0).counts.find(({ name }) => name === 'larder_access_lost_total')?.value ?? 0;
+  counters.drain(0).counts.find(({ name }) => name === 'larder_access_log_dropped_total')?.value ?? 0;
 
 test('no text of a client ends a field or a line', async () => {
   const text = fc.string({ unit: 'binary', maxLength: 1_500 });

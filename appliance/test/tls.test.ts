@@ -140,11 +140,11 @@ describe.skipIf(openssl === null || curl === null)('https', () => {
   });
 
   test('goes the short way too', async () => {
-    const before = await metric('larder_fast_total');
+    const before = await metric('larder_fast_path_total');
     const socket = await open(appliance.port);
     for (let turn = 0; turn < 4; turn += 1) await answer(socket);
     socket.destroy();
-    await appliance.until(async () => (await metric('larder_fast_total')) >= before + 3);
+    await appliance.until(async () => (await metric('larder_fast_path_total')) >= before + 3);
   });
 
   test('who asks, and says that this was all, is answered', async () => {

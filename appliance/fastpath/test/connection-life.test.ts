@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { PIECE_BYTES, BufferPool } from '../../serve/buffer-pool.ts';
 import { openBlocksMax } from '../../serve/block-reader.ts';
 import { blockPath } from '../../store/layout.ts';
-import { type End, LaneRig } from './lane-rig.ts';
+import { type End, LaneRig } from './fast-path-rig.ts';
 import { systemClock } from '../../../runtime/clock.ts';
 import { noise } from '../../test/rig.ts';
 
@@ -51,12 +51,12 @@ describe('after node:http has answered', () => {
     ['two requests in one chunk', ask('/small') + ask('/film')],
   ])('the next request goes the short way again: %s', async (_, odd) => {
     await rig.converse('short', [odd, ask('/small'), odd, ask('/small'), ask('/film'), CLOSE]);
-    expect(rig.count('larder_fast_total')).toBe(3);
+    expect(rig.count('larder_fast_path_total')).toBe(3);
   });
 
   test('a request in pieces comes back too, whatever the pieces', async () => {
     await rig.converse('short', [...ask('/small'), ask('/small'), CLOSE]);
-    expect(rig.count('larder_fast_total')).toBe(1);
+    expect(rig.count('larder_fast_path_total')).toBe(1);
   });
 
   test('what goes on with a request that began in the chunk of another is not taken for one', async () => {
@@ -64,7 +64,7 @@ describe('after node:http has answered', () => {
     const text = (await rig.converse('short', chunks)).toString('latin1');
     expect(text.split(SMALL.toString('latin1'))).toHaveLength(3);
     expect(text.length).toBeLessThan(MB);
-    expect(rig.count('larder_fast_total')).toBe(0);
+    expect(rig.count('larder_fast_path_total')).toBe(0);
   });
 
   test.each([
@@ -72,7 +72,7 @@ describe('after node:http has answered', () => {
     ['a body that is to come', 'OPTIONS /small HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n'],
   ])('what is half said is not cut off: %s', async (_, half) => {
     const answers = await rig.converse('short', [ask('/nothing'), half, ask('/small'), CLOSE]);
-    expect(rig.count('larder_fast_total')).toBe(0);
+    expect(rig.count('larder_fast_path_total')).toBe(0);
     expect(answers.toString('latin1')).toContain('404');
   });
 });
@@ -174,7 +174,7 @@ describe('an answer that is not the same for all, or not for ever', () => {
     await rig.put('/news', SMALL, options);
     const answer = await rig.converse('short', [ask('/news'), CLOSE]);
     expect(answer.indexOf(SMALL)).toBeGreaterThan(0);
-    expect(rig.count('larder_fast_total')).toBe(fast);
+    expect(rig.count('larder_fast_path_total')).toBe(fast);
   });
 });
 
@@ -197,7 +197,7 @@ describe('a player that says no more', () => {
     player.end();
     await heard.ended;
     expect(bodyOf(heard.bytes()).equals(FILM)).toBe(true);
-    expect(rig.count('larder_fast_total')).toBe(1);
+    expect(rig.count('larder_fast_path_total')).toBe(1);
   });
 
   test('and is gone before its turn costs nothing', async () => {
@@ -206,7 +206,7 @@ describe('a player that says no more', () => {
     await new Promise((resolve) => process.nextTick(resolve));
     player.peer.destroy();
     await turns();
-    expect([rig.count('larder_fast_total'), rig.count('larder_requests_total')]).toEqual([0, 0]);
+    expect([rig.count('larder_fast_path_total'), rig.count('larder_requests_total')]).toEqual([0, 0]);
   });
 });
 
@@ -234,7 +234,7 @@ describe('a drain', () => {
     expect(text).toContain(FILM.toString('latin1'));
     expect(text.slice(-SMALL.length)).toBe(SMALL.toString('latin1'));
     expect(text).toContain('connection: close');
-    expect(rig.count('larder_fast_total')).toBe(1);
+    expect(rig.count('larder_fast_path_total')).toBe(1);
   });
 });
 
@@ -253,7 +253,7 @@ describe('accounts', () => {
       const sums: Record<string, number> = {};
       for (const { name, labels, value } of counts) {
         const line = `${name} ${Object.values(labels).join(' ')}`;
-        if (name !== 'larder_fast_total') sums[line] = (sums[line] ?? 0) + value;
+        if (name !== 'larder_fast_path_total') sums[line] = (sums[line] ?? 0) + value;
       }
       reports.push({ ...report, sums });
     }
@@ -279,7 +279,7 @@ describe('what is not at hand after all', () => {
     rig.reader.closeAll();
     const answer = await rig.converse('short', [CLOSE.replace('/small', '/film')]);
     expect(answer.subarray(-FILM.length).equals(FILM)).toBe(true);
-    expect(rig.count('larder_fast_total')).toBe(0);
+    expect(rig.count('larder_fast_path_total')).toBe(0);
   });
 
   test('is read from the disk where it turns out on the way', async () => {
@@ -287,7 +287,7 @@ describe('what is not at hand after all', () => {
     const player = listen(end);
     end.write(ask('/film'));
     await turns();
-    expect(rig.count('larder_fast_total')).toBe(1);
+    expect(rig.count('larder_fast_path_total')).toBe(1);
     rig.reader.closeAll();
     end.peer.unstick();
     await until(() => bodyOf(player.bytes()).length === FILM.length);

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { RequestQueue } from '../queue.ts';
 import { DirectSocket } from '../socket.ts';
 import { NativeBuffer } from '../../store/nonblocking-io.ts';
-import { LaneRig } from './lane-rig.ts';
+import { LaneRig } from './fast-path-rig.ts';
 import { noise } from '../../test/rig.ts';
 
 const MB = 2 ** 20;
@@ -136,7 +136,7 @@ describe('a player over a real connection', () => {
     player.end('GET /film HTTP/1.1\r\nHost: x\r\n\r\n');
     const received = await all(player);
     expect(received.subarray(received.indexOf('\r\n\r\n') + 4).equals(FILM)).toBe(true);
-    expect(rig.count('larder_fast_total')).toBe(1);
+    expect(rig.count('larder_fast_path_total')).toBe(1);
   });
 
   test('sends a body by the long way, beside others: what is read later lies as it came', async () => {

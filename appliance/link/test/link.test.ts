@@ -13,7 +13,7 @@ import { StorekeeperClient } from '../client.ts';
 import { LinkServer } from '../server.ts';
 import type { Miss, MissResult } from '../../fetch/miss.ts';
 import { BufferPool } from '../../serve/buffer-pool.ts';
-import type { ByteSlice, ByteStream } from '../../serve/chunks.ts';
+import type { ByteSlice, ByteStream } from '../../serve/byte-stream.ts';
 import { MemoryVolume } from '../../store/test/memory-volume.ts';
 import { noise } from '../../test/rig.ts';
 

@@ -51,7 +51,7 @@ export class FastPath {
         hit: counters.counter('larder_cache_total', { outcome: 'hit' }),
         stored: counters.counter('larder_served_bytes_total', { source: 'store' }),
         fetched: counters.counter('larder_served_bytes_total', { source: 'origin' }),
-        fast: counters.counter('larder_fast_total', {}),
+        fast: counters.counter('larder_fast_path_total', {}),
         aborted: counters.counter('larder_aborted_total', {}),
       },
     };

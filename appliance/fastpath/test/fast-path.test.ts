@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { once } from 'node:events';
 import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { LaneRig } from './lane-rig.ts';
+import { LaneRig } from './fast-path-rig.ts';
 import { noise } from '../../test/rig.ts';
 
 const MB = 2 ** 20;
@@ -213,7 +213,7 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
   const rig = (): LaneRig => (mode === 'alone' ? alone : fleet);
 
   test('plain requests are answered alike, and nearly all of them by the short way', async () => {
-    rig().count('larder_fast_total');
+    rig().count('larder_fast_path_total');
     let asked = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(plain, { minLength: 1, maxLength: 4 }), fc.boolean(), async (texts, late) => {
@@ -225,11 +225,11 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
       }),
       { numRuns: 300 },
     );
-    expect(rig().count('larder_fast_total')).toBeGreaterThan(asked * 0.6);
+    expect(rig().count('larder_fast_path_total')).toBeGreaterThan(asked * 0.6);
   });
 
   test('over a real connection, whatever the system makes of the chunks, the answers are the same', async () => {
-    rig().count('larder_fast_total');
+    rig().count('larder_fast_path_total');
     let asked = 0;
     const said = fc.array(fc.record({ text: plain, cut: fc.nat(400), waits: fc.boolean() }), {
       minLength: 1,
@@ -257,7 +257,7 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
       }),
       { numRuns: 100 },
     );
-    expect(rig().count('larder_fast_total')).toBeGreaterThan(asked * 0.1);
+    expect(rig().count('larder_fast_path_total')).toBeGreaterThan(asked * 0.1);
   });
 
   test('a broken request behind one that is under way is refused alike', async () => {
@@ -276,7 +276,7 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
   });
 
   test('any requests, odd or broken, in any chunks, are answered alike', { timeout: 120_000 }, async () => {
-    rig().count('larder_fast_total');
+    rig().count('larder_fast_path_total');
     await fc.assert(
       fc.asyncProperty(conversation, fc.boolean(), async (said, late) => {
         const chunks = chunksOf(said);
@@ -286,6 +286,6 @@ describe.each(['alone', 'fleet'] as const)('%s: the short way and node:http are 
       }),
       { numRuns: 1_000 },
     );
-    expect(rig().count('larder_fast_total')).toBeGreaterThan(300);
+    expect(rig().count('larder_fast_path_total')).toBeGreaterThan(300);
   });
 });

@@ -9,7 +9,7 @@ import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
 import type { Counters } from '../metrics.ts';
 import { discardBody, type Origin } from '../fetch/origin.ts';
-import { byteStreamOf, type ByteSlice, type ByteStream } from './chunks.ts';
+import { byteStreamOf, type ByteSlice, type ByteStream } from './byte-stream.ts';
 import { isDiskFault, type BlockReader } from './block-reader.ts';
 
 /** Answers without a byte in a row before the storekeeper is called a liar. */
@@ -170,7 +170,7 @@ export class RangeBody {
   async #askOrigin(): Promise<ByteSlice | null> {
     this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
     const { key, version } = this.#asset;
-    const answer = await this.#deps.origin.fetch('pass', {
+    const answer = await this.#deps.origin.fetch('bypass', {
       key,
       first: this.#at,
       last: this.#end - 1,
