@@ -15,7 +15,7 @@ import { filesMax, memoryBytes } from './system-limits.ts';
 import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 import { Origin } from './fetch/origin.ts';
 import { Bypass } from './serve/bypass.ts';
-import { BufferPool } from './serve/buffer-pool.ts';
+import { BufferPool } from './io/buffer-pool.ts';
 import { BlockReader, openBlocksMax } from './serve/block-reader.ts';
 import { AssetServer } from './serve/serve.ts';
 import { WorkerCounters } from './serve/counters.ts';

@@ -4,7 +4,7 @@
 import { validateHeaderValue } from 'node:http';
 import { assetHeaders, type ProxyIdentity } from '../http/response-headers.ts';
 import { hitOutcomeOf, type CachedAsset } from '../serve/metadata-cache.ts';
-import { HEAD_ROOM_BYTES } from '../serve/buffer-pool.ts';
+import { HEAD_ROOM_BYTES } from '../io/buffer-pool.ts';
 
 /** What is left of the room for lengths and positions. */
 const DYNAMIC_BYTES_MAX = 200;

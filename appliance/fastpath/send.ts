@@ -15,8 +15,8 @@ import {
   SLOW_PIECE_BYTES,
   type BufferPool,
   type PooledBuffer,
-} from '../serve/buffer-pool.ts';
-import type { ByteSlice } from '../serve/byte-stream.ts';
+} from '../io/buffer-pool.ts';
+import type { ByteSlice } from '../io/byte-stream.ts';
 import type { AssetServer } from '../serve/serve.ts';
 import { RangeBody, type RangeBodyDeps } from '../serve/range-body.ts';
 import type { Counter, WorkerCounters } from '../serve/counters.ts';

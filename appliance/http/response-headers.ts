@@ -3,7 +3,7 @@
 import type { Fault } from '../../protocol/faults.ts';
 import { ageSeconds } from './freshness.ts';
 import { httpMs } from './http-date.ts';
-import type { AssetView } from '../http/asset.ts';
+import type { AssetView } from './asset.ts';
 import type { Forward } from '../link/messages.ts';
 
 export type ResponseHeaders = Record<string, string | number>;

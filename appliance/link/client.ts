@@ -15,7 +15,7 @@ import {
   type WorkerMessage,
 } from './messages.ts';
 import { LinkConnection, type FetchReply } from './connection.ts';
-import type { BufferPool } from '../serve/buffer-pool.ts';
+import type { BufferPool } from '../io/buffer-pool.ts';
 
 /** Answers under way at once; who asks beyond them waits. */
 const READS_MAX = 1_024;

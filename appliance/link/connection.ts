@@ -5,8 +5,8 @@
 import { createConnection, type Socket } from 'node:net';
 import { FRAME_HEAD_BYTES, readFrameHead } from './framing.ts';
 import { READ_SOCKET, type ReplyHead, type LinkRequest } from './messages.ts';
-import { HEAD_ROOM_BYTES, SLOW_PIECE_BYTES, type BufferPool, type PooledBuffer } from '../serve/buffer-pool.ts';
-import type { ByteSlice, ByteStream } from '../serve/byte-stream.ts';
+import { HEAD_ROOM_BYTES, SLOW_PIECE_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
+import type { ByteSlice, ByteStream } from '../io/byte-stream.ts';
 
 const READ_BYTES = 65_536;
 /** The storekeeper lets go of who stalls, and its origins have less time than this. */

@@ -11,8 +11,8 @@ import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from '..
 import { DISK_THREADS } from '../ipc.ts';
 import type { AssetView } from '../http/asset.ts';
 import { UNSUPPORTED, WOULD_BLOCK } from '../store/nonblocking-io.ts';
-import { HEAD_ROOM_BYTES, type BufferPool, SLOW_PIECE_BYTES, type PooledBuffer } from './buffer-pool.ts';
-import type { ByteSlice } from './byte-stream.ts';
+import { HEAD_ROOM_BYTES, type BufferPool, SLOW_PIECE_BYTES, type PooledBuffer } from '../io/buffer-pool.ts';
+import type { ByteSlice } from '../io/byte-stream.ts';
 import { blockPath } from '../store/layout.ts';
 
 /** Blocks that stay open: as many as the page cache may be thought to hold, in a quarter of memory. */

@@ -21,7 +21,7 @@ import type { ReplyHead, CacheUpdate } from '../link/messages.ts';
 import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
 import { originFault, type Origin } from '../fetch/origin.ts';
-import { copiesOfSlices } from './byte-stream.ts';
+import { copiesOfSlices } from '../io/byte-stream.ts';
 import type { WorkerCounters } from './counters.ts';
 
 export const PASSES_MAX = 64;

@@ -9,7 +9,7 @@ import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
 import type { Counters } from '../metrics.ts';
 import { discardBody, type Origin } from '../fetch/origin.ts';
-import { byteStreamOf, type ByteSlice, type ByteStream } from './byte-stream.ts';
+import { byteStreamOf, type ByteSlice, type ByteStream } from '../io/byte-stream.ts';
 import { isDiskFault, type BlockReader } from './block-reader.ts';
 
 /** Answers without a byte in a row before the storekeeper is called a liar. */

@@ -4,7 +4,7 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { PIECE_BYTES, BufferPool } from '../../serve/buffer-pool.ts';
+import { PIECE_BYTES, BufferPool } from '../../io/buffer-pool.ts';
 import { openBlocksMax } from '../../serve/block-reader.ts';
 import { blockPath } from '../../store/layout.ts';
 import { type End, LaneRig } from './fast-path-rig.ts';

@@ -12,8 +12,8 @@ import type { FetchRequest } from '../messages.ts';
 import { StorekeeperClient } from '../client.ts';
 import { LinkServer } from '../server.ts';
 import type { Miss, MissResult } from '../../fetch/miss.ts';
-import { BufferPool } from '../../serve/buffer-pool.ts';
-import type { ByteSlice, ByteStream } from '../../serve/byte-stream.ts';
+import { BufferPool } from '../../io/buffer-pool.ts';
+import type { ByteSlice, ByteStream } from '../../io/byte-stream.ts';
 import { MemoryVolume } from '../../store/test/memory-volume.ts';
 import { noise } from '../../test/rig.ts';
 
