@@ -1,43 +1,45 @@
-// The storekeeper: one process that owns volumes, eviction, upstream fetches and the control link. This file composes it.
+// The storekeeper: the one process that owns volumes, eviction, upstream fetches and the control link. This file composes it.
 
 import { randomInt } from 'node:crypto';
 import { isFault } from '../protocol/faults.ts';
 import type { Order } from '../protocol/heartbeat.ts';
-import { holdingOf } from '../protocol/ids.ts';
+import { holdingOf, type HoldingId } from '../protocol/ids.ts';
 import { ensureFleetKey, readFleetKey } from '../runtime/auth.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent } from '../runtime/process.ts';
+import type { Service } from '../runtime/service.ts';
 import { loadUndiciSoon } from '../runtime/undici.ts';
-import { createAdmin } from './fleet/admin.ts';
-import { assetsToRemember, demandPolicy } from './store/admission.ts';
-import { Cache } from './store/cache.ts';
-import { Catalog } from './fleet/catalog.ts';
-import { inFleet, proxyIdentityOf, ownToken, admissionPolicyOf } from './config.ts';
-import { DiskVolume } from './store/disk-volume.ts';
-import { DISK_RUNS } from './store/eviction.ts';
-import type { FromSupervisor, StorekeeperSpec, ToSupervisor } from './ipc.ts';
-import { Filler, assetMetaOf } from './fleet/filler.ts';
-import { HeartbeatLoop } from './fleet/heartbeat.ts';
-import { Inflight, hasStrongValidator } from './fetch/inflight.ts';
-import { currentInventory } from './fleet/inventory.ts';
-import { LinkServer } from './link/server.ts';
+import { admissionPolicyOf, inFleet, ownToken, proxyIdentityOf } from './config.ts';
+import { hasStrongValidator, Inflight, type IntegrityCheck } from './fetch/inflight.ts';
 import { Lookup } from './fetch/lookup.ts';
-import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
-import { METRICS } from './metrics.ts';
 import { Miss } from './fetch/miss.ts';
 import { Origin } from './fetch/origin.ts';
+import { replyTo } from './fetch/reply.ts';
+import { createAdmin } from './fleet/admin.ts';
+import { ApplianceStatus, planBytesOf } from './fleet/appliance-status.ts';
+import { Catalog } from './fleet/catalog.ts';
+import { assetMetaOf, Filler } from './fleet/filler.ts';
+import { HeartbeatLoop } from './fleet/heartbeat.ts';
+import { currentInventory } from './fleet/inventory.ts';
 import { PlayReports } from './fleet/play-reports.ts';
-import { planBytesOf, ApplianceStatus } from './fleet/appliance-status.ts';
 import { openState, stateFault, type StateDb } from './fleet/state.ts';
-import type { Entry } from './store/volume.ts';
+import type { FromSupervisor, StorekeeperSpec, ToSupervisor } from './ipc.ts';
+import { LinkServer } from './link/server.ts';
+import { METRICS } from './metrics.ts';
+import { assetsToRemember, demandPolicy, type Admission } from './store/admission.ts';
+import { Cache } from './store/cache.ts';
+import { DiskVolume } from './store/disk-volume.ts';
+import { DISK_RUNS } from './store/eviction.ts';
+import type { AssetMeta, Entry } from './store/volume.ts';
+import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 
 const SAVE_MS = 30_000;
 const CATALOG_MS = 10_000;
-/** The first heartbeat waits this long for the catalog and a worker, so that it need not say `starting` or `red`. */
+/** The first heartbeat waits this long for the catalog and a worker, so that it need not report `starting` or `red`. */
 const FIRST_SYNC_MS = 3_000;
-const LOOK_MS = 50;
+const WORKER_POLL_MS = 50;
 
 const { config } = JSON.parse(process.env['LARDER_STOREKEEPER']!) as StorekeeperSpec;
 const log = createLog('storekeeper', { appliance: config.id });
@@ -48,168 +50,119 @@ growHeapBeforeCollecting();
 optimizeEarly();
 followParent();
 try {
-  await run();
+  await start();
 } catch (error) {
   process.stderr.write(`${describeError(error)}\n`);
-  // Settings, a foreign store and one in use do not mend themselves: the supervisor must not try again.
-  const settled =
+  // Wrong settings, a foreign store and a locked one do not mend themselves: the supervisor must not try again.
+  const isPermanent =
     exitCodeOf(error) === EXIT.usage || (isFault(error) && ['store_mismatch', 'store_locked'].includes(error.code));
-  process.exit(settled ? EXIT.usage : EXIT.failed);
+  process.exit(isPermanent ? EXIT.usage : EXIT.failed);
 }
 
-async function run(): Promise<void> {
+async function start(): Promise<void> {
+  // The key comes first: an appliance that has one makes its own token from it.
   const fleetKey = inFleet(config) ? readFleetKey(config.fleetKey) : ensureFleetKey(config.fleetKey);
   const token = ownToken(config);
   const db = await openState(config.state);
+  const link = new LinkServer({ clock, log });
+  const store = await openStore(db, link);
+  const { cache } = store;
+  const catalog = await openCatalog({ db, token, cache });
+  const integrityOf = (entry: Entry): Promise<IntegrityCheck> => integrityIn(catalog, entry);
+  const identity = proxyIdentityOf(config);
+  const origin = new Origin({ url: config.origin, ...identity, clock, counters });
+  const inflight = new Inflight({
+    ...{ cache, origin, integrityOf, counters, log },
+    isPlanned: (holding) => fleet?.filler.isPlanned(holding) ?? false,
+  });
+  const { reverseProxy } = identity;
+  const catalogued = catalogLookup(catalog);
+  const lookup = new Lookup({ cache, inflight, origin, catalogued, reverseProxy, clock });
+  const miss = new Miss({ cache, inflight, lookup, admission: store.admission, alone: !inFleet(config), counters });
+  const fleet = await openFleet({ catalog, token, db, cache, inflight });
+  const status = new ApplianceStatus({
+    ...{ config, cache, metrics: counters, clock },
+    workersLinked: () => link.workers,
+    filling: () => fleet?.filler.filling ?? false,
+    catalogRevision: () => catalog?.revision ?? null,
+  });
+  const heartbeats = createHeartbeats({ token, status, fleet, inventory: () => inventoryOf(catalog, cache) });
+  const admin = createAdminService({ fleetKey, token, link, cache, catalog, fleet, status, heartbeats });
+
+  await catalog
+    ?.retire()
+    .catch((error: unknown) => log.warn({ err: stateFault(error) }, 'outdated versions stay in the cache for now'));
+  await link.listen({
+    fetch: async (request) =>
+      replyTo(request, await miss.open(request), async (entry) => (await integrityOf(entry)).originTag),
+    update: (update) => lookup.applyUpdate(update),
+    arePresent: (query) => cache.arePresent(query),
+    onReport: (worker, report) => {
+      status.applyReport(worker, report);
+      fleet?.plays.add(report.served);
+    },
+    onWorkerGone: (worker) => status.removeWorker(worker),
+  });
+  await admin.listen(config.admin);
+  tellParent({ kind: 'ready' } satisfies ToSupervisor);
+  loadUndiciSoon();
+  const saving = clock.setInterval(() => void saveRecency(cache), SAVE_MS);
+  process.on('message', (message: FromSupervisor) => {
+    if (message.kind === 'prepare-drain') prepareDrain();
+    else void stop();
+  });
+  await joinFleet({ catalog, link, status, fleet, heartbeats });
+
+  /** Steering learns at once that no new plays are wanted, while workers finish the running ones. */
+  function prepareDrain(): void {
+    status.shutdown = 'draining';
+    for (const heartbeat of heartbeats) heartbeat.beatNow();
+  }
+
+  async function stop(): Promise<void> {
+    clock.clear(saving);
+    status.shutdown = 'stopped';
+    fleet?.filler.stop();
+    await fleet?.plays.stop();
+    await Promise.all(heartbeats.map((heartbeat) => heartbeat.stop()));
+    await admin.close();
+    await link.close();
+    await saveRecency(cache);
+    await Promise.all(store.volumes.map((volume) => volume.close()));
+    await db.close();
+    process.exit(EXIT.done);
+  }
+}
+
+interface Store {
+  readonly volumes: readonly DiskVolume[];
+  readonly cache: Cache;
+  readonly admission: Admission;
+}
+
+async function openStore(db: StateDb, link: LinkServer): Promise<Store> {
   const volumes = await openVolumes();
-  const link = new LinkServer(log);
-  const demand = demandPolicy(admissionPolicyOf(config), {
+  const { admission, newPolicy } = demandPolicy(admissionPolicyOf(config), {
     shape: DISK_RUNS,
     assets: assetsToRemember((config.storeBytes * config.demandShare) / 100),
     seed: randomInt(2 ** 32),
   });
   const cache = new Cache({
     volumes,
-    newPolicy: demand.newPolicy,
-    // What a disk that is out of use cannot take, the others must not.
+    newPolicy,
+    // Healthy disks do not take over the share of one that is out of use.
     storeBytes: (config.storeBytes / config.store.length) * volumes.length,
     pinned: await Filler.pinnedIn(db),
-    broadcast: (forgotten) => link.broadcast(forgotten),
-    clock,
-    counters,
-    log,
+    broadcast: (invalidation) => link.broadcast(invalidation),
+    ...{ clock, counters, log },
   });
-  const identity = proxyIdentityOf(config);
-  // What was stored under the other rules is nothing to go by: a catalog may not know it, or its age counts for nothing.
+  // Entries stored stand-alone are unknown to the catalog, and catalogued ones have no age: neither serves in the other mode.
   for (const entry of [...cache.entries()])
     if ((entry.generatedAtMs === null) !== inFleet(config)) await cache.removeEntry(entry);
-  const origin = new Origin({ url: config.origin, ...identity, clock, counters });
-  const catalog = await openCatalog({ db, token, cache });
-  const inflight = new Inflight({
-    cache,
-    origin,
-    integrityOf: (entry) => termsOf(entry, catalog),
-    isPlanned: (holding) => fleet?.filler.isPlanned(holding) ?? false,
-    counters,
-    log,
-  });
-  const lookup = new Lookup({
-    ...{ cache, inflight, origin, reverseProxy: identity.reverseProxy, clock },
-    // A member without a token or without fill knows no asset; it must not turn into an open cache of the origin.
-    catalogued: inFleet(config) ? async (key) => (catalog === null ? null : metaIn(catalog, key)) : null,
-  });
-  const { admission } = demand;
-  const miss = new Miss({ cache, inflight, lookup, admission, alone: !inFleet(config), counters });
-  const fleet = await openFleet({ catalog, token, db, cache, inflight });
-  const standing = new ApplianceStatus({
-    config,
-    cache,
-    metrics: counters,
-    clock,
-    workersLinked: () => link.workers,
-    filling: () => fleet?.filler.filling ?? false,
-    catalogRevision: () => catalog?.revision ?? null,
-  });
-
-  const held = (): Set<string> =>
-    currentInventory({ titles: () => catalog?.titles() ?? [], heldBytes: (holding) => cache.heldBytes(holding) });
-  const carryOut = async (order: Order): Promise<void> => {
-    log.info({ order }, 'order');
-    if (order.kind === 'fill') fleet?.filler.pull();
-    else standing.applyOrder(order);
-  };
-  const body = (): ReturnType<ApplianceStatus['heartbeatBody']> => standing.heartbeatBody();
-  const beats =
-    token === null
-      ? []
-      : config.steering.map(
-          (steering) =>
-            new HeartbeatLoop({ steering, token, body, inventory: held, executeOrder: carryOut, counters, log }),
-        );
-
-  const admin = createAdmin({
-    appliance: config.id,
-    fleetKey,
-    token,
-    cache,
-    ready: () => standing.ready,
-    status: () => ({
-      ...standing.heartbeatBody(),
-      mode: inFleet(config) ? 'fleet' : 'alone',
-      origin: config.origin,
-      workers: link.workers,
-      catalogRevision: catalog?.revision ?? null,
-      steering: config.steering.map((url, at) => ({ url, answered: beats[at]?.answered ?? false })),
-      fill: fleet?.filler.progress ?? null,
-    }),
-    inventory: () => ({ held: [...held()].sort(), pinned: [...(fleet?.filler.pinned ?? [])].sort() }),
-    expose: () => {
-      standing.updateGauges();
-      return counters.expose();
-    },
-    log,
-  });
-
-  await catalog
-    ?.retire()
-    .catch((error: unknown) => log.warn({ err: stateFault(error) }, 'stale versions stay for now'));
-  await link.listen({
-    miss,
-    lookup,
-    present: (look) => cache.arePresent(look),
-    onReport: (worker, report) => {
-      standing.applyReport(worker, report);
-      fleet?.plays.add(report.served);
-    },
-    onWorkerGone: (worker) => standing.removeWorker(worker),
-    log,
-  });
-  await admin.listen(config.admin);
-  tellParent({ kind: 'ready' } satisfies ToSupervisor);
-  loadUndiciSoon();
-  const saving = setInterval(() => void save(), SAVE_MS);
-  process.on('message', (message: FromSupervisor) => {
-    if (message.kind === 'prepare-drain') leave();
-    else void stop();
-  });
-
-  if (catalog !== null) {
-    await Promise.race([catalog.sync(), new Promise((resolve) => setTimeout(resolve, FIRST_SYNC_MS))]);
-    setInterval(() => void catalog.sync(), CATALOG_MS).unref();
-  }
-  standing.synced = true;
-  for (let waited = 0; link.workers === 0 && waited < FIRST_SYNC_MS; waited += LOOK_MS)
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-  fleet?.plays.start();
-  fleet?.filler.start();
-  for (const beat of beats) beat.start();
-
-  /** Steering hears at once that no new plays are wanted, while workers end what runs. */
-  function leave(): void {
-    standing.shutdown = 'draining';
-    for (const beat of beats) beat.beatNow();
-  }
-
-  async function save(): Promise<void> {
-    await cache.flush().catch((error: unknown) => log.error({ err: error }, 'recency cannot be saved'));
-  }
-
-  async function stop(): Promise<void> {
-    clearInterval(saving);
-    standing.shutdown = 'stopped';
-    fleet?.filler.stop();
-    await fleet?.plays.stop();
-    await Promise.all(beats.map((beat) => beat.stop()));
-    await admin.close();
-    await link.close();
-    await save();
-    await Promise.all(volumes.map((volume) => volume.close()));
-    await db.close();
-    process.exit(EXIT.done);
-  }
+  return { volumes, cache, admission };
 }
 
-/** A disk that fails costs its blocks, not the appliance. Throws where none is left. */
+/** A disk that fails costs its blocks, not the appliance. Throws when none is left. */
 async function openVolumes(): Promise<DiskVolume[]> {
   const volumes: DiskVolume[] = [];
   let failure: unknown = null;
@@ -245,11 +198,31 @@ async function openCatalog(deps: {
         if (entry !== null && entry.version !== current?.asset.etag) await cache.removeEntry(entry);
       }
     },
-    counters,
-    clock,
-    log,
+    ...{ counters, clock, log },
   });
   return catalog;
+}
+
+/** Null stand-alone. A member without a catalog knows no asset: it must not become an open cache of the origin. */
+function catalogLookup(catalog: Catalog | null): ((key: string) => Promise<AssetMeta | null>) | null {
+  if (!inFleet(config)) return null;
+  return async (key) => {
+    const found = (await catalog?.find(key)) ?? null;
+    return found === null ? null : assetMetaOf(found.asset, holdingOf(found.title, found.asset.rendition));
+  };
+}
+
+/** Catalogued bytes are verified by their digests, others by the entity tag that the origin is asked for, if it is a strong one. */
+async function integrityIn(catalog: Catalog | null, entry: Entry): Promise<IntegrityCheck> {
+  const asset = (await catalog?.known(entry.key))?.asset;
+  if (asset === undefined || asset.etag !== entry.version)
+    return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
+  return { digests: asset.digest.chunks, originTag: asset.validator === 'origin' ? asset.etag : null };
+}
+
+interface FleetMembership {
+  readonly plays: PlayReports;
+  readonly filler: Filler;
 }
 
 async function openFleet(deps: {
@@ -258,34 +231,97 @@ async function openFleet(deps: {
   readonly db: StateDb;
   readonly cache: Cache;
   readonly inflight: Inflight;
-}): Promise<{ readonly plays: PlayReports; readonly filler: Filler } | null> {
+}): Promise<FleetMembership | null> {
   const { catalog, token, db, cache, inflight } = deps;
   const { id: appliance, site, fill } = config;
   if (catalog === null || token === null || fill === null) return null;
   const common = { db, fill, token, appliance, clock, counters, log };
-  const filler = await Filler.open({
-    ...common,
-    planBytes: planBytesOf(config),
-    rateBitsPerSecond: config.fillRate,
-    cache,
-    inflight,
-    catalog,
-  });
+  const limits = { planBytes: planBytesOf(config), rateBitsPerSecond: config.fillRate };
+  const filler = await Filler.open({ ...common, ...limits, cache, inflight, catalog });
   return { plays: new PlayReports({ ...common, site }), filler };
 }
 
-/** Catalogued bytes are known by digest; others by the entity tag that the origin is asked for, where it has a strong one. */
-async function termsOf(
-  entry: Entry,
-  catalog: Catalog | null,
-): Promise<{ readonly digests: readonly string[] | null; readonly originTag: string | null }> {
-  const asset = (await catalog?.known(entry.key))?.asset;
-  if (asset === undefined || asset.etag !== entry.version)
-    return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
-  return { digests: asset.digest.chunks, originTag: asset.validator === 'origin' ? asset.etag : null };
+function createHeartbeats(deps: {
+  readonly token: string | null;
+  readonly status: ApplianceStatus;
+  readonly fleet: FleetMembership | null;
+  readonly inventory: () => ReadonlySet<HoldingId>;
+}): HeartbeatLoop[] {
+  const { token, status, fleet, inventory } = deps;
+  if (token === null) return [];
+  const executeOrder = async (order: Order): Promise<void> => {
+    log.info({ order }, 'order');
+    if (order.kind === 'fill') fleet?.filler.pull();
+    else status.applyOrder(order);
+  };
+  const body = (): ReturnType<ApplianceStatus['heartbeatBody']> => status.heartbeatBody();
+  return config.steering.map(
+    (steering) => new HeartbeatLoop({ steering, token, body, inventory, executeOrder, counters, log }),
+  );
 }
 
-async function metaIn(catalog: Catalog, key: string): Promise<ReturnType<typeof assetMetaOf> | null> {
-  const found = await catalog.find(key);
-  return found === null ? null : assetMetaOf(found.asset, holdingOf(found.title, found.asset.rendition));
+function createAdminService(deps: {
+  readonly fleetKey: Buffer | null;
+  readonly token: string | null;
+  readonly link: LinkServer;
+  readonly cache: Cache;
+  readonly catalog: Catalog | null;
+  readonly fleet: FleetMembership | null;
+  readonly status: ApplianceStatus;
+  readonly heartbeats: readonly HeartbeatLoop[];
+}): Service {
+  const { fleetKey, token, link, cache, catalog, fleet, status, heartbeats } = deps;
+  return createAdmin({
+    appliance: config.id,
+    fleetKey,
+    token,
+    cache,
+    ready: () => status.ready,
+    status: () => ({
+      ...status.heartbeatBody(),
+      mode: inFleet(config) ? 'fleet' : 'alone',
+      origin: config.origin,
+      workers: link.workers,
+      catalogRevision: catalog?.revision ?? null,
+      steering: config.steering.map((url, at) => ({ url, answered: heartbeats[at]?.answered ?? false })),
+      fill: fleet?.filler.progress ?? null,
+    }),
+    inventory: () => ({
+      held: [...inventoryOf(catalog, cache)].sort(),
+      pinned: [...(fleet?.filler.pinned ?? [])].sort(),
+    }),
+    expose: () => {
+      status.updateGauges();
+      return counters.expose();
+    },
+    log,
+  });
+}
+
+const inventoryOf = (catalog: Catalog | null, cache: Cache): Set<HoldingId> =>
+  currentInventory({ titles: () => catalog?.titles() ?? [], heldBytes: (holding) => cache.heldBytes(holding) });
+
+/** Pulls the catalog and waits for a worker, both bounded in time; then heartbeats, fills and play reports begin. */
+async function joinFleet(deps: {
+  readonly catalog: Catalog | null;
+  readonly link: LinkServer;
+  readonly status: ApplianceStatus;
+  readonly fleet: FleetMembership | null;
+  readonly heartbeats: readonly HeartbeatLoop[];
+}): Promise<void> {
+  const { catalog, link, status, fleet, heartbeats } = deps;
+  if (catalog !== null) {
+    await Promise.race([catalog.sync(), clock.sleep(FIRST_SYNC_MS)]);
+    clock.setInterval(() => void catalog.sync(), CATALOG_MS).unref();
+  }
+  status.synced = true;
+  for (let waitedMs = 0; link.workers === 0 && waitedMs < FIRST_SYNC_MS; waitedMs += WORKER_POLL_MS)
+    await clock.sleep(WORKER_POLL_MS);
+  fleet?.plays.start();
+  fleet?.filler.start();
+  for (const heartbeat of heartbeats) heartbeat.start();
+}
+
+async function saveRecency(cache: Cache): Promise<void> {
+  await cache.flush().catch((error: unknown) => log.error({ err: error }, 'recency cannot be saved'));
 }

@@ -1,200 +1,194 @@
-// A serving worker: takes connections that the supervisor accepted, answers them, reports to the storekeeper.
+// A serving worker: it takes connections that the supervisor has accepted, answers them, and reports to the storekeeper. This file
+// composes it; what a request goes through is in serve/serve.ts and fastpath/fast-path.ts.
 
-import { createServer } from 'node:http';
+import { createServer, type Server as HttpServer } from 'node:http';
 import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
-import { createLog } from '../runtime/log.ts';
+import { createLog, type Log } from '../runtime/log.ts';
 import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
 import { loadUndiciSoon } from '../runtime/undici.ts';
-import { AccessLog } from './serve/access-log.ts';
-import { ALLOW_ALL } from './http/response-headers.ts';
-import type { WorkerSpec, ToSupervisor, FromSupervisor } from './ipc.ts';
 import { FastPath, refuseTunnel, watchBridge } from './fastpath/fast-path.ts';
-import { WorkerLink, StorekeeperClient } from './link/client.ts';
-import { filesMax, memoryBytes } from './system-limits.ts';
-import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 import { Origin } from './fetch/origin.ts';
-import { Bypass } from './serve/bypass.ts';
+import { ALLOW_ALL } from './http/response-headers.ts';
 import { BufferPool } from './io/buffer-pool.ts';
+import type { FromSupervisor, ToSupervisor, WorkerSpec } from './ipc.ts';
+import { LIMITS } from './limits.ts';
+import { StorekeeperClient, WorkerLink } from './link/client.ts';
+import { AccessLog } from './serve/access-log.ts';
 import { BlockReader, openBlocksMax } from './serve/block-reader.ts';
-import { AssetServer } from './serve/serve.ts';
+import { Bypass } from './serve/bypass.ts';
 import { WorkerCounters } from './serve/counters.ts';
-import { TlsAcceptor } from './tls/acceptor.ts';
-import { Http2Acceptor } from './tls/http2.ts';
-import type { TlsSecrets } from './tls/certificate-store.ts';
 import { PipelineQueue } from './serve/pipelining.ts';
+import { AssetServer } from './serve/serve.ts';
+import { filesMax, memoryBytes } from './system-limits.ts';
+import { TlsAcceptor } from './tls/acceptor.ts';
+import type { TlsSecrets } from './tls/certificate-store.ts';
+import { Http2Acceptor } from './tls/http2.ts';
+import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 
 const REPORT_MS = 500;
-/** For the last lines of the access record, on a disk that takes its time. */
+/** How long a drain waits for the last lines of the access log on a slow disk. */
 const LAST_LINES_MS = 2_000;
-const HEADERS_MS = 10_000;
-const KEEP_ALIVE_MS = 60_000;
-const CONNECTIONS_CHECK_MS = 1_000;
-const HEADER_BYTES_MAX = 16 * 1024;
-/** Where the system does not tell. */
+const DRAIN_POLL_MS = 20;
+/** Assumed when the system does not tell. */
 const FILES_ASSUMED = 1_024;
-const REFUSAL = 'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
+const OVERLOADED =
+  'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 const NO_TUNNEL = `HTTP/1.1 405 Method Not Allowed\r\nAllow: ${ALLOW_ALL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
 
+const clock = systemClock;
 const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
 dieOnDefect(log);
 growHeapBeforeCollecting();
 optimizeEarly();
 followParent();
+start(spec, log);
 
-const counters = new WorkerCounters();
-const pool = new BufferPool();
-const reader = new BlockReader(
-  pool,
-  openBlocksMax({
-    memoryBytes: memoryBytes(),
-    filesMax: filesMax() ?? FILES_ASSUMED,
-    connectionsMax: spec.connectionsMax,
-  }),
-);
-const { identity } = spec;
-const clock = systemClock;
-const storekeeper = new StorekeeperClient(pool);
-const origin = new Origin({ url: spec.origin, ...identity, clock, counters });
-const access = spec.accessLog === null ? null : new AccessLog(spec.accessLog, { clock, counters, log });
-let draining = false;
-const server = new AssetServer({
-  appliance: spec.appliance,
-  mode: spec.mode,
-  reader,
-  identity,
-  storekeeper,
-  origin,
-  pass: new Bypass({ origin, storekeeper, identity, counters, access, clock }),
-  counters,
-  access,
-  clock,
-  log,
-  draining: () => draining,
-});
-const link = new WorkerLink({
-  worker: spec.worker,
-  log,
-  invalidate: async (message) => {
-    server.invalidate(message.keys);
-    await reader.closeBlocks(message.blocks);
-  },
-  onLinked: () => {
-    server.invalidateAll();
-    reader.closeAll();
-  },
-});
-const turns = new PipelineQueue();
-const http = createServer(
-  {
-    headersTimeout: HEADERS_MS,
-    // What an appliance takes itself has no body; an upload to the origin may take its time.
-    requestTimeout: identity.reverseProxy ? 0 : HEADERS_MS,
-    keepAliveTimeout: KEEP_ALIVE_MS,
-    connectionsCheckingInterval: CONNECTIONS_CHECK_MS,
-    maxHeaderSize: HEADER_BYTES_MAX,
-    noDelay: true,
-  },
-  (request, response) => {
-    watchBridge(request, response);
-    turns.enqueue(request, response, () => void server.serve(request, response));
-  },
-);
-
-// Node hangs up on CONNECT where nobody listens for it.
-http.on('connect', (_request, socket) => refuseTunnel(socket, NO_TUNNEL));
-
-// It never listens: connections come by IPC. The event starts node:http's own checks of slow and idle connections.
-http.emit('listening');
-
-const lane = new FastPath({
-  mode: spec.mode,
-  server,
-  http,
-  reader,
-  pool,
-  storekeeper,
-  origin,
-  identity,
-  counters,
-  access,
-  clock,
-  log,
-  draining: () => draining,
-  firstRequestMs: HEADERS_MS,
-  keepAliveMs: KEEP_ALIVE_MS,
-});
-setInterval(() => lane.sweep(), CONNECTIONS_CHECK_MS).unref();
-
-const http2 =
-  spec.tls?.http2 === true
-    ? new Http2Acceptor({
-        streamsMax: spec.connectionsMax,
-        counters,
-        serve: (request, response) => void server.serve(request, response),
-        keepAliveMs: KEEP_ALIVE_MS,
-        draining: () => draining,
-      })
-    : null;
-let door: TlsAcceptor | null = null;
-const sockets = new Set<Socket>();
-
-process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
-  if (message.kind === 'socket') take(message.number, socket);
-  else if (message.kind === 'tls') speakTls(message.state);
-  else if (message.kind === 'drain') void drain();
-});
-setInterval(report, REPORT_MS).unref();
-loadUndiciSoon();
-if (spec.tls === null) tell({ kind: 'ready' });
-
-function speakTls(state: TlsSecrets): void {
-  if (door !== null) return door.updateContext(state);
-  door = new TlsAcceptor({
-    state,
-    handshakeMs: HEADERS_MS,
-    counters,
-    http1: (secured) => lane.accept(secured),
-    http2: http2 === null ? null : (secured) => http2.accept(secured),
+function start(spec: WorkerSpec, log: Log): void {
+  const state = { draining: false };
+  const serving = createServing(spec, { log, draining: () => state.draining });
+  const { counters, access } = serving;
+  const link = createLink(spec, serving);
+  const http = createHttpServer(serving.server, spec);
+  const fastPath = new FastPath({
+    ...serving,
+    http,
+    firstRequestMs: LIMITS.requestHeadMs,
+    keepAliveMs: LIMITS.keepAliveMs,
   });
-  tell({ kind: 'ready' });
-}
+  clock.setInterval(() => fastPath.sweep(), LIMITS.sweepMs).unref();
+  const http2 = spec.tls?.http2 === true ? createHttp2(spec, serving) : null;
+  const sockets = new Set<Socket>();
+  let tls: TlsAcceptor | null = null;
 
-function take(number: number, socket: Socket | undefined): void {
-  tell({ kind: 'accepted', number });
-  // The player hung up on the way here.
-  if (socket === undefined) return;
-  if (sockets.size >= spec.connectionsMax) {
-    counters.add('larder_faults_total', 1, { code: 'overloaded' });
-    socket.on('error', () => undefined).end(REFUSAL, () => socket.destroy());
-    return;
+  process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
+    if (message.kind === 'socket') accept(message.number, socket);
+    else if (message.kind === 'tls') updateTls(message.state);
+    else if (message.kind === 'drain') void drain();
+  });
+  clock.setInterval(report, REPORT_MS).unref();
+  loadUndiciSoon();
+  // With TLS the worker is ready once it has a certificate.
+  if (spec.tls === null) tell({ kind: 'ready' });
+
+  function accept(number: number, socket: Socket | undefined): void {
+    tell({ kind: 'accepted', number });
+    // The client hung up before the handle arrived.
+    if (socket === undefined) return;
+    if (sockets.size >= spec.connectionsMax) {
+      counters.add('larder_faults_total', 1, { code: 'overloaded' });
+      socket.on('error', () => undefined).end(OVERLOADED, () => socket.destroy());
+      return;
+    }
+    const owned = tls === null ? fastPath.accept(socket) : tls.accept(socket);
+    sockets.add(owned);
+    owned.on('close', () => sockets.delete(owned));
   }
-  const own = door === null ? lane.accept(socket) : door.accept(socket);
-  sockets.add(own);
-  own.on('close', () => sockets.delete(own));
-}
 
-function report(): void {
-  if (!link.up) return;
-  const taken = counters.drain(sockets.size);
-  if (!link.send({ kind: 'report', ...taken })) counters.restore(taken);
-}
-
-/** Ends idle connections, lets running answers end; the supervisor bounds the time. */
-async function drain(): Promise<void> {
-  draining = true;
-  for (;;) {
-    // Not node:http's own way: what it calls idle may still have an answer's last bytes on their way, and cuts them off.
-    lane.closeIdle();
-    http2?.drain();
-    if (sockets.size === 0) break;
-    await new Promise((resolve) => setTimeout(resolve, 20));
+  function updateTls(secrets: TlsSecrets): void {
+    if (tls !== null) return tls.updateContext(secrets);
+    tls = new TlsAcceptor({
+      state: secrets,
+      handshakeMs: LIMITS.requestHeadMs,
+      counters,
+      http1: (socket) => fastPath.accept(socket),
+      http2: http2 === null ? null : (socket) => http2.accept(socket),
+    });
+    tell({ kind: 'ready' });
   }
-  await Promise.race([access?.flush(), new Promise((resolve) => setTimeout(resolve, LAST_LINES_MS))]);
-  report();
-  tell({ kind: 'drained' });
-  setImmediate(() => process.exit(0));
+
+  function report(): void {
+    if (!link.isUp) return;
+    const counts = counters.drain(sockets.size);
+    if (!link.send({ kind: 'report', ...counts })) counters.restore(counts);
+  }
+
+  /** Closes idle connections and lets running responses end. The supervisor bounds the time. */
+  async function drain(): Promise<void> {
+    state.draining = true;
+    for (;;) {
+      // Not by node:http: a connection that it calls idle may still have the last bytes of a response to send, and it cuts them off.
+      fastPath.closeIdle();
+      http2?.drain();
+      if (sockets.size === 0) break;
+      await clock.sleep(DRAIN_POLL_MS);
+    }
+    await Promise.race([access?.flush(), clock.sleep(LAST_LINES_MS)]);
+    report();
+    tell({ kind: 'drained' });
+    setImmediate(() => process.exit(0));
+  }
+}
+
+/** Everything that both the fast path and node:http answer with. */
+type Serving = ReturnType<typeof createServing>;
+
+function createServing(spec: WorkerSpec, context: { readonly log: Log; readonly draining: () => boolean }) {
+  const { appliance, mode, identity, connectionsMax } = spec;
+  const { log, draining } = context;
+  const counters = new WorkerCounters();
+  const pool = new BufferPool();
+  const filesLimit = filesMax() ?? FILES_ASSUMED;
+  const reader = new BlockReader(
+    pool,
+    openBlocksMax({ memoryBytes: memoryBytes(), filesMax: filesLimit, connectionsMax }),
+  );
+  const storekeeper = new StorekeeperClient(pool);
+  const origin = new Origin({ url: spec.origin, ...identity, clock, counters });
+  const access = spec.accessLog === null ? null : new AccessLog(spec.accessLog, { clock, counters, log });
+  const shared = { appliance, mode, identity, counters, reader, storekeeper, origin, access, clock, log, draining };
+  const bypass = new Bypass(shared);
+  return { ...shared, pool, server: new AssetServer({ ...shared, bypass }) };
+}
+
+function createLink(spec: WorkerSpec, { server, reader }: Serving): WorkerLink {
+  return new WorkerLink({
+    worker: spec.worker,
+    invalidate: async (message) => {
+      server.invalidate(message.keys);
+      await reader.closeBlocks(message.blocks);
+    },
+    onConnect: () => {
+      server.invalidateAll();
+      reader.closeAll();
+    },
+    clock,
+  });
+}
+
+function createHttpServer(server: AssetServer, { identity }: WorkerSpec): HttpServer {
+  const pipeline = new PipelineQueue();
+  const http = createServer(
+    {
+      headersTimeout: LIMITS.requestHeadMs,
+      // Requests that the appliance answers itself have no body. An upload to the origin may take its time.
+      requestTimeout: identity.reverseProxy ? 0 : LIMITS.requestHeadMs,
+      keepAliveTimeout: LIMITS.keepAliveMs,
+      connectionsCheckingInterval: LIMITS.sweepMs,
+      maxHeaderSize: LIMITS.requestHeadBytesMax,
+      noDelay: true,
+    },
+    (request, response) => {
+      watchBridge(request, response);
+      pipeline.enqueue(request, response, () => void server.serve(request, response));
+    },
+  );
+  // Without a listener Node hangs up on CONNECT.
+  http.on('connect', (_request, socket) => refuseTunnel(socket, NO_TUNNEL));
+  // The server never listens, because connections arrive by IPC. The event starts its checks of slow and idle connections.
+  http.emit('listening');
+  return http;
+}
+
+function createHttp2(spec: WorkerSpec, { server, counters, draining }: Serving): Http2Acceptor {
+  return new Http2Acceptor({
+    streamsMax: spec.connectionsMax,
+    counters,
+    serve: (request, response) => void server.serve(request, response),
+    keepAliveMs: LIMITS.keepAliveMs,
+    draining,
+  });
 }
 
 function tell(message: ToSupervisor): void {

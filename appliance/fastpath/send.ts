@@ -11,8 +11,8 @@ import type { DirectSocket } from './socket.ts';
 import type { CachedAsset } from '../serve/metadata-cache.ts';
 import {
   HEAD_ROOM_BYTES,
-  PIECE_BYTES,
-  SLOW_PIECE_BYTES,
+  LARGE_BUFFER_BYTES,
+  MEDIUM_BUFFER_BYTES,
   type BufferPool,
   type PooledBuffer,
 } from '../io/buffer-pool.ts';
@@ -156,7 +156,7 @@ export class ResponseSender {
   }
 
   #pieceBytes(wanted: number): number {
-    return Math.min(wanted, this.#slow ? SLOW_PIECE_BYTES : PIECE_BYTES);
+    return Math.min(wanted, this.#slow ? MEDIUM_BUFFER_BYTES : LARGE_BUFFER_BYTES);
   }
 
   /** Goes on by `bytes`, and says once per block that it is in use. */
@@ -222,7 +222,7 @@ export class ResponseSender {
         return this.#write(slab, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes);
       }
       pool.release(slab);
-      const spec = { at: this.#at, end: this.#end, headers: {}, opening: null };
+      const spec = { at: this.#at, end: this.#end, headers: {}, open: null };
       this.#source = new RangeBody(this.#deps, this.#stored!.asset, spec);
     }
     void this.#follow(this.#source);

@@ -1,32 +1,34 @@
-// Fetches under way. A flight brings a stretch of missing blocks of one asset version in one upstream range; each block
-// lands in a buffer that any number of readers follow, and is then checked, stored and let go. A flight belongs to no
-// client: readers come and go, it ends what it began.
+// Upstream fetches under way. A fetch brings adjacent missing blocks of one asset version in one range request. Each block arrives in a
+// buffer that any number of readers follow, then it is verified, stored and dropped from memory. A fetch belongs to no client: readers
+// come and go, and it finishes what it began.
 
 import { createHash } from 'node:crypto';
 import { DIGEST_CHUNK_BYTES } from '../../protocol/catalog.ts';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { HoldingId } from '../../protocol/ids.ts';
+import { consume } from '../../runtime/backpressure.ts';
 import type { Log } from '../../runtime/log.ts';
+import { isStrong } from '../http/precondition.ts';
+import type { Counters } from '../metrics.ts';
 import { BLOCK_BYTES, blockBytes } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
-import { consume } from '../../runtime/backpressure.ts';
-import { PendingBlock } from './pending-block.ts';
-import type { Counters } from '../metrics.ts';
-import { discardBody, originFault, type OriginBytes, type Origin, type PoolName } from './origin.ts';
-import { isStrong } from '../http/precondition.ts';
 import type { Entry } from '../store/volume.ts';
+import { discardBody, originFault, type Origin, type OriginBytes, type PoolName } from './origin.ts';
+import { PendingBlock } from './pending-block.ts';
 
 /** Blocks of one upstream range. */
 export const FETCH_BLOCKS_MAX = 8;
-/** Landed blocks of one flight that wait for the disk; then the origin waits. */
+/** Received blocks of one fetch that wait for the disk; beyond them the origin has to wait. */
 const STORING_MAX = 8;
 const ATTEMPTS_MAX = 2;
+/** Faults that a second attempt would meet again. */
+const FINAL_FAULTS: ReadonlySet<string> = new Set(['version_gone', 'origin_refused', 'digest_mismatch']);
 
-/** What bytes of an entry must satisfy. */
+/** What the bytes of an entry must satisfy. */
 export interface IntegrityCheck {
-  /** sha256 per 1 MiB where the asset is catalogued. */
+  /** sha256 per MiB of a catalogued asset. */
   readonly digests: readonly string[] | null;
-  /** Entity tag to demand of the origin; null where it has none of its own. */
+  /** The entity tag that the origin's response must bear; null when the version has no tag of the origin's. */
   readonly originTag: string | null;
 }
 
@@ -34,27 +36,27 @@ export interface InflightDeps {
   readonly cache: Cache;
   readonly origin: Origin;
   readonly integrityOf: (entry: Entry) => Promise<IntegrityCheck>;
-  /** Whether a plan brings the holding anyway: what viewers fetch of it is stored unasked. */
+  /** Whether the current plan wants the holding here: what viewers fetch of it is stored without asking admission. */
   readonly isPlanned?: (holding: HoldingId) => boolean;
   readonly counters: Counters;
   readonly log: Log;
 }
 
-/** What is done is let go at once: an origin that ignores ranges makes one flight of a whole film. */
+/** Blocks are dropped as soon as they are stored: an origin that ignores ranges makes one fetch of a whole film. */
 interface UpstreamFetch {
   readonly entry: Entry;
-  /** Of the request that it began with. */
+  /** Fields of the request that started it. */
   readonly headers: Readonly<Record<string, string>>;
   readonly pool: PoolName;
-  /** Byte of the asset that lands next. */
+  /** Position in the asset of the byte that arrives next. */
   at: number;
-  /** Byte behind the last one wanted. */
+  /** Position behind the last byte wanted. */
   readonly end: number;
   /** By number, until they are stored or given up. */
-  readonly pendingBlocks: Map<number, PendingBlock>;
-  /** Blocks in doubt on the volume of which nothing has been written yet. */
+  readonly blocks: Map<number, PendingBlock>;
+  /** Blocks with an intent on the volume of which nothing has been written yet. */
   readonly intended: Set<number>;
-  /** Settled once they are on disk or refused; null while admission keeps the asset out. */
+  /** Settled once the intents are on disk or refused; null while admission keeps the asset out. */
   intents: Promise<void> | null;
   readonly stores: Promise<void>[];
 }
@@ -68,14 +70,14 @@ export class Inflight {
     this.#deps = deps;
   }
 
-  /** From now on what viewers fetch of the entry is stored, and what has begun to be fetched as far as it has not landed. */
+  /** From now on what viewers fetch of the entry is stored, including what is being fetched and has not arrived. */
   admit(entry: Entry): void {
     this.#admitted.add(entry);
   }
 
   /**
-   * Whether what viewers fetch of the entry is stored. An asset of which there are blocks was admitted once; one without a
-   * version of its own cannot be read on from anywhere else.
+   * Whether what viewers fetch of the entry is stored. An entry that has blocks was admitted before; one without a strong validator
+   * could not be continued from anywhere else.
    */
   isStored(entry: Entry): boolean {
     return !hasStrongValidator(entry) || this.#admitted.has(entry) || entry.blocks.count > 0 || this.#isPlanned(entry);
@@ -91,15 +93,15 @@ export class Inflight {
     return this.#pending.get(entry)?.has(number) ?? false;
   }
 
-  /** Follows the block if it is on its way. */
+  /** The block if it is being fetched; null when it is not, or the fetch has failed. */
   join(entry: Entry, number: number): PendingBlock | null {
-    const pending = this.#pending.get(entry)?.get(number);
-    return pending === undefined || pending.fault !== null ? null : pending;
+    const block = this.#pending.get(entry)?.get(number);
+    return block === undefined || block.fault !== null ? null : block;
   }
 
   /**
-   * Starts to fetch `number` and the missing blocks right behind it, up to `lastWanted`, in one upstream range.
-   * `answer` hands over a response that is already open at `number`.
+   * Starts to fetch block `number` and the missing blocks right behind it, up to `lastWanted`, in one upstream range. `response` hands
+   * over a response that is already open at `number`. Returns the first block.
    */
   start(
     entry: Entry,
@@ -108,239 +110,267 @@ export class Inflight {
       readonly lastWanted: number;
       readonly pool: PoolName;
       readonly headers?: Readonly<Record<string, string>>;
-      readonly answer?: OriginBytes;
+      readonly response?: OriginBytes;
     },
   ): PendingBlock {
-    const pendingBlocks: PendingBlock[] = [];
-    const most = spec.answer === undefined ? FETCH_BLOCKS_MAX : Number.POSITIVE_INFINITY;
-    for (let number = spec.number; number <= spec.lastWanted && pendingBlocks.length < most; number += 1) {
-      if (number > spec.number && (entry.blocks.has(number) || this.has(entry, number)) && spec.answer === undefined)
-        break;
-      pendingBlocks.push(new PendingBlock(number, blockBytes(entry.bytes, number)));
-    }
-    // Too long to be held for a reader.
-    if (pendingBlocks.length > FETCH_BLOCKS_MAX) this.admit(entry);
-    if (!this.isStored(entry))
-      for (const [at, pending] of pendingBlocks.slice(1).entries()) pendingBlocks[at]!.chain(pending);
-    const known = this.#pending.get(entry) ?? new Map<number, PendingBlock>();
-    this.#pending.set(entry, known);
-    for (const pending of pendingBlocks)
-      if ((known.get(pending.number)?.fault ?? null) !== null || !known.has(pending.number))
-        known.set(pending.number, pending);
+    const blocks = this.#newBlocks(entry, spec);
+    // A longer fetch would be held in memory for its readers.
+    if (blocks.length > FETCH_BLOCKS_MAX) this.admit(entry);
+    if (!this.isStored(entry)) for (const [at, block] of blocks.slice(1).entries()) blocks[at]!.chain(block);
+    this.#register(entry, blocks);
     entry.fetches += 1;
-    const flight: UpstreamFetch = {
+    const last = blocks.at(-1)!;
+    const fetch: UpstreamFetch = {
       entry,
       headers: spec.headers ?? {},
       pool: spec.pool,
       at: spec.number * BLOCK_BYTES,
-      end: pendingBlocks.at(-1)!.number * BLOCK_BYTES + pendingBlocks.at(-1)!.bytes,
-      pendingBlocks: new Map(pendingBlocks.map((pending) => [pending.number, pending])),
+      end: last.number * BLOCK_BYTES + last.bytes,
+      blocks: new Map(blocks.map((block) => [block.number, block])),
       intended: new Set(),
       intents: null,
       stores: [],
     };
-    void this.#fly(flight, spec.answer ?? null);
-    return pendingBlocks[0]!;
+    void this.#run(fetch, spec.response ?? null);
+    return blocks[0]!;
   }
 
-  async #fly(flight: UpstreamFetch, answer: OriginBytes | null): Promise<void> {
-    const { entry, pendingBlocks, stores } = flight;
+  #newBlocks(
+    entry: Entry,
+    spec: { readonly number: number; readonly lastWanted: number; readonly response?: OriginBytes },
+  ): PendingBlock[] {
+    const isOpen = spec.response !== undefined;
+    const most = isOpen ? Number.POSITIVE_INFINITY : FETCH_BLOCKS_MAX;
+    const blocks: PendingBlock[] = [];
+    for (let number = spec.number; number <= spec.lastWanted && blocks.length < most; number += 1) {
+      const isKnown = entry.blocks.has(number) || this.has(entry, number);
+      if (number > spec.number && isKnown && !isOpen) break;
+      blocks.push(new PendingBlock(number, blockBytes(entry.bytes, number)));
+    }
+    return blocks;
+  }
+
+  /** A block that is being fetched already stays the one to join, unless its fetch has failed. */
+  #register(entry: Entry, blocks: readonly PendingBlock[]): void {
+    const pending = this.#pending.get(entry) ?? new Map<number, PendingBlock>();
+    this.#pending.set(entry, pending);
+    for (const block of blocks) {
+      const other = pending.get(block.number);
+      if (other === undefined || other.fault !== null) pending.set(block.number, block);
+    }
+  }
+
+  async #run(fetch: UpstreamFetch, response: OriginBytes | null): Promise<void> {
+    const { entry, blocks, stores } = fetch;
     try {
-      if (flight.pool === 'fill' || this.isStored(entry)) flight.intents = this.#intend(flight);
-      const [{ digests, originTag }] = await Promise.all([this.#deps.integrityOf(entry), flight.intents]);
-      for (const pending of pendingBlocks.values()) pending.decide(flight.intended.has(pending.number));
-      await this.#land(flight, {
-        answer,
-        originTag,
-        onLanded: (pending) => this.#settleBlock(flight, pending, digests),
-      });
-      if (!hasStrongValidator(entry))
-        for (const pending of pendingBlocks.values()) stores.push(this.#store(flight, pending));
+      if (fetch.pool === 'fill' || this.isStored(entry)) fetch.intents = this.#writeIntents(fetch);
+      const [{ digests, originTag }] = await Promise.all([this.#deps.integrityOf(entry), fetch.intents]);
+      for (const block of blocks.values()) block.decide(fetch.intended.has(block.number));
+      const onReceived = (block: PendingBlock): Promise<void> | null => this.#onReceived(fetch, block, digests);
+      await this.#receive(fetch, { response, originTag, onReceived });
+      if (!hasStrongValidator(entry)) for (const block of blocks.values()) stores.push(this.#store(fetch, block));
     } catch (error) {
-      if (answer !== null) discardBody(answer.body);
+      if (response !== null) discardBody(response.body);
       const fault = isFault(error) ? error : originFault(error, entry.key);
       this.#deps.counters.add('larder_faults_total', 1, { code: fault.code });
       if (fault.code === 'version_gone' || !hasStrongValidator(entry)) await this.#deps.cache.removeEntry(entry);
-      for (const pending of pendingBlocks.values()) if (pending.received < pending.bytes) pending.fail(fault);
+      for (const block of blocks.values()) if (block.received < block.bytes) block.fail(fault);
     }
     await Promise.all(stores);
-    entry.volume.abandon(entry, [...flight.intended]);
-    for (const pending of pendingBlocks.values()) this.#forget(flight, pending);
+    await this.#finish(fetch);
+  }
+
+  async #finish(fetch: UpstreamFetch): Promise<void> {
+    const { entry, blocks, intended } = fetch;
+    entry.volume.abandon(entry, [...intended]);
+    for (const block of blocks.values()) this.#drop(fetch, block);
     entry.fetches -= 1;
-    // Nothing of it could be stored, so nothing would ever evict it.
+    // An entry of which nothing could be stored would never be evicted.
     if (entry.fetches === 0 && entry.blocks.count === 0) await this.#deps.cache.removeEntry(entry);
   }
 
-  #forget(flight: UpstreamFetch, pending: PendingBlock): void {
-    flight.pendingBlocks.delete(pending.number);
-    const known = this.#pending.get(flight.entry);
-    if (known?.get(pending.number) === pending) known.delete(pending.number);
-    if (known?.size === 0) this.#pending.delete(flight.entry);
+  #drop(fetch: UpstreamFetch, block: PendingBlock): void {
+    fetch.blocks.delete(block.number);
+    const pending = this.#pending.get(fetch.entry);
+    if (pending?.get(block.number) === block) pending.delete(block.number);
+    if (pending?.size === 0) this.#pending.delete(fetch.entry);
   }
 
-  /** Where the volume takes no intents nothing of the flight is stored. */
-  async #intend(flight: UpstreamFetch): Promise<void> {
-    const { entry } = flight;
+  /** When the volume takes no intents, nothing of the fetch is stored. */
+  async #writeIntents(fetch: UpstreamFetch): Promise<void> {
+    const { entry } = fetch;
     if (entry.dropped) return;
-    const numbers = [...flight.pendingBlocks.keys()];
+    const numbers = [...fetch.blocks.keys()];
     try {
       await entry.volume.intend(entry, numbers);
-      for (const number of numbers) flight.intended.add(number);
+      for (const number of numbers) fetch.intended.add(number);
     } catch (error) {
       entry.volume.abandon(entry, numbers);
-      this.#passed(error);
+      this.#countUnstored(error);
     }
   }
 
-  /** The origin forbids by now to store what it once let be stored. */
-  #giveUp(flight: UpstreamFetch): void {
-    flight.entry.volume.abandon(flight.entry, [...flight.intended]);
-    flight.intended.clear();
+  /** The origin forbids now to store what it allowed to be stored before. */
+  #abandonIntents(fetch: UpstreamFetch): void {
+    fetch.entry.volume.abandon(fetch.entry, [...fetch.intended]);
+    fetch.intended.clear();
   }
 
-  /** Fills the landings in order from one upstream range, resumed once where it breaks off. */
-  async #land(
-    flight: UpstreamFetch,
+  /** Fills the blocks in order from one upstream range, resumed once when it breaks off. */
+  async #receive(
+    fetch: UpstreamFetch,
     spec: {
-      readonly answer: OriginBytes | null;
+      readonly response: OriginBytes | null;
       readonly originTag: string | null;
-      /** Null where the next block may land at once. */
-      readonly onLanded: (pending: PendingBlock) => Promise<void> | null;
+      /** Null when the next block may follow at once. */
+      readonly onReceived: (block: PendingBlock) => Promise<void> | null;
     },
   ): Promise<void> {
-    const { entry, pool, end } = flight;
-    const first = flight.at;
-    for (let attempt = 1; flight.at < end; attempt += 1) {
+    const { entry, end } = fetch;
+    const first = fetch.at;
+    for (let attempt = 1; fetch.at < end; attempt += 1) {
       try {
-        const answer =
-          attempt === 1 && spec.answer !== null
-            ? spec.answer
-            : await this.#ask(flight, { first: flight.at, last: end - 1, ifMatch: spec.originTag });
-        if (answer.unstorable !== null && spec.originTag !== null) this.#giveUp(flight);
-        let position = answer.first;
-        await consume(answer.body, (chunk) => {
-          this.#deps.origin.countBytes(pool, chunk.length);
-          // An origin that ignores ranges sends from 0: what was not asked for is carved away.
-          const from = Math.min(chunk.length, Math.max(0, flight.at - position));
-          position += chunk.length;
-          const waits = landInto(flight, chunk.subarray(from), spec.onLanded);
-          // Reading to the end of an exact answer keeps the connection; only a longer one is cut off.
-          const more = (): boolean => flight.at < end || (answer.last !== null && answer.last < end);
-          return waits === null ? more() : waits.then(more);
-        });
-        if (flight.at < end)
+        const response = (attempt === 1 ? spec.response : null) ?? (await this.#request(fetch, spec.originTag));
+        if (response.unstorable !== null && spec.originTag !== null) this.#abandonIntents(fetch);
+        await this.#consume(fetch, response, spec.onReceived);
+        if (fetch.at < end)
           throw new Fault(
             'origin_protocol_error',
-            `${entry.key}: the origin ended after ${flight.at - first} of ${end - first} bytes`,
+            `${entry.key}: the origin ended after ${fetch.at - first} of ${end - first} bytes`,
           );
       } catch (error) {
         const fault = isFault(error) ? error : originFault(error, entry.key);
-        if (
-          attempt >= ATTEMPTS_MAX ||
-          !hasStrongValidator(entry) ||
-          ['version_gone', 'origin_refused', 'digest_mismatch'].includes(fault.code)
-        )
-          throw fault;
+        if (attempt >= ATTEMPTS_MAX || !hasStrongValidator(entry) || FINAL_FAULTS.has(fault.code)) throw fault;
       }
     }
   }
 
-  async #ask(
-    { entry, pool, headers }: UpstreamFetch,
-    spec: { readonly first: number; readonly last: number; readonly ifMatch: string | null },
-  ): Promise<OriginBytes> {
-    const answer = await this.#deps.origin.fetch(pool, { ...spec, key: entry.key, headers, signal: null });
-    if (answer.kind === 'relay') {
-      discardBody(answer.body);
-      throw new Fault('origin_refused', `${entry.key}: the origin answered ${answer.status}`, {
-        detail: { status: answer.status },
-      });
-    }
-    if (answer.total !== null && answer.total !== entry.bytes) {
-      discardBody(answer.body);
-      throw new Fault('version_gone', `${entry.key} has ${answer.total} bytes at the origin now, not ${entry.bytes}`);
-    }
-    return answer;
+  async #consume(
+    fetch: UpstreamFetch,
+    response: OriginBytes,
+    onReceived: (block: PendingBlock) => Promise<void> | null,
+  ): Promise<void> {
+    const { pool, end } = fetch;
+    let position = response.first;
+    // Reading an exact response to its end keeps the connection; only a longer one is cut off.
+    const wantsMore = (): boolean => fetch.at < end || (response.last !== null && response.last < end);
+    await consume(response.body, (chunk) => {
+      this.#deps.origin.countBytes(pool, chunk.length);
+      // An origin that ignores ranges sends from byte 0: what was not asked for is skipped.
+      const from = Math.min(chunk.length, Math.max(0, fetch.at - position));
+      position += chunk.length;
+      const pending = fillBlocks(fetch, chunk.subarray(from), onReceived);
+      return pending === null ? wantsMore() : pending.then(wantsMore);
+    });
   }
 
-  /** A landed block: verified at once, stored behind the readers' backs. */
-  #settleBlock(flight: UpstreamFetch, pending: PendingBlock, digests: readonly string[] | null): Promise<void> | null {
-    const { entry, stores } = flight;
-    if (digests !== null && !digestsMatch(pending, digests)) {
+  async #request({ entry, pool, headers, at, end }: UpstreamFetch, ifMatch: string | null): Promise<OriginBytes> {
+    const { key } = entry;
+    const response = await this.#deps.origin.fetch(pool, {
+      key,
+      first: at,
+      last: end - 1,
+      ifMatch,
+      headers,
+      signal: null,
+    });
+    if (response.kind === 'relay') {
+      discardBody(response.body);
+      throw new Fault('origin_refused', `${key}: the origin answered ${response.status}`, {
+        detail: { status: response.status },
+      });
+    }
+    if (response.total !== null && response.total !== entry.bytes) {
+      discardBody(response.body);
+      throw new Fault('version_gone', `${key} has ${response.total} bytes at the origin now, not ${entry.bytes}`);
+    }
+    return response;
+  }
+
+  /** Verifies a received block at once and stores it while its readers go on. */
+  #onReceived(fetch: UpstreamFetch, block: PendingBlock, digests: readonly string[] | null): Promise<void> | null {
+    const { entry, stores } = fetch;
+    if (digests !== null && !digestsMatch(block, digests)) {
       const fault = new Fault(
         'digest_mismatch',
-        `${entry.key}: block ${pending.number} from the origin is not what the catalog says`,
+        `${entry.key}: block ${block.number} from the origin is not what the catalog says`,
       );
-      pending.reject(fault);
+      block.reject(fault);
       throw fault;
     }
-    // Without a version of its own an asset is stored whole or not at all: see #fly.
+    // Without a strong validator an asset is stored as a whole or not at all: see #run.
     if (!hasStrongValidator(entry)) return null;
-    stores.push(this.#store(flight, pending));
+    stores.push(this.#store(fetch, block));
     return stores[stores.length - STORING_MAX] ?? null;
   }
 
-  async #store(flight: UpstreamFetch, pending: PendingBlock): Promise<void> {
-    const { entry } = flight;
-    const { cache } = this.#deps;
-    const { number } = pending;
+  async #store(fetch: UpstreamFetch, block: PendingBlock): Promise<void> {
+    const { entry } = fetch;
     let stored = false;
     try {
-      // Somebody else may have asked for it while it was on its way.
-      if (this.isStored(entry)) flight.intents ??= this.#intend(flight);
-      await flight.intents;
-      if (flight.pool !== 'fill' && !this.#isPlanned(entry))
-        this.#deps.counters.add('larder_admission_blocks_total', 1, {
-          outcome: flight.intents ? 'admitted' : 'refused',
-        });
-      if (!flight.intended.has(number) || entry.dropped) return;
-      if (!(await cache.reserve(entry, pending.bytes))) throw new Fault('disk_full', 'no room can be made');
-      if (entry.dropped || entry.blocks.has(number)) cache.release(entry, pending.bytes);
-      else {
-        flight.intended.delete(number);
-        await cache.store(entry, number, pending.payload);
-        stored = !entry.dropped;
-      }
+      // Another request may have had the asset admitted meanwhile.
+      if (this.isStored(entry)) fetch.intents ??= this.#writeIntents(fetch);
+      await fetch.intents;
+      if (fetch.pool !== 'fill' && !this.#isPlanned(entry)) this.#countAdmission(fetch);
+      if (!fetch.intended.has(block.number) || entry.dropped) return;
+      stored = await this.#write(fetch, block);
     } catch (error) {
-      this.#passed(error);
+      this.#countUnstored(error);
     } finally {
-      this.#forget(flight, pending);
-      pending.finish(stored);
+      this.#drop(fetch, block);
+      block.finish(stored);
     }
   }
 
-  #passed(error: unknown): void {
+  async #write({ entry, intended }: UpstreamFetch, { number, bytes, payload }: PendingBlock): Promise<boolean> {
+    const { cache } = this.#deps;
+    if (!(await cache.reserve(entry, bytes))) throw new Fault('disk_full', 'no room can be made');
+    if (entry.dropped || entry.blocks.has(number)) {
+      cache.release(entry, bytes);
+      return false;
+    }
+    intended.delete(number);
+    await cache.store(entry, number, payload);
+    return !entry.dropped;
+  }
+
+  #countAdmission({ intents }: UpstreamFetch): void {
+    const outcome = intents === null ? 'refused' : 'admitted';
+    this.#deps.counters.add('larder_admission_blocks_total', 1, { outcome });
+  }
+
+  #countUnstored(error: unknown): void {
     if (!isFault(error)) throw error;
     this.#deps.counters.add('larder_fallback_total', 1, { name: 'store_full_pass' });
     if (error.code !== 'disk_full') this.#deps.log.error({ err: error }, 'block passes through unstored');
   }
 }
 
-/** A version that the origin can be asked for again by name; otherwise blocks of two answers must never meet. */
+/** Whether the origin can be asked again for this version by name; otherwise blocks of two responses must never be combined. */
 export const hasStrongValidator = (entry: Entry): boolean => isStrong(entry.version);
 
-/** Bytes of the origin's, in order. Null where the next ones may land at once. */
-function landInto(
-  flight: UpstreamFetch,
+/** Copies bytes of the origin into the blocks, in order. Null when the next bytes may follow at once. */
+function fillBlocks(
+  fetch: UpstreamFetch,
   bytes: Buffer,
-  onLanded: (pending: PendingBlock) => Promise<void> | null,
+  onReceived: (block: PendingBlock) => Promise<void> | null,
 ): Promise<void> | null {
-  for (let from = 0; from < bytes.length && flight.at < flight.end;) {
-    const pending = flight.pendingBlocks.get(Math.floor(flight.at / BLOCK_BYTES))!;
-    const take = Math.min(bytes.length - from, pending.bytes - pending.received);
-    pending.append(bytes.subarray(from, from + take));
-    from += take;
-    flight.at += take;
-    const waits = pending.received === pending.bytes ? onLanded(pending) : null;
-    if (waits !== null) return waits.then(() => landInto(flight, bytes.subarray(from), onLanded) ?? undefined);
+  for (let from = 0; from < bytes.length && fetch.at < fetch.end;) {
+    const block = fetch.blocks.get(Math.floor(fetch.at / BLOCK_BYTES))!;
+    const count = Math.min(bytes.length - from, block.bytes - block.received);
+    block.append(bytes.subarray(from, from + count));
+    from += count;
+    fetch.at += count;
+    const pending = block.received === block.bytes ? onReceived(block) : null;
+    if (pending !== null) return pending.then(() => fillBlocks(fetch, bytes.subarray(from), onReceived) ?? undefined);
   }
   return null;
 }
 
-function digestsMatch(pending: PendingBlock, digests: readonly string[]): boolean {
-  const firstChunk = (pending.number * BLOCK_BYTES) / DIGEST_CHUNK_BYTES;
-  for (let at = 0; at * DIGEST_CHUNK_BYTES < pending.bytes; at += 1) {
-    const chunk = pending.payload.subarray(at * DIGEST_CHUNK_BYTES, (at + 1) * DIGEST_CHUNK_BYTES);
+function digestsMatch(block: PendingBlock, digests: readonly string[]): boolean {
+  const firstChunk = (block.number * BLOCK_BYTES) / DIGEST_CHUNK_BYTES;
+  for (let at = 0; at * DIGEST_CHUNK_BYTES < block.bytes; at += 1) {
+    const chunk = block.payload.subarray(at * DIGEST_CHUNK_BYTES, (at + 1) * DIGEST_CHUNK_BYTES);
     if (createHash('sha256').update(chunk).digest('hex') !== digests[firstChunk + at]) return false;
   }
   return true;

@@ -1,27 +1,27 @@
-// Assets of which somebody told that they changed: what was asked of the origin before that tells of what is no more.
+// Which assets were invalidated lately: a response that was requested from the origin before that describes what is no more.
 
 import { LRUCache } from 'lru-cache';
 
-/** Fetches that began before a change are told apart from those after it for so long. */
-const CHANGED_MS = 300_000;
-const CHANGED_MAX = 50_000;
+/** A fetch that began before an invalidation is recognized for this long. */
+const REMEMBERED_MS = 300_000;
+const REMEMBERED_MAX = 50_000;
 
 export class InvalidationEpochs {
-  readonly #changed = new LRUCache<string, number>({ max: CHANGED_MAX, ttl: CHANGED_MS });
-  #count = 0;
+  readonly #epochs = new LRUCache<string, number>({ max: REMEMBERED_MAX, ttl: REMEMBERED_MS });
+  #epoch = 0;
 
-  /** How many have been told of. */
+  /** Counts up with every invalidation. */
   get epoch(): number {
-    return this.#count;
+    return this.#epoch;
   }
 
-  record(assetKeys: readonly string[]): void {
-    this.#count += 1;
-    for (const key of assetKeys) this.#changed.set(key, this.#count);
+  record(keys: readonly string[]): void {
+    this.#epoch += 1;
+    for (const key of keys) this.#epochs.set(key, this.#epoch);
   }
 
-  /** Whether the asset changed after so many changes. */
-  isInvalidatedSince(assetKey: string, count: number): boolean {
-    return (this.#changed.get(assetKey) ?? 0) > count;
+  /** Whether the asset was invalidated after `epoch`. */
+  isInvalidatedSince(key: string, epoch: number): boolean {
+    return (this.#epochs.get(key) ?? 0) > epoch;
   }
 }

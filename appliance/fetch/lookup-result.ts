@@ -1,12 +1,12 @@
-// What comes of an ask: a stored answer, the origin's own, or a reason why there is none here.
+// What a lookup results in: a stored response, the origin's own response, or a reason why there is none here.
 
 import { Readable } from 'node:stream';
 import type { FetchRequest, Forward } from '../link/messages.ts';
+import type { Entry } from '../store/volume.ts';
 import { originFault, type OriginBytes, type OriginRelay } from './origin.ts';
 import { readUpTo } from './origin-request.ts';
-import type { Entry } from '../store/volume.ts';
 
-/** An error of the origin up to this length is given to all who wait for it. */
+/** The body of an error or a redirect up to this length is given to everybody who waits for it. */
 const SHARED_BYTES_MAX = 64 * 2 ** 10;
 
 export type LookupResult =
@@ -14,16 +14,16 @@ export type LookupResult =
   | (Omit<OriginRelay, 'body'> & {
       readonly body: Buffer | AsyncIterable<Buffer>;
       readonly forward: Forward;
-      /** What is left of its freshness where it was remembered; null: the origin's word of just now. */
+      /** What is left of its freshness when it comes from the negative cache; null when the origin has just sent it. */
       readonly leftMs: number | null;
     })
   | { readonly kind: 'bypass'; readonly reason: string }
   | { readonly kind: 'not-cached' };
 
-/** Who asked for validation and joined one has the origin's word, too; who only missed judges for himself. */
-export const joinedResult = (result: LookupResult & { kind: 'entry' }, validating: boolean): LookupResult => ({
+/** The result for a request that joined another's lookup. Only a request for validation is answered by the other's validation. */
+export const joinedResult = (result: LookupResult & { kind: 'entry' }, revalidates: boolean): LookupResult => ({
   ...result,
-  validated: result.validated && validating,
+  validated: result.validated && revalidates,
   forward: result.forward === null ? null : { ...result.forward, collapsed: true },
 });
 
@@ -31,35 +31,37 @@ export const forwardOf = (reason: Forward['reason'], status: number | null): For
   ...{ reason, status, stored: false, collapsed: false },
 });
 
-/** A short error or redirect is read at once, so that others may have it, too. */
+/** A short error or redirect is read at once, so that everybody who waits for it can be given it. */
 export async function relayResult(
   { key }: FetchRequest,
-  answer: OriginRelay,
+  relay: OriginRelay,
   reason: Forward['reason'],
 ): Promise<LookupResult> {
-  const { status } = answer;
-  const common = { ...answer, forward: forwardOf(reason, status), leftMs: null };
+  const { status } = relay;
+  const common = { ...relay, forward: forwardOf(reason, status), leftMs: null };
   if (status < 300 && status !== 204) return common;
   try {
-    return { ...common, body: await readUpTo(answer.body, SHARED_BYTES_MAX) };
+    return { ...common, body: await readUpTo(relay.body, SHARED_BYTES_MAX) };
   } catch (error) {
     if (status >= 400) throw originFault(error, key);
-    // Where to go is said in its head.
-    const { 'content-length': _length, ...headers } = answer.headers;
+    // The target of a redirect is in its head.
+    const { 'content-length': _length, ...headers } = relay.headers;
     return { ...common, headers, body: Readable.from([]) };
   }
 }
 
-/** An answer that is whole, for him who asked for the whole. */
-export const fullBodyRelay = ({
-  fullHeaders: headers,
-  cookies,
-  generatedAtMs: generatedAt,
-  body,
-}: OriginBytes): OriginRelay & { readonly leftMs: null } => ({
-  ...{ kind: 'relay', status: 200, headers, cookies, generatedAtMs: generatedAt, body, leftMs: null },
+/** A full body that is not stored, for the client that asked for all of it. */
+export const fullBodyRelay = (response: OriginBytes): OriginRelay & { readonly leftMs: null } => ({
+  kind: 'relay',
+  status: 200,
+  headers: response.fullHeaders,
+  cookies: response.cookies,
+  generatedAtMs: response.generatedAtMs,
+  body: response.body,
+  leftMs: null,
 });
 
+/** The stored response, although stale. `status` is the origin's; null when it could not be reached. */
 export const staleResult = (entry: Entry, status: number | null): LookupResult => ({
   ...{ kind: 'entry', entry, validated: true, forward: forwardOf('stale', status) },
 });

@@ -1,5 +1,5 @@
-// Errors and redirects that the origin lets a shared cache keep: short answers without bytes worth a file. They are kept in
-// memory alone, and only as long as the origin says.
+// The negative cache: errors and redirects that the origin lets a shared cache store. They are short and have no bytes worth a
+// file, so they are kept in memory alone, and only for as long as the origin says.
 
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../runtime/clock.ts';
@@ -7,26 +7,29 @@ import {
   ageSeconds,
   explicitLifetimeMs,
   freshnessOf,
-  varyNames,
   unstorableReason,
+  varyNames,
   type RequestCredentials,
 } from '../http/freshness.ts';
+import { primaryKeyOf } from '../http/vary.ts';
 import type { FetchRequest } from '../link/messages.ts';
 import type { LookupResult } from './lookup-result.ts';
-import { credentialsOf } from './origin-request.ts';
-import { primaryKeyOf } from '../http/vary.ts';
+import { credentialsOf, limitsAge } from './origin-request.ts';
 
-const ANSWERS_MAX = 10_000;
+const ENTRIES_MAX = 10_000;
 const BYTES_MAX = 32 * 2 ** 20;
-/** RFC 9110 15.1, those that say nothing of one request's range, conditions or credentials; and two that redirect for now. */
+/**
+ * Statuses that RFC 9110 15.1 lets a cache store without more ado and that do not depend on the range, the conditions or the
+ * credentials of one request; and the two temporary redirects.
+ */
 const STATUSES = new Set([204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 501]);
 
 type RelayResult = LookupResult & { readonly kind: 'relay' };
 type NegativeEntry = Omit<RelayResult, 'body'> & { readonly body: Buffer };
 
 export class NegativeCache {
-  readonly #kept = new LRUCache<string, NegativeEntry>({
-    max: ANSWERS_MAX,
+  readonly #entries = new LRUCache<string, NegativeEntry>({
+    max: ENTRIES_MAX,
     maxSize: BYTES_MAX,
     sizeCalculation: ({ body, headers }, key) => body.length + key.length + JSON.stringify(headers).length,
   });
@@ -36,44 +39,51 @@ export class NegativeCache {
     this.#clock = clock;
   }
 
-  /** Null where there is none, or none that is fresh. */
-  find({ key, skipNegativeCache: anew }: FetchRequest): RelayResult | null {
-    const kept = this.#kept.get(primaryKeyOf(key));
-    if (kept === undefined || anew) return null;
+  /** Null when there is no entry, none that is fresh, or the request sets limits to age. */
+  find(request: FetchRequest): RelayResult | null {
+    const entry = this.#entries.get(primaryKeyOf(request.key));
+    if (entry === undefined || limitsAge(request)) return null;
     const nowMs = this.#clock.now();
-    const leftMs = leftOf(kept, nowMs);
+    const leftMs = remainingMs(entry, nowMs);
     if (leftMs <= 0) return null;
-    return { ...kept, headers: { ...kept.headers, age: String(ageSeconds(kept.generatedAtMs, nowMs)) }, leftMs };
+    const age = String(ageSeconds(entry.generatedAtMs, nowMs));
+    return { ...entry, headers: { ...entry.headers, age }, leftMs };
   }
 
-  /** What came from the origin takes the place of what is older. */
+  /** Replaces an older entry by what came from the origin, if that may be stored. Returns the result, marked if it was. */
   store({ key, headers }: FetchRequest, result: LookupResult): LookupResult {
-    const name = primaryKeyOf(key);
-    const before = this.#kept.get(name);
-    if (result.kind === 'relay' && before !== undefined && before.generatedAtMs > result.generatedAtMs) return result;
-    this.invalidate(name);
+    const primaryKey = primaryKeyOf(key);
+    const before = this.#entries.get(primaryKey);
+    const isOlder = result.kind === 'relay' && before !== undefined && before.generatedAtMs > result.generatedAtMs;
+    if (isOlder) return result;
+    this.invalidate(primaryKey);
     if (result.kind !== 'relay') return result;
     const { body, forward } = result;
-    if (!Buffer.isBuffer(body) || !mayKeep(result, credentialsOf(headers)) || leftOf(result, this.#clock.now()) <= 0)
-      return result;
-    this.#kept.set(name, { ...result, body });
+    const isFresh = remainingMs(result, this.#clock.now()) > 0;
+    if (!Buffer.isBuffer(body) || !isStorable(result, credentialsOf(headers)) || !isFresh) return result;
+    this.#entries.set(primaryKey, { ...result, body });
     return { ...result, forward: { ...forward, stored: true } };
   }
 
-  invalidate(key: string): void {
-    this.#kept.delete(key);
+  invalidate(primaryKey: string): void {
+    this.#entries.delete(primaryKey);
   }
 }
 
-/** Of what the origin said; nothing where it said nothing. */
-const leftOf = ({ headers, generatedAtMs }: Pick<RelayResult, 'headers' | 'generatedAtMs'>, nowMs: number): number =>
-  generatedAtMs + (explicitLifetimeMs(headers) ?? 0) - nowMs;
+/** By the lifetime that the origin gave; 0 when it gave none. */
+const remainingMs = (
+  { headers, generatedAtMs }: Pick<RelayResult, 'headers' | 'generatedAtMs'>,
+  nowMs: number,
+): number => generatedAtMs + (explicitLifetimeMs(headers) ?? 0) - nowMs;
 
-function mayKeep({ status, headers, cookies, generatedAtMs }: RelayResult, asker: RequestCredentials): boolean {
+function isStorable(
+  { status, headers, cookies, generatedAtMs }: RelayResult,
+  credentials: RequestCredentials,
+): boolean {
   return (
     STATUSES.has(status) &&
     cookies.length === 0 &&
-    unstorableReason(headers, asker) === null &&
+    unstorableReason(headers, credentials) === null &&
     !freshnessOf(headers, generatedAtMs).noCache &&
     varyNames(headers)!.length === 0
   );

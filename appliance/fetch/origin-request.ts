@@ -1,15 +1,15 @@
-// What an ask wants of the origin, and with whom its answer may be shared. Pure, but for reading a body.
+// What a fetch request asks of the origin, and with whom the response may be shared. Pure, but for the functions that read a body.
 
-import { BLOCK_BYTES } from '../store/block-file.ts';
-import { parseDirectives } from '../http/cache-control.ts';
+import { parseDirectives, type Directives } from '../http/cache-control.ts';
 import type { RequestCredentials } from '../http/freshness.ts';
-import { FETCH_BLOCKS_MAX } from './inflight.ts';
-import type { FetchRequest } from '../link/messages.ts';
-import type { OriginRelay } from './origin.ts';
-import type { Entry } from '../store/volume.ts';
 import { primaryKeyOf } from '../http/vary.ts';
+import type { FetchRequest } from '../link/messages.ts';
+import { BLOCK_BYTES } from '../store/block-file.ts';
+import type { Entry } from '../store/volume.ts';
+import { FETCH_BLOCKS_MAX } from './inflight.ts';
+import type { OriginRelay } from './origin.ts';
 
-/** Reasons not to store that lie in who asks: for another the answer may be another. */
+/** Reasons not to store a response that lie in the request: another client's response may be stored. */
 export const REQUEST_DEPENDENT: ReadonlySet<string> = new Set(['authorization', 'cookie']);
 
 export const credentialsOf = (headers: Readonly<Record<string, string>>): RequestCredentials => ({
@@ -20,13 +20,22 @@ export const credentialsOf = (headers: Readonly<Record<string, string>>): Reques
 export const isAnonymous = ({ headers }: FetchRequest): boolean =>
   headers['cookie'] === undefined && headers['authorization'] === undefined;
 
-/** Who has credentials may be answered otherwise than who has none. */
+export const directivesOf = ({ directives }: FetchRequest): Directives => new Map(directives);
+
+export const isOnlyIfCached = ({ directives }: FetchRequest): boolean =>
+  directives.some(([name]) => name === 'only-if-cached');
+
+/** Whether the request sets limits of its own to the age of a response: then nothing from the negative cache will do. */
+export const limitsAge = ({ directives }: FetchRequest): boolean =>
+  directives.some(([name]) => name === 'no-cache' || name === 'max-age' || name === 'min-fresh');
+
+/** Requests that share a verdict of the origin on whether its response may be stored: credentials may change that. */
 export function bypassKey({ key, headers }: FetchRequest): string {
   const { authorization, cookie } = credentialsOf(headers);
   return `${primaryKeyOf(key)} ${authorization ? 'a' : ''}${cookie ? 'c' : ''}`;
 }
 
-/** Blocks of the first fetch: as far as the asker wants, no further than a flight goes. */
+/** Blocks of the first fetch: as far as the client wants, but not beyond one upstream fetch. */
 export function requestedBlocks({ from, to }: FetchRequest): { readonly first: number; readonly last: number } {
   if (from === 'suffix') return { first: 0, last: 0 };
   const first = Math.floor(from / BLOCK_BYTES);
@@ -34,14 +43,14 @@ export function requestedBlocks({ from, to }: FetchRequest): { readonly first: n
   return { first, last: Math.min(first + FETCH_BLOCKS_MAX - 1, wanted) };
 }
 
-/** RFC 9110 13.1: the entity tag, weak or strong, else the date; nothing where there is neither. */
+/** RFC 9110 13.1: the entity tag, weak or strong, else the date; nothing when the entry has neither. */
 export function conditionalHeaders({ headers }: Entry): Record<string, string> {
   if (headers['etag'] !== undefined) return { 'if-none-match': headers['etag'] };
   if (headers['last-modified'] !== undefined) return { 'if-modified-since': headers['last-modified'] };
   return {};
 }
 
-/** An error that says the same to everybody who waits for it; redirects and all else are one asker's. */
+/** An error that says the same to everybody who waits for it. Redirects and all else are for one client. */
 export function mayShare({
   status,
   headers,
@@ -59,20 +68,23 @@ export function mayShare({
   );
 }
 
-/** The whole body, or, where it is longer, all of it as a stream. Throws where it breaks off. */
-export async function readUpTo(body: AsyncIterable<Buffer>, most: number): Promise<Buffer | AsyncGenerator<Buffer>> {
+/** The whole body, or all of it as a stream when it is longer. Throws when the body breaks off. */
+export async function readUpTo(
+  body: AsyncIterable<Buffer>,
+  bytesMax: number,
+): Promise<Buffer | AsyncGenerator<Buffer>> {
   const rest = body[Symbol.asyncIterator]();
   const chunks: Buffer[] = [];
   let bytes = 0;
   for (let step = await rest.next(); step.done !== true; step = await rest.next()) {
     chunks.push(step.value);
     bytes += step.value.length;
-    if (bytes > most) return rejoined(chunks, rest);
+    if (bytes > bytesMax) return concatenated(chunks, rest);
   }
   return Buffer.concat(chunks);
 }
 
-async function* rejoined(chunks: readonly Buffer[], rest: AsyncIterator<Buffer>): AsyncGenerator<Buffer> {
+async function* concatenated(chunks: readonly Buffer[], rest: AsyncIterator<Buffer>): AsyncGenerator<Buffer> {
   try {
     yield* chunks;
     for (let step = await rest.next(); step.done !== true; step = await rest.next()) yield step.value;
@@ -81,24 +93,25 @@ async function* rejoined(chunks: readonly Buffer[], rest: AsyncIterator<Buffer>)
   }
 }
 
-/** Passes chunks on; when all have come and were not too many, they are kept. */
+/** Passes chunks on and keeps a copy. `onEnd` is called with the whole body at its end, unless it was longer than `bytesMax`. */
 export async function* teeUpTo(
   body: AsyncIterable<Buffer>,
-  most: number,
-  keep: (whole: Buffer) => Promise<void>,
+  bytesMax: number,
+  onEnd: (whole: Buffer) => Promise<void>,
 ): AsyncGenerator<Buffer> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of body) {
     bytes += chunk.length;
-    if (bytes <= most) chunks.push(chunk);
+    if (bytes <= bytesMax) chunks.push(chunk);
     else chunks.length = 0;
     yield chunk;
   }
-  if (bytes > 0 && bytes <= most) await keep(Buffer.concat(chunks));
+  if (bytes > 0 && bytes <= bytesMax) await onEnd(Buffer.concat(chunks));
 }
 
-export const weakTag = (etag: string): string => etag.replace(/^W\//, '');
+/** The opaque part of an entity tag, by which weak comparison goes. */
+export const opaqueTag = (etag: string): string => etag.replace(/^W\//, '');
 
 export const setCookieOf = (headers: Readonly<Record<string, string>>): Record<string, string> =>
   headers['set-cookie'] === undefined ? {} : { 'set-cookie': headers['set-cookie'] };

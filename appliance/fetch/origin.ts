@@ -1,19 +1,21 @@
-// Asking the origin. Every field of its answer is checked before a byte is believed: origins lie about ranges, lengths
-// and versions, and a wrong byte in the cache is served for ever.
+// Requests to the origin. Every field of a response is checked before a byte of it is used: origins send wrong ranges, lengths and
+// versions, and a wrong byte in the cache would be served for ever.
 
 import type { Readable } from 'node:stream';
 import type { Dispatcher, Pool } from 'undici';
 import { Fault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
+import { Semaphore } from '../../runtime/semaphore.ts';
 import { undici } from '../../runtime/undici.ts';
 import { appendVia } from '../http/response-headers.ts';
 import { setCookieHeaders, endToEndHeaders, joinedHeaders, storableHeaders } from '../http/headers.ts';
 import { generatedAtMsOf, unstorableReason } from '../http/freshness.ts';
 import type { Counters } from '../metrics.ts';
 import { isStrong } from '../http/precondition.ts';
+import { LIMITS } from '../limits.ts';
 import { primaryKeyOf } from '../http/vary.ts';
 
-/** Bulkheads: viewers' misses and fills have pools of their own. */
+/** Bulkheads: misses of viewers, fills, and requests that bypass the cache have connections of their own. */
 export type PoolName = 'miss' | 'fill' | 'bypass';
 const CONNECTIONS: Readonly<Record<PoolName, number>> = { miss: 64, fill: 8, bypass: 64 };
 const CONNECT_MS = 5_000;
@@ -25,44 +27,44 @@ export interface RangeRequest {
   readonly first: number;
   /** Inclusive; null asks for all from `first`. */
   readonly last: number | null;
-  /** Strong entity tag that the answer must bear; null on first contact. */
+  /** Strong entity tag that the response must bear; null on first contact. */
   readonly ifMatch: string | null;
-  /** Fields of the request that the fetch is for. */
+  /** Fields of the client's request that go with it. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Validators of what is stored: a 304 says that it still holds. */
+  /** Conditions on the stored response: a 304 says that it still holds. */
   readonly conditional?: Readonly<Record<string, string>>;
   readonly signal: AbortSignal | null;
 }
 
-/** A checked answer with bytes. */
+/** A checked response with bytes. */
 export interface OriginBytes {
   readonly kind: 'bytes';
-  /** Length of the whole asset; null where the origin does not say. */
+  /** Length of the whole asset; null when the origin does not say. */
   readonly total: number | null;
-  /** What the body covers; `last` is null where the length is unknown. */
+  /** What the body covers; `last` is null when the length is unknown. */
   readonly first: number;
   readonly last: number | null;
   readonly etag: string | null;
   readonly status: number;
-  /** Those that are stored. */
+  /** The fields that are stored. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Those of the whole body, for an answer that goes on as it is. */
+  /** The fields of a 200 with the whole body, for a response that is passed on unstored. */
   readonly fullHeaders: Readonly<Record<string, string>>;
   readonly cookies: readonly string[];
-  /** The end of the body is told from a break. */
+  /** The end of the body can be told from a break. */
   readonly framed: boolean;
   readonly generatedAtMs: number;
-  /** Null: may be stored by a shared cache; else why not. */
+  /** Why a shared cache may not store it; null when it may. */
   readonly unstorable: string | null;
   readonly body: Readable;
 }
 
-/** An answer for the player as it is: an error, a redirect. */
+/** A response for the client as it is: an error, a redirect. */
 export interface OriginRelay {
   readonly kind: 'relay';
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  /** Set-Cookie fields, which must not be joined (RFC 9110 5.3). */
+  /** Set-Cookie fields, which must not be joined into one (RFC 9110 5.3). */
   readonly cookies: readonly string[];
   readonly generatedAtMs: number;
   readonly body: Readable;
@@ -73,15 +75,15 @@ export interface OutgoingRequest {
   readonly headers: Record<string, string | string[]>;
   readonly body?: Readable | null;
   readonly signal: AbortSignal | null;
-  /** Told of interim answers (RFC 9110 15.2). */
+  /** Called for interim responses (RFC 9110 15.2). */
   readonly onInterim?: (status: number, headers: Record<string, string>) => void;
 }
 
 export interface OriginDeps {
   readonly url: string;
-  /** `--reverse-proxy`: what the origin's listener says of itself is kept. */
+  /** `--reverse-proxy`: fields that the origin's listener sets about itself are kept. */
   readonly reverseProxy: boolean;
-  /** The name in Via. */
+  /** The appliance's name in Via. */
   readonly via: string;
   readonly clock: Clock;
   readonly counters: Counters;
@@ -89,47 +91,53 @@ export interface OriginDeps {
 
 export class Origin {
   readonly #deps: OriginDeps;
-  readonly #base: string;
-  readonly #at: string;
+  readonly #basePath: string;
+  readonly #url: URL;
   readonly #pools = new Map<PoolName, Pool>();
+  /** undici's queue is unbounded. Misses and fills are bounded by those who wait for them, requests of clients only here. */
+  readonly #bypasses = new Semaphore({
+    permits: LIMITS.bypassesMax,
+    waitingMax: LIMITS.bypassesWaitingMax,
+    waitMs: LIMITS.bypassWaitMs,
+    what: 'requests forwarded to the origin',
+  });
 
   constructor(deps: OriginDeps) {
     this.#deps = deps;
-    const url = new URL(deps.url);
-    this.#base = url.pathname.replace(/\/$/, '');
-    this.#at = url.origin;
+    this.#url = new URL(deps.url);
+    this.#basePath = this.#url.pathname.replace(/\/$/, '');
   }
 
-  /** Throws `origin_unreachable`, `origin_timeout`, `origin_protocol_error`, `version_gone`. */
-  async fetch(pool: PoolName, ask: RangeRequest): Promise<OriginBytes | OriginRelay> {
+  /** Throws `origin_unreachable`, `origin_timeout`, `origin_protocol_error`, `version_gone`; of the bypass pool `overloaded`. */
+  async fetch(pool: PoolName, range: RangeRequest): Promise<OriginBytes | OriginRelay> {
     const askedMs = this.#deps.clock.now();
-    const response = await this.send(pool, ask.key, {
+    const response = await this.send(pool, range.key, {
       method: 'GET',
       headers: {
-        ...ask.headers,
-        via: appendVia(ask.headers?.['via'], this.#deps.via),
+        ...range.headers,
+        via: appendVia(range.headers?.['via'], this.#deps.via),
         'accept-encoding': 'identity',
-        range: `bytes=${ask.first}-${ask.last ?? ''}`,
-        ...(ask.ifMatch === null ? {} : { 'if-match': ask.ifMatch }),
-        ...ask.conditional,
+        range: `bytes=${range.first}-${range.last ?? ''}`,
+        ...(range.ifMatch === null ? {} : { 'if-match': range.ifMatch }),
+        ...range.conditional,
       },
-      signal: ask.signal,
+      signal: range.signal,
     });
     const answeredMs = this.#deps.clock.now();
-    // RFC 9110 6.6.1: who receives an answer without a date gives it one.
+    // RFC 9110 6.6.1: the recipient of a response without a date adds one.
     const headers = { date: new Date(answeredMs).toUTCString(), ...joinedHeaders(response.headers) };
     const generatedAtMs = generatedAtMsOf(headers, { askedMs, answeredMs });
     if (response.statusCode === 200 || response.statusCode === 206) {
       try {
-        return { ...this.#check(ask, response, headers), generatedAtMs };
+        return { ...this.#check(range, response, headers), generatedAtMs };
       } catch (error) {
         discardBody(response.body);
         throw error;
       }
     }
-    if (response.statusCode === 412 && ask.ifMatch !== null) {
+    if (response.statusCode === 412 && range.ifMatch !== null) {
       discardBody(response.body);
-      throw new Fault('version_gone', `${ask.key} changed at the origin`);
+      throw new Fault('version_gone', `${range.key} changed at the origin`);
     }
     return {
       kind: 'relay',
@@ -141,25 +149,34 @@ export class Origin {
     };
   }
 
-  /** The answer as it comes, for requests that no cache may keep. */
+  /** The response as it comes, unchecked. A request of the bypass pool holds its permit until the body has ended. */
   async send(pool: PoolName, key: string, outgoing: OutgoingRequest): Promise<Dispatcher.ResponseData> {
-    this.#deps.counters.add('larder_origin_requests_total', 1, { pool });
-    const { onInterim } = outgoing;
+    if (pool !== 'bypass') return this.#request(pool, key, outgoing);
+    await this.#bypasses.acquire();
     try {
-      const response = await this.#poolOf(pool).request({
-        method: outgoing.method,
-        path: this.#base + primaryKeyOf(key),
-        headers: { 'user-agent': 'larder', ...outgoing.headers },
-        body: outgoing.body ?? null,
-        signal: outgoing.signal,
-        ...(onInterim === undefined
-          ? {}
-          : {
-              onInfo: (info: { readonly statusCode: number; readonly headers: Record<string, string | string[]> }) =>
-                onInterim(info.statusCode, endToEndHeaders(joinedHeaders(info.headers))),
-            }),
-      });
+      const response = await this.#request(pool, key, outgoing);
+      response.body.once('close', () => this.#bypasses.release());
       return response;
+    } catch (error) {
+      this.#bypasses.release();
+      throw error;
+    }
+  }
+
+  async #request(pool: PoolName, key: string, outgoing: OutgoingRequest): Promise<Dispatcher.ResponseData> {
+    this.#deps.counters.add('larder_origin_requests_total', 1, { pool });
+    const { method, headers, body = null, signal, onInterim } = outgoing;
+    const onInfo = (info: { readonly statusCode: number; readonly headers: Record<string, string | string[]> }): void =>
+      onInterim!(info.statusCode, endToEndHeaders(joinedHeaders(info.headers)));
+    try {
+      return await this.#poolOf(pool).request({
+        method,
+        path: this.#basePath + primaryKeyOf(key),
+        headers: { 'user-agent': 'larder', ...headers },
+        body,
+        signal,
+        ...(onInterim === undefined ? {} : { onInfo }),
+      });
     } catch (error) {
       throw originFault(error, key);
     }
@@ -168,7 +185,7 @@ export class Origin {
   #poolOf(name: PoolName): Pool {
     let pool = this.#pools.get(name);
     if (pool === undefined) {
-      pool = new (undici().Pool)(this.#at, {
+      pool = new (undici().Pool)(this.#url.origin, {
         connections: CONNECTIONS[name],
         connect: { timeout: CONNECT_MS },
         headersTimeout: HEADERS_MS,
@@ -180,29 +197,29 @@ export class Origin {
     return pool;
   }
 
-  /** A redirect within the origin stays with us: its clients must neither leave the cache nor learn the origin's address. */
+  /** Makes a redirect within the origin relative: clients must neither leave the cache nor learn the origin's address. */
   localizedHeaders(headers: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
     const { location } = headers;
     if (location === undefined || !URL.canParse(location)) return headers;
     const target = new URL(location);
-    const own = new URL(this.#deps.url);
-    if (target.origin !== own.origin || !target.pathname.startsWith(`${this.#base}/`)) return headers;
-    return { ...headers, location: target.pathname.slice(this.#base.length) + target.search + target.hash };
+    const base = this.#basePath;
+    if (target.origin !== this.#url.origin || !target.pathname.startsWith(`${base}/`)) return headers;
+    return { ...headers, location: target.pathname.slice(base.length) + target.search + target.hash };
   }
 
   /** Throws `version_gone` or `origin_protocol_error`. */
   #check(
-    ask: RangeRequest,
+    range: RangeRequest,
     response: Dispatcher.ResponseData,
     headers: Readonly<Record<string, string>>,
   ): Omit<OriginBytes, 'generatedAtMs'> {
     const etag = isStrong(headers['etag'] ?? null) ? headers['etag']! : null;
-    if (ask.ifMatch !== null && etag !== ask.ifMatch)
+    if (range.ifMatch !== null && etag !== range.ifMatch)
       throw new Fault(
         'version_gone',
-        `${ask.key} is now version ${headers['etag'] ?? 'without ETag'}, not ${ask.ifMatch}`,
+        `${range.key} is now version ${headers['etag'] ?? 'without ETag'}, not ${range.ifMatch}`,
       );
-    const length = contentLength(headers, ask.key);
+    const length = contentLength(headers, range.key);
     const common = {
       kind: 'bytes' as const,
       etag,
@@ -212,35 +229,39 @@ export class Origin {
       cookies: setCookieHeaders(response.headers),
       framed: length !== null || headers['transfer-encoding'] !== undefined,
       unstorable: unstorableReason(headers, {
-        authorization: ask.headers?.['authorization'] !== undefined,
-        cookie: ask.headers?.['cookie'] !== undefined,
+        authorization: range.headers?.['authorization'] !== undefined,
+        cookie: range.headers?.['cookie'] !== undefined,
       }),
       body: response.body,
     };
     if (response.statusCode === 200)
       return { ...common, first: 0, total: length, last: length === null ? null : length - 1 };
 
-    const range = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/.exec(headers['content-range'] ?? '');
-    if (range === null) throw lied(ask.key, `a 206 with Content-Range "${headers['content-range'] ?? ''}"`);
-    const [first, last] = [Number(range[1]), Number(range[2])];
-    const total = range[3] === '*' ? null : Number(range[3]);
+    const contentRange = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/.exec(headers['content-range'] ?? '');
+    if (contentRange === null)
+      throw violation(range.key, `a 206 with Content-Range "${headers['content-range'] ?? ''}"`);
+    const [first, last] = [Number(contentRange[1]), Number(contentRange[2])];
+    const total = contentRange[3] === '*' ? null : Number(contentRange[3]);
     if (
-      first !== ask.first ||
+      first !== range.first ||
       last < first ||
-      (ask.last !== null && last > ask.last) ||
+      (range.last !== null && last > range.last) ||
       (total !== null && last >= total)
     ) {
-      throw lied(ask.key, `Content-Range "${headers['content-range']}" for bytes ${ask.first}-${ask.last ?? ''}`);
+      throw violation(
+        range.key,
+        `Content-Range "${headers['content-range']}" for bytes ${range.first}-${range.last ?? ''}`,
+      );
     }
     if (length !== null && length !== last - first + 1)
-      throw lied(ask.key, `Content-Length ${length} with Content-Range "${headers['content-range']}"`);
-    // A range may stop short only at the end of the asset.
-    if (total !== null && ask.last !== null && last < Math.min(ask.last, total - 1))
-      throw lied(ask.key, `only "${headers['content-range']}" of bytes ${ask.first}-${ask.last}`);
+      throw violation(range.key, `Content-Length ${length} with Content-Range "${headers['content-range']}"`);
+    // A range may end early only at the end of the asset.
+    if (total !== null && range.last !== null && last < Math.min(range.last, total - 1))
+      throw violation(range.key, `only "${headers['content-range']}" of bytes ${range.first}-${range.last}`);
     return { ...common, first, last, total };
   }
 
-  /** Fields of a range that is all there is, as those of a 200. */
+  /** The fields as a 200 with the whole body has them. */
   #fullHeaders(headers: Readonly<Record<string, string>>): Record<string, string> {
     const {
       'content-range': range,
@@ -253,10 +274,6 @@ export class Origin {
   countBytes(pool: PoolName, bytes: number): void {
     this.#deps.counters.add('larder_origin_bytes_total', bytes, { pool });
   }
-
-  async close(): Promise<void> {
-    await Promise.all([...this.#pools.values()].map((pool) => pool.destroy()));
-  }
 }
 
 export function originFault(error: unknown, key: string): Fault {
@@ -265,7 +282,7 @@ export function originFault(error: unknown, key: string): Fault {
   const timeout = /TIMEOUT/i.test(code) || (error as Error).name === 'TimeoutError';
   return new Fault(
     timeout ? 'origin_timeout' : 'origin_unreachable',
-    // Players read this: the cause, which names addresses, is for the log.
+    // Clients read this message; the cause, which names addresses, is for the log.
     `${key}: the origin ${timeout ? 'did not answer in time' : `broke off${code === '' ? '' : ` (${code})`}`}`,
     { cause: error },
   );
@@ -274,14 +291,14 @@ export function originFault(error: unknown, key: string): Fault {
 function contentLength(headers: Readonly<Record<string, string>>, key: string): number | null {
   const text = headers['content-length'];
   if (text === undefined) return null;
-  if (!/^\d{1,15}$/.test(text)) throw lied(key, `Content-Length "${text.slice(0, 40)}"`);
+  if (!/^\d{1,15}$/.test(text)) throw violation(key, `Content-Length "${text.slice(0, 40)}"`);
   return Number(text);
 }
 
-/** A body that nobody wants: its connection is closed, or used again where all of it has come. */
+/** Drops a body that nobody wants. Its connection is closed, or reused when all of the body has arrived. */
 export function discardBody(body: Readable): void {
   body.on('error', () => undefined).destroy();
 }
 
-const lied = (key: string, what: string): Fault =>
+const violation = (key: string, what: string): Fault =>
   new Fault('origin_protocol_error', `${key}: the origin sent ${what}`);

@@ -1,15 +1,15 @@
-// One block on its way, in a buffer that any number of readers follow. Buffers of blocks that are on disk are used again:
-// a collector that has to find each of them takes more time than everything else about a miss.
+// One block that is being fetched, in a buffer that any number of readers follow. Buffers of blocks that are on disk are reused: a
+// garbage collector that has to find each of them takes more time than everything else about a miss.
 
 import type { Fault } from '../../protocol/faults.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 
 const FREE_BUFFERS_MAX = 32;
-/** Handed to a reader at once. */
-export const PIECE_BYTES_MAX = 128 * 1024;
-/** So much of a block that is on disk by now a reader fetches from there. */
-const LEFT_BYTES_MIN = 2 * PIECE_BYTES_MAX;
-/** A shorter block has a buffer of its own. */
+/** Bytes that a reader gets at once. */
+const SLICE_BYTES_MAX = 128 * 1024;
+/** A reader that has at least this much left of a block that is on disk by now reads the rest from there. */
+const REST_BYTES_MIN = 2 * SLICE_BYTES_MAX;
+/** Shorter blocks have buffers of their own size. */
 const POOLED_BYTES_MIN = BLOCK_BYTES / 4;
 
 const freeBuffers: Buffer[] = [];
@@ -17,21 +17,23 @@ const freeBuffers: Buffer[] = [];
 export class PendingBlock {
   readonly number: number;
   readonly bytes: number;
-  #next: PendingBlock | null = null;
-  #isChained = false;
+  /** Bytes that have arrived. */
   received = 0;
   fault: Fault | null = null;
-  /** Whether the volume is to have it: settled when `taken` resolves, before the first byte lands. */
+  /** Whether the volume is to store it; settled when `decided` resolves, before the first byte arrives. */
   storable = false;
   readonly decided: Promise<void>;
-  #take!: () => void;
-  /** Landed, verified and, where there was room, on disk. */
+  #resolveDecided!: () => void;
+  /** Received, verified and, if there was room, on disk; or failed. */
   readonly done: Promise<void>;
-  #settle!: () => void;
+  #resolveDone!: () => void;
+  #next: PendingBlock | null = null;
+  /** A reader of the block before this one will follow it. */
+  #isChained = false;
   #waiting: (() => void)[] = [];
-  #waking = false;
-  /** Readers that may have bytes of the buffer in their hands. */
-  #holders = 0;
+  #isWaking = false;
+  /** Readers that may hold bytes of the buffer. */
+  #readers = 0;
   #stored = false;
   #buffer: Buffer | null = null;
 
@@ -39,14 +41,14 @@ export class PendingBlock {
     this.number = number;
     this.bytes = bytes;
     this.done = new Promise((resolve) => {
-      this.#settle = resolve;
+      this.#resolveDone = resolve;
     });
     this.decided = new Promise((resolve) => {
-      this.#take = resolve;
+      this.#resolveDecided = resolve;
     });
   }
 
-  /** The block behind it in a flight that is not stored: who reads this one holds on to what follows. */
+  /** The following block of a fetch that is not stored: a reader of this block holds on to it. */
   get next(): PendingBlock | null {
     return this.#next;
   }
@@ -56,14 +58,14 @@ export class PendingBlock {
     next.#isChained = true;
   }
 
-  /** All of it, once it has landed and until it is finished. */
+  /** The whole block, from the moment it has been received until it is finished. */
   get payload(): Buffer {
     return this.#buffer!.subarray(0, this.bytes);
   }
 
-  decide(kept: boolean): void {
-    this.storable = kept;
-    this.#take();
+  decide(storable: boolean): void {
+    this.storable = storable;
+    this.#resolveDecided();
   }
 
   append(chunk: Buffer): void {
@@ -73,7 +75,7 @@ export class PendingBlock {
     this.#wake();
   }
 
-  /** What landed is not what it should be: none of it is handed out any more. */
+  /** The bytes are not what they should be: readers get no more of them. */
   reject(fault: Fault): void {
     this.received = 0;
     this.fail(fault);
@@ -81,39 +83,39 @@ export class PendingBlock {
 
   fail(fault: Fault): void {
     this.fault ??= fault;
-    this.#take();
+    this.#resolveDecided();
     this.#wake();
-    this.#settle();
+    this.#resolveDone();
   }
 
-  /** `stored`: whoever comes from now on finds it on disk. */
+  /** `stored`: later readers find the block on disk. */
   finish(stored: boolean): void {
-    this.#settle();
+    this.#resolveDone();
     this.#stored = stored;
     this.#recycle();
   }
 
   /**
-   * Bytes [from, to) of the block as they land; each piece is the reader's until it asks for the next. Ends early for one
-   * who is slower than the disk: the rest is there. Throws the fault of the flight.
+   * Bytes [from, to) of the block as they arrive. Each slice belongs to the reader until it asks for the next. Ends early for a reader
+   * that is slower than the disk: the rest is there. Throws the fault of the fetch.
    */
   follow(from: number, to: number): AsyncGenerator<Buffer> {
-    this.#holders += 1;
+    this.#readers += 1;
     return this.#follow(from, to);
   }
 
   async *#follow(from: number, to: number): AsyncGenerator<Buffer> {
     let at = from;
-    while (at < to && !(this.#stored && at > from && to - at >= LEFT_BYTES_MIN)) {
+    while (at < to && !(this.#stored && at > from && to - at >= REST_BYTES_MIN)) {
       if (this.received > at) {
-        const upTo = Math.min(this.received, to, at + PIECE_BYTES_MAX);
-        yield this.#buffer!.subarray(at, upTo);
-        at = upTo;
+        const end = Math.min(this.received, to, at + SLICE_BYTES_MAX);
+        yield this.#buffer!.subarray(at, end);
+        at = end;
       } else if (this.fault !== null) throw this.fault;
       else await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
-    // Who leaves before the end may still have a piece under way: then the buffer is left to the collector.
-    this.#holders -= 1;
+    // A reader that stops early may still be sending a slice: then the buffer is left to the garbage collector.
+    this.#readers -= 1;
     this.#recycle();
   }
 
@@ -126,17 +128,17 @@ export class PendingBlock {
   }
 
   #recycle(): void {
-    if (!this.#stored || this.#isChained || this.#holders > 0 || this.#buffer === null) return;
+    if (!this.#stored || this.#isChained || this.#readers > 0 || this.#buffer === null) return;
     if (this.#isPooled && freeBuffers.length < FREE_BUFFERS_MAX) freeBuffers.push(this.#buffer);
     this.#buffer = null;
   }
 
-  /** Once for all that the socket had to give in this turn: each waking costs a write to every reader. */
+  /** Wakes the readers once for all that the socket delivered in this turn, because each waking costs a write per reader. */
   #wake(): void {
-    if (this.#waking || this.#waiting.length === 0) return;
-    this.#waking = true;
+    if (this.#isWaking || this.#waiting.length === 0) return;
+    this.#isWaking = true;
     setImmediate(() => {
-      this.#waking = false;
+      this.#isWaking = false;
       const waiting = this.#waiting;
       this.#waiting = [];
       for (const resolve of waiting) resolve();

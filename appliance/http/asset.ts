@@ -2,13 +2,14 @@
 
 import type { HoldingId } from '../../protocol/ids.ts';
 
-/** An asset version as workers know it. */
 export interface AssetView {
   readonly key: string;
   readonly version: string;
+  /** Entity tag by which the origin can be asked for this very version; null when the version has a name of Larder's own. */
+  readonly originTag: string | null;
   readonly bytes: number;
   readonly headers: Readonly<Record<string, string>>;
-  /** Instant from which its age counts; null: catalogued, so it does not age. */
+  /** The instant from which its age counts; null for a catalogued asset, which does not age. */
   readonly generatedAtMs: number | null;
   readonly holding: HoldingId | null;
   readonly id: number;

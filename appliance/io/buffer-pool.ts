@@ -1,116 +1,113 @@
-// Buffers on their way from block files to sockets. Large ones are fast; but a reader that stalls keeps its buffer, and ten
-// thousand of them must not keep half a megabyte each. So the larger ones are lent up to a bound, beyond it the next smaller.
+// Reusable buffers for bytes on their way from block files to sockets. Large buffers are fast, but a reader that stalls keeps its
+// buffer, and ten thousand of them must not keep half a megabyte each. So each size is lent up to a bound, and beyond it the next
+// smaller one.
 
-import { CHUNK_BYTES } from '../store/block-file.ts';
+import { LIMITS } from '../limits.ts';
 import { allocateHugePage, NativeBuffer } from '../store/nonblocking-io.ts';
 
-/** One read, one write to the socket: 256 KiB lost a third of the speed at 1 MiB. */
-export const PIECE_BYTES = 2 * CHUNK_BYTES;
-/** What a slow reader gets: 64 KiB took an eighth more of the CPU that an audience of 5,000 takes, 512 KiB a tenth less. */
-export const SLOW_PIECE_BYTES = 2 ** 17;
-/** What everybody gets while too many others are held up. */
-const SMALL_PIECE_BYTES = 2 ** 16;
-/** Before the piece: room for the head of its answer, so that both leave in one write. */
+export const LARGE_BUFFER_BYTES = LIMITS.largeBufferBytes;
+export const MEDIUM_BUFFER_BYTES = LIMITS.mediumBufferBytes;
+/** Space in front of the payload for a response head, so that both leave in one write. */
 export const HEAD_ROOM_BYTES = 4_096;
 /**
- * What lies in a worker's huge page: as good as every hot answer goes through these. In pages from here and there 1 MiB took
- * a twentieth longer, or a fifth where they happened to share places in the core's cache.
+ * Buffers that lie in the worker's one huge page. Nearly every hit goes through these. Scattered over ordinary pages, 1 MiB took
+ * a twentieth longer, or a fifth where the pages happened to share sets of the CPU cache.
  */
-const HUGE_LARGE = 3;
-const HUGE_SMALL = 7;
+const LARGE_IN_HUGE_PAGE = 3;
+const SMALL_IN_HUGE_PAGE = 7;
+/** Buffers of each size that are kept for reuse. */
+const LARGE_FREE_MAX = 64;
+const MEDIUM_FREE_MAX = 128;
+const SMALL_FREE_MAX = 256;
 
 export interface PooledBuffer {
   readonly memory: NativeBuffer;
   readonly buffer: Buffer;
-  /** Bytes of a piece that fit behind the room for a head. */
+  /** Payload bytes that fit behind the head room. */
   readonly room: number;
-  /** Lies in the huge page. */
-  readonly huge: boolean;
+  readonly inHugePage: boolean;
 }
 
-/** Buffers of one size: so many may be out at once, so many are kept for the next, those in the huge page before others. */
+/** Buffers of one size. Free ones in the huge page are lent before others. */
 interface SizeClass {
   readonly room: number;
   readonly lentMax: number;
   readonly freeMax: number;
   readonly free: PooledBuffer[];
-  readonly freeHuge: PooledBuffer[];
+  readonly freeInHugePage: PooledBuffer[];
   lent: number;
 }
 
 export class BufferPool {
-  /** 128 MiB and 512 MiB may be out per worker, and what 64 KiB for each further reader come to. */
-  readonly #large = shelf(PIECE_BYTES, 256, 64);
-  readonly #slow = shelf(SLOW_PIECE_BYTES, 4_096, 128);
-  readonly #small = shelf(SMALL_PIECE_BYTES, Number.POSITIVE_INFINITY, 256);
-  /** A piece that is dropped without a word, as node:http does with what a dead connection still had to send. */
-  readonly #lost = new FinalizationRegistry<SizeClass>((of) => {
-    of.lent -= 1;
+  readonly #large = sizeClass(LARGE_BUFFER_BYTES, LIMITS.largeBuffersLentMax, LARGE_FREE_MAX);
+  readonly #medium = sizeClass(MEDIUM_BUFFER_BYTES, LIMITS.mediumBuffersLentMax, MEDIUM_FREE_MAX);
+  readonly #small = sizeClass(LIMITS.smallBufferBytes, Number.POSITIVE_INFINITY, SMALL_FREE_MAX);
+  /** Corrects the count when a buffer is collected without being released, as node:http does with writes of a dead connection. */
+  readonly #collected = new FinalizationRegistry<SizeClass>((size) => {
+    size.lent -= 1;
   });
 
   constructor() {
     const page = allocateHugePage();
     let at = 0;
-    for (const [of, slabs] of [
-      [this.#large, HUGE_LARGE],
-      [this.#small, HUGE_SMALL],
+    for (const [size, buffers] of [
+      [this.#large, LARGE_IN_HUGE_PAGE],
+      [this.#small, SMALL_IN_HUGE_PAGE],
     ] as const)
-      for (let count = 0; count < slabs; count += 1) {
-        const bytes = HEAD_ROOM_BYTES + of.room;
-        of.freeHuge.push(this.#slab(of, page.subarray(at, at + bytes), true));
+      for (let count = 0; count < buffers; count += 1) {
+        const bytes = HEAD_ROOM_BYTES + size.room;
+        size.freeInHugePage.push(this.#wrap(size, page.subarray(at, at + bytes), true));
         at += bytes;
       }
   }
 
-  /** For up to `bytes` of a piece; smaller than asked for while many large ones are out. */
+  /** A buffer for up to `bytes` of payload; a smaller one while many large ones are lent. */
   acquire(bytes: number): PooledBuffer {
-    if (bytes > SLOW_PIECE_BYTES && hasSome(this.#large)) return this.#lend(this.#large);
-    return this.#lend(bytes > SMALL_PIECE_BYTES && hasSome(this.#slow) ? this.#slow : this.#small);
+    if (bytes > MEDIUM_BUFFER_BYTES && isAvailable(this.#large)) return this.#lend(this.#large);
+    return this.#lend(bytes > LIMITS.smallBufferBytes && isAvailable(this.#medium) ? this.#medium : this.#small);
   }
 
-  /** A large one whatever is out: for a read from disk, not for as long as a reader takes. */
+  /** A large buffer whatever is lent. The caller must not keep it for as long as a client takes: see `hasLarge`. */
   acquireLarge(): PooledBuffer {
     return this.#lend(this.#large);
   }
 
-  /** Whether a large one that is out may stay so for as long as a reader takes. */
+  /** Whether a large buffer may stay lent for as long as a client takes. */
   get hasLarge(): boolean {
     return this.#large.lent <= this.#large.lentMax;
   }
 
-  release(slab: PooledBuffer): void {
-    const of = this.#shelfOf(slab);
-    of.lent -= 1;
-    if (slab.huge) of.freeHuge.push(slab);
-    else if (of.free.length < of.freeMax) of.free.push(slab);
-    else this.#lost.unregister(slab);
+  release(pooled: PooledBuffer): void {
+    const size = this.#sizeOf(pooled);
+    size.lent -= 1;
+    if (pooled.inHugePage) size.freeInHugePage.push(pooled);
+    else if (size.free.length < size.freeMax) size.free.push(pooled);
+    else this.#collected.unregister(pooled);
   }
 
-  #lend(of: SizeClass): PooledBuffer {
-    of.lent += 1;
-    return (
-      of.freeHuge.pop() ?? of.free.pop() ?? this.#slab(of, Buffer.allocUnsafeSlow(HEAD_ROOM_BYTES + of.room), false)
-    );
+  #lend(size: SizeClass): PooledBuffer {
+    size.lent += 1;
+    return size.freeInHugePage.pop() ?? size.free.pop() ?? this.#allocate(size);
   }
 
-  #slab(of: SizeClass, buffer: Buffer, huge: boolean): PooledBuffer {
-    const slab = { memory: new NativeBuffer(buffer), buffer, room: of.room, huge };
-    this.#lost.register(slab, of, slab);
-    return slab;
+  #allocate(size: SizeClass): PooledBuffer {
+    return this.#wrap(size, Buffer.allocUnsafeSlow(HEAD_ROOM_BYTES + size.room), false);
   }
 
-  #shelfOf({ room }: PooledBuffer): SizeClass {
-    if (room === PIECE_BYTES) return this.#large;
-    return room === SLOW_PIECE_BYTES ? this.#slow : this.#small;
+  #wrap(size: SizeClass, buffer: Buffer, inHugePage: boolean): PooledBuffer {
+    const pooled = { memory: new NativeBuffer(buffer), buffer, room: size.room, inHugePage };
+    this.#collected.register(pooled, size, pooled);
+    return pooled;
+  }
+
+  #sizeOf({ room }: PooledBuffer): SizeClass {
+    if (room === LARGE_BUFFER_BYTES) return this.#large;
+    return room === MEDIUM_BUFFER_BYTES ? this.#medium : this.#small;
   }
 }
 
-const hasSome = ({ lent, lentMax }: SizeClass): boolean => lent < lentMax;
-const shelf = (room: number, lentMax: number, freeMax: number): SizeClass => ({
-  room,
-  lentMax,
-  freeMax,
-  free: [],
-  freeHuge: [],
-  lent: 0,
+const isAvailable = ({ lent, lentMax }: SizeClass): boolean => lent < lentMax;
+
+const sizeClass = (room: number, lentMax: number, freeMax: number): SizeClass => ({
+  ...{ room, lentMax, freeMax, free: [], freeInHugePage: [], lent: 0 },
 });

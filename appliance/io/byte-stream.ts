@@ -1,45 +1,45 @@
-// Bytes on their way to a player, a piece of a borrowed buffer at a time.
+// Bytes on their way to a client, one borrowed buffer at a time.
 
 import type { Readable } from 'node:stream';
 
 export interface ByteSlice {
   readonly bytes: Buffer;
-  /** The bytes have been sent: their buffer may be used again. */
+  /** To be called once the bytes have been sent: their buffer is reused. */
   readonly release: () => void;
 }
 
-/** Pieces in order, from somewhere else. */
+/** Slices in order. */
 export interface ByteStream {
-  /** As much as has come; null at the end. Rejects where it breaks off. */
+  /** The bytes that have arrived; null at the end. Rejects when the stream breaks off. */
   next(): Promise<ByteSlice | null>;
-  /** Nobody wants the rest. */
+  /** Ends the stream before its end. */
   close(): void;
 }
 
-const nothing = (): void => undefined;
+const noop = (): void => undefined;
 
-/** Of a body whose chunks are nobody else's. */
+/** A stream over a body whose chunks belong to nobody else. */
 export function byteStreamOf(body: Readable): ByteStream {
-  body.on('error', nothing);
+  body.on('error', noop);
   const chunks = (body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
   return {
     next: async () => {
       const { done, value } = await chunks.next();
-      return done === true ? null : { bytes: value, release: nothing };
+      return done === true ? null : { bytes: value, release: noop };
     },
     close: () => void body.destroy(),
   };
 }
 
-/** For those who keep what they got while they ask for more. */
-export async function* copiesOfSlices(pieces: ByteStream): AsyncGenerator<Buffer> {
+/** Copies of the slices, for a consumer that keeps one while it asks for the next. */
+export async function* copiesOfSlices(stream: ByteStream): AsyncGenerator<Buffer> {
   try {
-    for (let piece = await pieces.next(); piece !== null; piece = await pieces.next()) {
-      const copy = Buffer.from(piece.bytes);
-      piece.release();
+    for (let slice = await stream.next(); slice !== null; slice = await stream.next()) {
+      const copy = Buffer.from(slice.bytes);
+      slice.release();
       yield copy;
     }
   } finally {
-    pieces.close();
+    stream.close();
   }
 }

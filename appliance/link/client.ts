@@ -1,51 +1,48 @@
-// A worker's end of the two sockets: asks for bytes that are not on disk, reports what it served, forgets what it is told to.
+// The worker's end of the two sockets: it fetches bytes that are not on disk, reports what it served, and invalidates what it is told to.
 
 import { createConnection, type Socket } from 'node:net';
 import { Fault, FAULTS, isFault, type FaultCode } from '../../protocol/faults.ts';
-import type { Log } from '../../runtime/log.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import { Semaphore } from '../../runtime/semaphore.ts';
 import type { AssetView } from '../http/asset.ts';
+import type { BufferPool } from '../io/buffer-pool.ts';
+import { LIMITS } from '../limits.ts';
+import { LinkConnection, type FetchReply } from './connection.ts';
 import { lineSplitter } from './framing.ts';
 import {
   LINK_SOCKET,
-  type FetchRequest,
-  type StorekeeperMessage,
-  type PresenceQuery,
-  type LinkRequest,
   type CacheUpdate,
+  type FetchRequest,
+  type LinkRequest,
+  type StorekeeperMessage,
   type WorkerMessage,
 } from './messages.ts';
-import { LinkConnection, type FetchReply } from './connection.ts';
-import type { BufferPool } from '../io/buffer-pool.ts';
 
-/** Answers under way at once; who asks beyond them waits. */
-const READS_MAX = 1_024;
 const RECONNECT_MS = 20;
 
 export class StorekeeperClient {
   readonly #pool: BufferPool;
+  readonly #permits = new Semaphore({ permits: LIMITS.linkRequestsMax });
   readonly #idle: LinkConnection[] = [];
-  readonly #waiting: ((connection: LinkConnection) => void)[] = [];
-  #connections = 0;
 
   constructor(pool: BufferPool) {
     this.#pool = pool;
   }
 
-  /** Throws the fault that the storekeeper answered, or `unreachable` where it is down. */
-  fetch(ask: FetchRequest): Promise<FetchReply> {
-    return this.#ask({ kind: 'read', ask });
+  /** Throws the fault that the storekeeper answered, or `unreachable` when it is down. */
+  fetch(request: FetchRequest): Promise<FetchReply> {
+    return this.#request({ kind: 'fetch', request });
   }
 
-  /** Resolves when what was told counts. Throws `unreachable`. */
-  async update(told: CacheUpdate): Promise<void> {
-    await this.#ask({ kind: 'update', told });
+  /** Resolves when the update is in force. Throws `unreachable`. */
+  async update(update: CacheUpdate): Promise<void> {
+    await this.#request({ kind: 'update', update });
   }
 
-  /** Whether all of these blocks are on disk; false where nobody knows. */
+  /** Whether all of these blocks are on disk; false when the storekeeper cannot say. */
   async arePresent({ id, volume }: AssetView, [first, last]: readonly [number, number]): Promise<boolean> {
-    const look: PresenceQuery = { id, volume, first, last };
     try {
-      const { head } = await this.#ask({ kind: 'present', look });
+      const { head } = await this.#request({ kind: 'present', query: { id, volume, first, last } });
       return head.kind === 'present' && head.all;
     } catch (error) {
       if (isFault(error)) return false;
@@ -53,37 +50,31 @@ export class StorekeeperClient {
     }
   }
 
-  async #ask(question: LinkRequest): Promise<FetchReply> {
-    const connection = this.#idle.pop() ?? (await this.#another());
-    let answer: FetchReply;
+  async #request(request: LinkRequest): Promise<FetchReply> {
+    await this.#permits.acquire();
+    const connection = this.#idle.pop() ?? this.#connect();
+    let reply: FetchReply;
     try {
-      answer = await connection.request(question);
+      reply = await connection.request(request);
     } catch (error) {
-      throw new Fault('unreachable', 'the storekeeper is not there', { cause: error });
+      throw new Fault('unreachable', 'the storekeeper cannot be reached', { cause: error });
     }
-    const { head } = answer;
-    if (head.kind !== 'fault') return answer;
+    const { head } = reply;
+    if (head.kind !== 'fault') return reply;
     throw new Fault(head.code in FAULTS ? (head.code as FaultCode) : 'internal', head.message);
   }
 
-  #another(): LinkConnection | Promise<LinkConnection> {
-    if (this.#connections < READS_MAX) return this.#connect();
-    return new Promise((resolve) => this.#waiting.push(resolve));
-  }
-
+  /** A connection holds a permit from its request to the end of the reply. */
   #connect(): LinkConnection {
-    this.#connections += 1;
     return new LinkConnection(this.#pool, {
-      idle: (connection) => {
-        const next = this.#waiting.shift();
-        if (next === undefined) this.#idle.push(connection);
-        else next(connection);
+      onIdle: (connection) => {
+        this.#idle.push(connection);
+        this.#permits.release();
       },
-      closed: (connection) => {
-        this.#connections -= 1;
+      onClose: (connection) => {
         const at = this.#idle.indexOf(connection);
-        if (at >= 0) this.#idle.splice(at, 1);
-        this.#waiting.shift()?.(this.#connect());
+        if (at === -1) this.#permits.release();
+        else this.#idle.splice(at, 1);
       },
     });
   }
@@ -91,14 +82,14 @@ export class StorekeeperClient {
 
 export interface WorkerLinkDeps {
   readonly worker: number;
-  /** Resolves when nothing of it is held any more. */
+  /** Resolves when the worker holds none of it any more. */
   readonly invalidate: (message: StorekeeperMessage) => Promise<void>;
-  /** The storekeeper is new or was away: nothing that was learnt from it counts. */
-  readonly onLinked: () => void;
-  readonly log: Log;
+  /** The storekeeper is new, or the link was down: nothing that the worker learnt before counts. */
+  readonly onConnect: () => void;
+  readonly clock: Clock;
 }
 
-/** Holds the line to the storekeeper for as long as the worker lives. */
+/** Keeps the control link to the storekeeper for as long as the worker lives. */
 export class WorkerLink {
   readonly #deps: WorkerLinkDeps;
   #socket: Socket | null = null;
@@ -108,15 +99,15 @@ export class WorkerLink {
     this.#connect();
   }
 
-  get up(): boolean {
+  get isUp(): boolean {
     return this.#socket !== null;
   }
 
-  /** False where nobody listens: the caller keeps what it had to say. */
+  /** False while the link is down: the caller keeps the message. */
   send(message: WorkerMessage): boolean {
-    return (
-      this.#socket !== null && !this.#socket.destroyed && (this.#socket.write(`${JSON.stringify(message)}\n`), true)
-    );
+    if (this.#socket === null || this.#socket.destroyed) return false;
+    this.#socket.write(`${JSON.stringify(message)}\n`);
+    return true;
   }
 
   #connect(): void {
@@ -124,7 +115,7 @@ export class WorkerLink {
     socket.setEncoding('utf8');
     socket.on('connect', () => {
       this.#socket = socket;
-      this.#deps.onLinked();
+      this.#deps.onConnect();
       this.send({ kind: 'hello', worker: this.#deps.worker });
     });
     const split = lineSplitter((line) => {
@@ -135,7 +126,7 @@ export class WorkerLink {
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.#socket = null;
-      setTimeout(() => this.#connect(), RECONNECT_MS).unref();
+      this.#deps.clock.setTimeout(() => this.#connect(), RECONNECT_MS).unref();
     });
   }
 }

@@ -1,22 +1,17 @@
-// A worker's connection to the storekeeper: one question at a time, and the answer in frames. Its bytes are read into one
-// buffer that all connections share and copied into pieces of the pool: a buffer for each read was most of what a miss left
-// to the collector.
+// One connection of a worker to the storekeeper: one request at a time, and its reply in frames. All connections read into one
+// shared buffer, and bytes are copied from there into pooled ones: a buffer per read was most of what a miss left to the
+// garbage collector.
 
 import { createConnection, type Socket } from 'node:net';
-import { FRAME_HEAD_BYTES, readFrameHead } from './framing.ts';
-import { READ_SOCKET, type ReplyHead, type LinkRequest } from './messages.ts';
-import { HEAD_ROOM_BYTES, SLOW_PIECE_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
+import { HEAD_ROOM_BYTES, MEDIUM_BUFFER_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
 import type { ByteSlice, ByteStream } from '../io/byte-stream.ts';
+import { LIMITS } from '../limits.ts';
+import { FRAME_HEAD_BYTES, readFrameHead } from './framing.ts';
+import { READ_SOCKET, type LinkRequest, type ReplyHead } from './messages.ts';
 
 const READ_BYTES = 65_536;
-/** The storekeeper lets go of who stalls, and its origins have less time than this. */
-const SILENCE_MS = 60_000;
-/** Of a reader that takes nothing, by when the storekeeper has hung up; a socket that is not read does not hear it. */
-const STALLED_MS = 15_000;
-/** Slabs of one answer that wait for their reader; then the storekeeper waits. */
-const FILLED_MAX = 2;
 
-let shared: Buffer | null = null;
+let sharedBuffer: Buffer | null = null;
 
 export interface FetchReply {
   readonly head: ReplyHead;
@@ -24,13 +19,13 @@ export interface FetchReply {
 }
 
 export interface LinkConnectionEvents {
-  /** The answer has come to its end: the connection may be asked again. */
-  idle(connection: LinkConnection): void;
-  closed(connection: LinkConnection): void;
+  /** The reply is complete: the connection may be used again. */
+  onIdle(connection: LinkConnection): void;
+  onClose(connection: LinkConnection): void;
 }
 
 interface PendingRequest {
-  readonly resolve: (answer: FetchReply) => void;
+  readonly resolve: (reply: FetchReply) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -38,127 +33,135 @@ export class LinkConnection {
   readonly #socket: Socket;
   readonly #pool: BufferPool;
   readonly #events: LinkConnectionEvents;
-  /** Who waits for a head. */
-  #asker: PendingRequest | null = null;
-  #body: Body | null = null;
+  /** The request whose reply head has not arrived. */
+  #pending: PendingRequest | null = null;
+  #body: ReplyBody | null = null;
   readonly #frameHead = Buffer.allocUnsafe(FRAME_HEAD_BYTES);
   #frameHeadBytes = 0;
-  /** Of the frame under way. */
-  #left = 0;
-  #last = false;
+  /** Bytes of the current frame that have not arrived. */
+  #frameLeft = 0;
+  #isLastFrame = false;
   #headParts: Buffer[] = [];
   #error: Error | null = null;
 
   constructor(pool: BufferPool, events: LinkConnectionEvents) {
     this.#pool = pool;
     this.#events = events;
-    shared ??= Buffer.allocUnsafeSlow(READ_BYTES);
+    sharedBuffer ??= Buffer.allocUnsafeSlow(READ_BYTES);
     const onread = {
-      buffer: shared,
-      callback: (bytes: number, buffer: Uint8Array): boolean => this.#hear(buffer as Buffer, bytes),
+      buffer: sharedBuffer,
+      callback: (bytes: number, buffer: Uint8Array): boolean => this.#receive(buffer as Buffer, bytes),
     };
     this.#socket = createConnection({ path: READ_SOCKET, onread });
-    this.#socket.on('timeout', () => this.#socket.destroy(new Error(`silent for ${SILENCE_MS / 1_000} s`)));
+    this.#socket.on('timeout', () => this.#socket.destroy(new Error(`silent for ${LIMITS.linkSilenceMs / 1_000} s`)));
     this.#socket.on('error', (error) => {
       this.#error = error;
     });
-    this.#socket.on('close', () => this.#closed());
+    this.#socket.on('close', () => this.#close());
   }
 
-  /** Rejects where the storekeeper is away. */
-  request(question: LinkRequest): Promise<FetchReply> {
+  /** Rejects when the storekeeper cannot be reached. */
+  request(request: LinkRequest): Promise<FetchReply> {
     return new Promise((resolve, reject) => {
-      this.#asker = { resolve, reject };
-      this.#socket.setTimeout(SILENCE_MS);
-      this.#socket.write(`${JSON.stringify(question)}\n`);
+      this.#pending = { resolve, reject };
+      this.#socket.setTimeout(LIMITS.linkSilenceMs);
+      this.#socket.write(`${JSON.stringify(request)}\n`);
     });
   }
 
-  /** False where the reader has enough for now. */
-  #hear(buffer: Buffer, bytes: number): boolean {
+  /** False pauses the socket: the client has enough for now. */
+  #receive(buffer: Buffer, bytes: number): boolean {
     for (let at = 0; at < bytes;) {
       if (this.#frameHeadBytes < FRAME_HEAD_BYTES) {
         this.#frameHead[this.#frameHeadBytes] = buffer[at]!;
         this.#frameHeadBytes += 1;
         at += 1;
         if (this.#frameHeadBytes < FRAME_HEAD_BYTES) continue;
-        ({ bytes: this.#left, last: this.#last } = readFrameHead(this.#frameHead));
+        ({ bytes: this.#frameLeft, last: this.#isLastFrame } = readFrameHead(this.#frameHead));
       } else {
-        const to = Math.min(bytes, at + this.#left);
+        const to = Math.min(bytes, at + this.#frameLeft);
         if (this.#body === null) this.#headParts.push(Buffer.from(buffer.subarray(at, to)));
         else this.#body.append(buffer.subarray(at, to));
-        this.#left -= to - at;
+        this.#frameLeft -= to - at;
         at = to;
       }
-      if (this.#left === 0) this.#frameEnded();
+      if (this.#frameLeft === 0) this.#endFrame();
     }
-    if (this.#body?.full !== true) return true;
-    this.#socket.setTimeout(STALLED_MS);
+    if (this.#body?.isFull !== true) return true;
+    this.#socket.setTimeout(LIMITS.linkPausedMs);
     return false;
   }
 
-  #frameEnded(): void {
+  #endFrame(): void {
     this.#frameHeadBytes = 0;
     if (this.#body === null) {
       const head = JSON.parse(Buffer.concat(this.#headParts).toString()) as ReplyHead;
       this.#headParts = [];
-      this.#body = new Body(this.#pool, {
-        more: () => this.#socket.setTimeout(SILENCE_MS).resume(),
-        left: () => this.#socket.destroy(),
+      this.#body = new ReplyBody(this.#pool, {
+        onDrain: () => this.#socket.setTimeout(LIMITS.linkSilenceMs).resume(),
+        onAbandon: () => this.#socket.destroy(),
       });
-      this.#asker!.resolve({ head, body: this.#body });
-      this.#asker = null;
+      this.#pending!.resolve({ head, body: this.#body });
+      this.#pending = null;
     }
-    if (!this.#last) return;
+    if (!this.#isLastFrame) return;
     this.#body.end(null);
     this.#body = null;
-    // One that nobody needs any more goes the same way.
-    this.#socket.setTimeout(SILENCE_MS);
-    this.#events.idle(this);
+    // An idle connection that nobody needs closes after the same time.
+    this.#socket.setTimeout(LIMITS.linkSilenceMs);
+    this.#events.onIdle(this);
   }
 
-  #closed(): void {
-    const error = this.#error ?? new Error('the storekeeper hung up');
-    this.#asker?.reject(error);
+  #close(): void {
+    const error = this.#error ?? new Error('the storekeeper closed the connection');
+    this.#pending?.reject(error);
     this.#body?.end(error);
-    this.#asker = null;
+    this.#pending = null;
     this.#body = null;
-    this.#events.closed(this);
+    this.#events.onClose(this);
   }
 }
 
-interface Filled {
-  readonly slab: PooledBuffer;
+interface FilledBuffer {
+  readonly pooled: PooledBuffer;
   bytes: number;
 }
 
-class Body implements ByteStream {
+interface ReplyBodyEvents {
+  /** The body has room again. */
+  readonly onDrain: () => void;
+  /** The client wants no more of it. */
+  readonly onAbandon: () => void;
+}
+
+class ReplyBody implements ByteStream {
   readonly #pool: BufferPool;
-  readonly #events: { readonly more: () => void; readonly left: () => void };
-  readonly #filled: Filled[] = [];
+  readonly #events: ReplyBodyEvents;
+  readonly #filled: FilledBuffer[] = [];
   #wake: (() => void) | null = null;
   #ended = false;
   #error: Error | null = null;
 
-  constructor(pool: BufferPool, events: { readonly more: () => void; readonly left: () => void }) {
+  constructor(pool: BufferPool, events: ReplyBodyEvents) {
     this.#pool = pool;
     this.#events = events;
   }
 
-  get full(): boolean {
-    return this.#filled.length >= FILLED_MAX;
+  get isFull(): boolean {
+    return this.#filled.length >= LIMITS.linkBuffersMax;
   }
 
   append(bytes: Buffer): void {
     for (let at = 0; at < bytes.length;) {
       let into = this.#filled.at(-1);
-      if (into === undefined || into.bytes === into.slab.room) {
-        into = { slab: this.#pool.acquire(SLOW_PIECE_BYTES), bytes: 0 };
+      if (into === undefined || into.bytes === into.pooled.room) {
+        into = { pooled: this.#pool.acquire(MEDIUM_BUFFER_BYTES), bytes: 0 };
         this.#filled.push(into);
       }
-      const taken = bytes.copy(into.slab.buffer, HEAD_ROOM_BYTES + into.bytes, at, at + into.slab.room - into.bytes);
-      into.bytes += taken;
-      at += taken;
+      const { buffer, room } = into.pooled;
+      const copied = bytes.copy(buffer, HEAD_ROOM_BYTES + into.bytes, at, at + room - into.bytes);
+      into.bytes += copied;
+      at += copied;
     }
     this.#wake?.();
   }
@@ -175,14 +178,14 @@ class Body implements ByteStream {
         this.#wake = resolve;
       });
     this.#wake = null;
-    const was = this.full;
+    const wasFull = this.isFull;
     const filled = this.#filled.shift();
     if (filled !== undefined) {
-      if (was && !this.#ended) this.#events.more();
-      const { slab, bytes } = filled;
+      if (wasFull && !this.#ended) this.#events.onDrain();
+      const { pooled, bytes } = filled;
       return {
-        bytes: slab.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes),
-        release: () => this.#pool.release(slab),
+        bytes: pooled.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes),
+        release: () => this.#pool.release(pooled),
       };
     }
     if (this.#error !== null) throw this.#error;
@@ -190,9 +193,9 @@ class Body implements ByteStream {
   }
 
   close(): void {
-    for (const { slab } of this.#filled.splice(0)) this.#pool.release(slab);
+    for (const { pooled } of this.#filled.splice(0)) this.#pool.release(pooled);
     if (this.#ended) return;
     this.end(null);
-    this.#events.left();
+    this.#events.onAbandon();
   }
 }

@@ -1,11 +1,12 @@
-// Framing on the two sockets: replies come in frames with a length before each, everything else is a line of JSON.
+// Framing on the two sockets: replies come in frames with a length in front, everything else is a line of JSON.
 
-export const LINE_CHARS_MAX = 8 * 2 ** 20;
-/** Before each frame: how many bytes it has, and whether it is the last of its answer. */
+const LINE_CHARS_MAX = 8 * 2 ** 20;
+/** The largest frame is a head: a key and the header fields of two messages. Frames of bytes are smaller. */
+const FRAME_BYTES_MAX = 8 * 2 ** 20;
+
+/** Four bytes, little-endian: the length of the frame, and the top bit for the last frame of a reply. */
 export const FRAME_HEAD_BYTES = 4;
 const LAST_FRAME = 2 ** 31;
-/** Of any frame; bytes come in smaller ones, and a head is a key and two messages' fields. */
-const FRAME_BYTES_MAX = 8 * 2 ** 20;
 
 export function frameHead(bytes: number, last: boolean): Buffer {
   const head = Buffer.allocUnsafe(FRAME_HEAD_BYTES);
@@ -13,7 +14,7 @@ export function frameHead(bytes: number, last: boolean): Buffer {
   return head;
 }
 
-/** Throws where no frame of ours begins so. */
+/** Throws when the length is beyond the maximum. */
 export function readFrameHead(head: Buffer): { readonly bytes: number; readonly last: boolean } {
   const word = head.readUInt32LE();
   const bytes = word % LAST_FRAME;
@@ -21,7 +22,7 @@ export function readFrameHead(head: Buffer): { readonly bytes: number; readonly 
   return { bytes, last: word >= LAST_FRAME };
 }
 
-/** Splits a stream of text into lines, bounded. */
+/** Splits a stream of text into lines of bounded length. */
 export function lineSplitter(onLine: (line: string) => void): (chunk: string) => void {
   let rest = '';
   return (chunk) => {

@@ -1,9 +1,9 @@
-// What workers and their storekeeper say to each other over two Unix sockets in the state directory.
+// The messages between workers and their storekeeper, over two Unix sockets in the state directory.
 //
-// `read.sock`: a worker asks for bytes it does not find on disk by a line of JSON, one at a time on each connection; the answer
-// comes in frames, the first of which is the head and says what the asset is, the others are bytes. Who leaves an answer, on
-// either side, ends the connection. `link.sock` carries lines of JSON both ways: reports up, things to forget down. Processes
-// run in the state directory and use these relative names: a Unix socket's path may not exceed 107 characters.
+// read.sock carries requests of a worker and the storekeeper's replies: a request is one line of JSON, one at a time on each
+// connection; its reply comes in frames, first a head that says what the asset is, then bytes. Closing the connection abandons the
+// reply, on either side. link.sock carries lines of JSON both ways: reports up, invalidations down. Processes run in the state
+// directory and use these relative names, because the path of a Unix socket may not exceed 107 characters.
 
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
@@ -13,44 +13,44 @@ export const READ_SOCKET = 'read.sock';
 export const LINK_SOCKET = 'link.sock';
 
 export type LinkRequest =
-  | { readonly kind: 'read'; readonly ask: FetchRequest }
-  | { readonly kind: 'update'; readonly told: CacheUpdate }
-  | { readonly kind: 'present'; readonly look: PresenceQuery };
+  | { readonly kind: 'fetch'; readonly request: FetchRequest }
+  | { readonly kind: 'update'; readonly update: CacheUpdate }
+  | { readonly kind: 'present'; readonly query: PresenceQuery };
 
+/** Bytes that a worker does not find on disk, or metadata that it does not know. */
 export interface FetchRequest {
   readonly key: string;
-  /** The asset version that the worker is in the middle of, and the entry that it knows it by; null on first contact. */
+  /** The asset version that the worker is serving, and the entry that it knows it by; null on first contact. */
   readonly expected: { readonly version: string; readonly id: number; readonly volume: number } | null;
   readonly from: number | 'suffix';
   /** Exclusive; null is the end of the asset. */
   readonly to: number | null;
-  /** Request fields that the origin gets with the fetch; none in a fleet. */
+  /** Request fields that go with a fetch from the origin; none in a fleet. */
   readonly headers: Readonly<Record<string, string>>;
-  /** What is stored may not be served without the origin's word on it. */
-  readonly validate: Validation | null;
-  /** All of the asset is wanted, whatever it is: no range, no condition. */
+  /** The client's Cache-Control directives, by name; none in a fleet and for requests that no client waits for. */
+  readonly directives: readonly (readonly [name: string, argument: string])[];
+  /** Set when the stored response is not fresh enough for the client. */
+  readonly revalidate: Revalidation | null;
+  /** The client wants the whole body, whatever it is: no range, no condition. */
   readonly wantsFullBody: boolean;
-  /** The request sets limits to age of its own: no error or redirect that is remembered will do. */
-  readonly skipNegativeCache: boolean;
-  /** `only-if-cached`: the origin is not asked. */
-  readonly onlyIfCached: boolean;
-  /** The answer to one player goes on: the asset is not asked for anew. */
+  /** The request continues a response that is being sent: it counts for nothing in admission. */
   readonly continuation: boolean;
 }
 
-export interface Validation {
-  /** Of the stored answer that the worker knows: if there is a younger one by now, that is the answer. */
+export interface Revalidation {
+  /** Of the stored response that the worker knows. A younger one that has been stored meanwhile is the answer. */
   readonly generatedAtMs: number;
-  /** Whether the stored answer may be served where the origin is away, or fails with a 5xx. */
-  readonly ifUnreachable: boolean;
-  readonly ifFailing: boolean;
+  /** No client waits for the outcome (RFC 5861 3). */
+  readonly background: boolean;
+  /** The worker has just asked the origin itself, by HEAD, and could not reach it. */
+  readonly originFailed: boolean;
 }
 
-/** What a worker saw pass by that changes what may be served. */
+/** Something that a worker forwarded and that changes what may be served. */
 export type CacheUpdate =
   /** An unsafe method succeeded (RFC 9111 4.4). */
-  | { readonly kind: 'changed'; readonly keys: readonly string[] }
-  /** The answer to a HEAD (RFC 9111 4.3.5). */
+  | { readonly kind: 'invalidate'; readonly keys: readonly string[] }
+  /** The response to a HEAD (RFC 9111 4.3.5). */
   | {
       readonly kind: 'head';
       readonly key: string;
@@ -60,7 +60,7 @@ export type CacheUpdate =
       readonly answeredMs: number;
     };
 
-/** Whether all these blocks are on disk. */
+/** Asks whether all these blocks are on disk. */
 export interface PresenceQuery {
   readonly id: number;
   readonly volume: number;
@@ -68,27 +68,27 @@ export interface PresenceQuery {
   readonly last: number;
 }
 
-/** What the storekeeper did about an ask at the origin, in the words of RFC 9211. */
+/** What the storekeeper did at the origin for a request, in the words of RFC 9211. */
 export interface Forward {
   readonly reason: 'uri-miss' | 'vary-miss' | 'stale' | 'partial';
-  /** Of the origin's answer; null where none came for this ask. */
+  /** Of the origin's response; null when none came for this request. */
   readonly status: number | null;
   readonly stored: boolean;
   readonly collapsed: boolean;
 }
 
-/** First frame of an answer. */
+/** First frame of a reply. */
 export type ReplyHead =
   /** The body, if any, begins at `from` and may end before `to`: what follows is on disk. */
   | {
       readonly kind: 'asset';
       readonly asset: AssetView;
       readonly body: boolean;
-      /** Whether the origin spoke for it just now, so that it is served whatever its age. */
+      /** The origin has just confirmed it, so that it is served whatever its age. */
       readonly validated: boolean;
       readonly forward: Forward | null;
     }
-  /** The origin's own answer; `leftMs` is what is left of its freshness where it was remembered. */
+  /** The origin's own response, an error or a redirect. `leftMs` is its remaining freshness when it comes from the negative cache. */
   | {
       readonly kind: 'relay';
       readonly leftMs: number | null;
@@ -97,16 +97,16 @@ export type ReplyHead =
       readonly cookies: readonly string[];
       readonly forward: Forward;
     }
-  /** Nothing that a cache may keep: ask the origin directly. */
+  /** Nothing that a cache may keep: the worker forwards the request itself. */
   | { readonly kind: 'bypass'; readonly reason: string }
-  /** `storedOnly`, and it is not. */
+  /** `only-if-cached`, and it is not. */
   | { readonly kind: 'not-cached' }
-  /** What was told counts. */
+  /** The update is in force. */
   | { readonly kind: 'ack' }
   | { readonly kind: 'present'; readonly all: boolean }
   | { readonly kind: 'fault'; readonly code: string; readonly message: string };
 
-/** What came to be since the last report. */
+/** What a worker counted since its last report. */
 export interface WorkerReport {
   readonly touched: readonly { readonly volume: number; readonly runs: readonly RunKey[] }[];
   readonly served: readonly { readonly holding: HoldingId; readonly bytes: number; readonly requests: number }[];
@@ -123,7 +123,7 @@ export interface WorkerReport {
 export type WorkerMessage =
   | { readonly kind: 'hello'; readonly worker: number }
   | ({ readonly kind: 'report' } & WorkerReport)
-  /** Everything up to this `forget` is closed. */
+  /** Nothing that messages up to `seq` named is open or remembered any more. */
   | { readonly kind: 'invalidated'; readonly seq: number };
 
 export type StorekeeperMessage = {

@@ -1,77 +1,88 @@
-// The storekeeper's end of the two sockets.
+// The storekeeper's end of the two sockets: it answers fetches and updates of workers, and broadcasts what they must invalidate.
+// What a reply contains is decided by the handlers that the storekeeper passes in.
 
-import { createServer, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
 import { Fault, isFault } from '../../protocol/faults.ts';
-import type { Log } from '../../runtime/log.ts';
-import type { Invalidation } from '../store/cache.ts';
 import { writeWithin } from '../../runtime/backpressure.ts';
-import type { AssetView } from '../http/asset.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import type { Log } from '../../runtime/log.ts';
+import { LIMITS } from '../limits.ts';
 import { frameHead, lineSplitter } from './framing.ts';
 import {
   LINK_SOCKET,
   READ_SOCKET,
+  type CacheUpdate,
   type FetchRequest,
-  type StorekeeperMessage,
-  type ReplyHead,
-  type PresenceQuery,
   type LinkRequest,
+  type PresenceQuery,
+  type ReplyHead,
+  type StorekeeperMessage,
   type WorkerMessage,
   type WorkerReport,
 } from './messages.ts';
-import { PIECE_BYTES_MAX } from '../fetch/pending-block.ts';
-import type { Lookup } from '../fetch/lookup.ts';
-import type { Miss, MissResult } from '../fetch/miss.ts';
-import type { Entry } from '../store/volume.ts';
 
-export interface LinkServerDeps {
-  readonly miss: Miss;
-  readonly lookup: Pick<Lookup, 'applyUpdate'>;
-  readonly present: (look: PresenceQuery) => boolean;
-  readonly onReport: (worker: number, report: WorkerReport) => void;
-  readonly onWorkerGone: (worker: number) => void;
-  readonly log: Log;
+/** A worker that has not confirmed an invalidation by then hangs: its link is cut, and it starts with an empty cache when it wakes. */
+const INVALIDATE_MS_MAX = 10_000;
+/** Blocks named in one message, so that a line stays far below its limit. */
+const MESSAGE_BLOCKS_MAX = 10_000;
+/** Bytes in one frame. */
+const FRAME_PAYLOAD_BYTES = 128 * 1024;
+/** Length of the queue of connections that were not accepted yet. Connections beyond it are refused. */
+const BACKLOG = 4_096;
+
+/** A reply to a fetch. `bytes` is the length of the body if it is known; it may end earlier. */
+export interface FetchResponse {
+  readonly head: ReplyHead;
+  readonly body: AsyncIterable<Buffer> | readonly Buffer[] | null;
+  readonly bytes: number | null;
 }
 
-/** A worker that has not closed what it was told to forget by then hangs: it is let go, and learns anew when it wakes. */
-const FORGET_MS_MAX = 10_000;
-/** Of one message, so that a line stays far below its limit. */
-const FORGET_BLOCKS_MAX = 10_000;
-/** Who takes no piece in this time has stalled: its stream is let go, and the block in memory with it. It asks again from where it is. */
-const STALLED_MS = 10_000;
+export interface LinkHandlers {
+  /** Throws the fault to answer with. */
+  readonly fetch: (request: FetchRequest) => Promise<FetchResponse>;
+  /** Resolves when the update is in force. */
+  readonly update: (update: CacheUpdate) => Promise<void>;
+  readonly arePresent: (query: PresenceQuery) => boolean;
+  readonly onReport: (worker: number, report: WorkerReport) => void;
+  readonly onWorkerGone: (worker: number) => void;
+}
 
-/** Of asks that come at once: a Unix socket refuses who finds no place. */
-const BACKLOG = 4_096;
+export interface LinkServerDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+}
 
 interface Peer {
   readonly socket: Socket;
   worker: number;
-  waiting: { readonly seq: number; readonly resolve: () => void }[];
+  unconfirmed: { readonly seq: number; readonly resolve: () => void }[];
 }
 
 export class LinkServer {
   readonly #peers = new Set<Peer>();
-  readonly #log: Log;
+  readonly #deps: LinkServerDeps;
   #seq = 0;
   #close: () => Promise<void> = async () => undefined;
 
-  constructor(log: Log) {
-    this.#log = log;
+  constructor(deps: LinkServerDeps) {
+    this.#deps = deps;
   }
 
+  /** How many workers are linked. */
   get workers(): number {
     return this.#peers.size;
   }
 
-  async listen(deps: LinkServerDeps): Promise<void> {
+  async listen(handlers: LinkHandlers): Promise<void> {
     const readers = new Set<Socket>();
     const reads = createServer((socket) => {
       readers.add(socket);
       socket.on('close', () => readers.delete(socket));
-      hear(deps, socket);
+      this.#serveRequests(socket, handlers);
     });
-    const link = createServer((socket) => this.#welcome(socket, deps));
+    const link = createServer((socket) => this.#acceptLink(socket, handlers));
     for (const path of [READ_SOCKET, LINK_SOCKET]) rmSync(path, { force: true });
     reads.listen({ path: READ_SOCKET, backlog: BACKLOG });
     await once(reads, 'listening');
@@ -85,142 +96,120 @@ export class LinkServer {
     };
   }
 
-  /** Resolves when every worker has closed what it is told to forget, or is gone. */
-  async broadcast({ keys, blocks }: Invalidation): Promise<void> {
-    const messages = Math.max(1, Math.ceil(blocks.length / FORGET_BLOCKS_MAX));
+  /** Resolves when every worker has dropped and closed what it is to invalidate, or is gone. */
+  async broadcast({ keys, blocks }: Pick<StorekeeperMessage, 'keys' | 'blocks'>): Promise<void> {
+    const messages = Math.max(1, Math.ceil(blocks.length / MESSAGE_BLOCKS_MAX));
     for (let at = 0; at < messages; at += 1) {
       this.#seq += 1;
-      const some = blocks.slice(at * FORGET_BLOCKS_MAX, (at + 1) * FORGET_BLOCKS_MAX);
       const message: StorekeeperMessage = {
         kind: 'invalidate',
         seq: this.#seq,
         keys: at === 0 ? keys : [],
-        blocks: some,
+        blocks: blocks.slice(at * MESSAGE_BLOCKS_MAX, (at + 1) * MESSAGE_BLOCKS_MAX),
       };
       const line = `${JSON.stringify(message)}\n`;
-      await Promise.all([...this.#peers].map((peer) => this.#tell(peer, message.seq, line)));
+      await Promise.all([...this.#peers].map((peer) => this.#invalidate(peer, message.seq, line)));
     }
-  }
-
-  async #tell(peer: Peer, seq: number, line: string): Promise<void> {
-    peer.socket.write(line);
-    const hung = setTimeout(() => {
-      this.#log.error({ worker: peer.worker, afterMs: FORGET_MS_MAX }, 'worker does not answer, its link is cut');
-      peer.socket.destroy();
-    }, FORGET_MS_MAX);
-    await new Promise<void>((resolve) => peer.waiting.push({ seq, resolve }));
-    clearTimeout(hung);
   }
 
   close(): Promise<void> {
     return this.#close();
   }
 
-  #welcome(socket: Socket, deps: LinkServerDeps): void {
-    const peer: Peer = { socket, worker: -1, waiting: [] };
+  async #invalidate(peer: Peer, seq: number, line: string): Promise<void> {
+    const { clock, log } = this.#deps;
+    peer.socket.write(line);
+    const timeout = clock.setTimeout(() => {
+      log.error({ worker: peer.worker, afterMs: INVALIDATE_MS_MAX }, 'worker does not answer, its link is cut');
+      peer.socket.destroy();
+    }, INVALIDATE_MS_MAX);
+    await new Promise<void>((resolve) => peer.unconfirmed.push({ seq, resolve }));
+    clock.clear(timeout);
+  }
+
+  #acceptLink(socket: Socket, handlers: LinkHandlers): void {
+    const peer: Peer = { socket, worker: -1, unconfirmed: [] };
     this.#peers.add(peer);
-    const split = lineSplitter((line) => this.#hear(peer, JSON.parse(line) as WorkerMessage, deps));
+    const split = lineSplitter((line) => receive(peer, JSON.parse(line) as WorkerMessage, handlers));
     socket.setEncoding('utf8');
     socket.on('data', (chunk) => split(String(chunk)));
-    socket.on('error', (error) => this.#log.debug({ err: error }, 'link broke'));
+    socket.on('error', (error) => this.#deps.log.debug({ err: error }, 'link broke'));
     socket.on('close', () => {
       this.#peers.delete(peer);
-      for (const { resolve } of peer.waiting) resolve();
-      deps.onWorkerGone(peer.worker);
+      for (const { resolve } of peer.unconfirmed) resolve();
+      handlers.onWorkerGone(peer.worker);
     });
   }
 
-  #hear(peer: Peer, message: WorkerMessage, deps: LinkServerDeps): void {
-    if (message.kind === 'hello') peer.worker = message.worker;
-    else if (message.kind === 'report') deps.onReport(peer.worker, message);
-    else {
-      for (const { seq, resolve } of peer.waiting) if (seq <= message.seq) resolve();
-      peer.waiting = peer.waiting.filter(({ seq }) => seq > message.seq);
-    }
+  /** A worker sends one request at a time on a connection, so that its reply is all that is under way there. */
+  #serveRequests(socket: Socket, handlers: LinkHandlers): void {
+    const split = lineSplitter((line) => void this.#reply(JSON.parse(line) as LinkRequest, socket, handlers));
+    socket.setEncoding('utf8');
+    socket.on('data', (chunk) => split(String(chunk)));
+    socket.on('error', (error) => this.#deps.log.debug({ err: error }, 'a worker abandoned a reply'));
   }
-}
 
-export const assetViewOf = (entry: Entry): AssetView => ({
-  key: entry.key,
-  version: entry.version,
-  bytes: entry.bytes,
-  headers: entry.headers,
-  generatedAtMs: entry.generatedAtMs,
-  holding: entry.holding,
-  id: entry.id,
-  volume: entry.volume.number,
-  directory: entry.volume.directory,
-});
-
-/** One question at a time, so that the answer to it is all that is under way. */
-function hear(deps: LinkServerDeps, socket: Socket): void {
-  const split = lineSplitter((line) => void answer(deps, JSON.parse(line) as LinkRequest, socket));
-  socket.setEncoding('utf8');
-  socket.on('data', (chunk) => split(String(chunk)));
-  socket.on('error', (error) => deps.log.debug({ err: error }, 'a worker left an answer'));
-}
-
-async function answer(deps: LinkServerDeps, question: LinkRequest, socket: Socket): Promise<void> {
-  const { miss, lookup, log } = deps;
-  let opened: MissResult | null = null;
-  try {
-    if (question.kind === 'update') {
-      await lookup.applyUpdate(question.told);
-      sendHead(socket, { kind: 'ack' }, true);
-    } else if (question.kind === 'present')
-      sendHead(socket, { kind: 'present', all: deps.present(question.look) }, true);
-    else {
-      opened = await miss.open(question.ask);
-      await reply(opened, question.ask, socket);
+  async #reply(message: LinkRequest, socket: Socket, handlers: LinkHandlers): Promise<void> {
+    let response: FetchResponse;
+    try {
+      response = await respond(message, handlers);
+    } catch (error) {
+      const fault = isFault(error) ? error : new Fault('internal', 'the storekeeper failed', { cause: error });
+      if (!isFault(error)) this.#deps.log.error({ err: error }, 'read failed');
+      return sendHead(socket, { kind: 'fault', code: fault.code, message: fault.message }, true);
     }
-  } catch (error) {
-    if (opened !== null) {
-      socket.destroy();
-      return;
-    }
-    const fault = isFault(error) ? error : new Fault('internal', 'the storekeeper failed', { cause: error });
-    if (!isFault(error)) log.error({ err: error }, 'read failed');
-    sendHead(socket, { kind: 'fault', code: fault.code, message: fault.message }, true);
-  }
-}
-
-async function reply(opened: MissResult, ask: FetchRequest, socket: Socket): Promise<void> {
-  if (opened.kind === 'bypass' || opened.kind === 'not-cached') sendHead(socket, opened, true);
-  else if (opened.kind === 'relay') {
-    const { body, generatedAtMs: _, ...head } = opened;
-    sendHead(socket, head, false);
-    await pump(Buffer.isBuffer(body) ? [body] : body, null, socket);
-  } else {
-    const { kind, entry, validated, forward, body } = opened;
-    sendHead(socket, { kind, asset: assetViewOf(entry), body: body !== null, validated, forward }, body === null);
+    const { head, body, bytes } = response;
+    sendHead(socket, head, body === null);
     if (body === null) return;
-    const from = ask.from === 'suffix' ? 0 : ask.from;
-    await pump(body, Math.min(ask.to ?? entry.bytes, entry.bytes) - from, socket);
+    try {
+      await sendBody(socket, body, bytes);
+    } catch {
+      // The worker asks again for the rest, and learns the fault then.
+      socket.destroy();
+    }
   }
+}
+
+function receive(peer: Peer, message: WorkerMessage, handlers: LinkHandlers): void {
+  if (message.kind === 'hello') peer.worker = message.worker;
+  else if (message.kind === 'report') handlers.onReport(peer.worker, message);
+  else {
+    for (const { seq, resolve } of peer.unconfirmed) if (seq <= message.seq) resolve();
+    peer.unconfirmed = peer.unconfirmed.filter(({ seq }) => seq > message.seq);
+  }
+}
+
+async function respond(message: LinkRequest, handlers: LinkHandlers): Promise<FetchResponse> {
+  if (message.kind === 'fetch') return handlers.fetch(message.request);
+  if (message.kind === 'present')
+    return { head: { kind: 'present', all: handlers.arePresent(message.query) }, body: null, bytes: null };
+  await handlers.update(message.update);
+  return { head: { kind: 'ack' }, body: null, bytes: null };
 }
 
 /**
- * Follows the writer at the reader's pace; a reader that left ends the following, not the flight. The next piece is asked for
- * when the last one is the system's: its buffer may be used again from then on. `bytes` may come, or fewer; null: nobody knows.
+ * Sends the body at the worker's pace. The next chunk is taken once the kernel has the last one, because its buffer may be reused
+ * then. A worker that has gone ends the body, not the fetch behind it.
  */
-async function pump(
+async function sendBody(
+  socket: Socket,
   body: AsyncIterable<Buffer> | readonly Buffer[],
   bytes: number | null,
-  socket: Socket,
 ): Promise<void> {
   let sent = 0;
   for await (const chunk of body) {
-    for (let at = 0; at < chunk.length; at += PIECE_BYTES_MAX) {
-      const piece = chunk.subarray(at, at + PIECE_BYTES_MAX);
-      sent += piece.length;
-      const taken = writeWithin(socket, [frameHead(piece.length, sent === bytes), piece], STALLED_MS);
-      if (taken === false || (taken !== true && !(await taken))) return;
+    for (let at = 0; at < chunk.length; at += FRAME_PAYLOAD_BYTES) {
+      const payload = chunk.subarray(at, at + FRAME_PAYLOAD_BYTES);
+      sent += payload.length;
+      const frame = [frameHead(payload.length, sent === bytes), payload];
+      const written = writeWithin(socket, frame, LIMITS.linkReaderStallMs);
+      if (written === false || (written !== true && !(await written))) return;
     }
   }
   if (sent === 0 || sent !== bytes) socket.write(frameHead(0, true));
 }
 
-/** With the first piece, where that is at hand by now. */
+/** Leaves in one write with the first payload, when that is at hand in the same turn. */
 function sendHead(socket: Socket, head: ReplyHead, last: boolean): void {
   const json = Buffer.from(JSON.stringify(head));
   socket.cork();

@@ -1,15 +1,15 @@
-// What a worker counts between two reports. Taking empties it; a report that could not be sent is put back.
+// What a worker counts between two reports to the storekeeper. `drain` empties the counters; a report that could not be sent is restored.
 
 import type { HoldingId } from '../../protocol/ids.ts';
-import { runKey, type RunKey } from '../store/eviction.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { WorkerReport } from '../link/messages.ts';
 import type { ApplianceMetric, Counters } from '../metrics.ts';
+import { runKey, type RunKey } from '../store/eviction.ts';
 
-const TOUCHED_MAX = 100_000;
+const TOUCHED_RUNS_MAX = 100_000;
 const HOLDINGS_MAX = 50_000;
 
-/** A count that its owner may add to directly. */
+/** A count to which its owner adds directly. */
 export interface Counter {
   readonly name: ApplianceMetric;
   value: number;
@@ -31,17 +31,18 @@ export class WorkerCounters implements Counters {
     else count.value += value;
   }
 
-  /** For what is counted with every request: adding to its `value` is all there is to do. */
+  /** A counter for the hot path: adding to its `value` is all that counting costs. */
   counter(name: ApplianceMetric, labels: Record<string, string>): Counter {
     const counter: Counter = { name, value: 0, labels };
     this.#counters.push(counter);
     return counter;
   }
 
+  /** Notes the use of a block, for eviction. */
   touch(asset: AssetView, block: number): void {
     const runs = this.#touched.get(asset.volume) ?? new Set<RunKey>();
     this.#touched.set(asset.volume, runs);
-    if (runs.size < TOUCHED_MAX) runs.add(runKey(asset.id, block));
+    if (runs.size < TOUCHED_RUNS_MAX) runs.add(runKey(asset.id, block));
   }
 
   served(holding: HoldingId | null, bytes: number): void {
@@ -55,12 +56,12 @@ export class WorkerCounters implements Counters {
     } else if (this.#served.size < HOLDINGS_MAX) this.#served.set(holding, { bytes, requests: 1 });
   }
 
-  /** Hands the counts over and starts again from nothing. */
+  /** Returns all counts and resets them. */
   drain(connections: number): WorkerReport {
     const report: WorkerReport = {
       touched: [...this.#touched].map(([volume, runs]) => ({ volume, runs: [...runs] })),
       served: [...this.#served].map(([holding, row]) => ({ holding, ...row })),
-      counts: [...this.#counts.values(), ...this.#takeCounters()],
+      counts: [...this.#counts.values(), ...this.#drainCounters()],
       connections,
       bytes: this.#bytes,
       requests: this.#requests,
@@ -73,13 +74,7 @@ export class WorkerCounters implements Counters {
     return report;
   }
 
-  #takeCounters(): Counter[] {
-    const moved = this.#counters.filter((counter) => counter.value !== 0).map((counter) => ({ ...counter }));
-    for (const counter of this.#counters) counter.value = 0;
-    return moved;
-  }
-
-  /** Nobody took the report: count it on. */
+  /** Adds the counts of a report that could not be sent. Touches are lost: they are hints. */
   restore(report: WorkerReport): void {
     for (const { name, value, labels } of report.counts) this.add(name as ApplianceMetric, value, labels);
     for (const { holding, bytes, requests } of report.served) {
@@ -89,5 +84,11 @@ export class WorkerCounters implements Counters {
     }
     this.#bytes += report.bytes;
     this.#requests += report.requests;
+  }
+
+  #drainCounters(): Counter[] {
+    const counted = this.#counters.filter((counter) => counter.value !== 0).map((counter) => ({ ...counter }));
+    for (const counter of this.#counters) counter.value = 0;
+    return counted;
   }
 }

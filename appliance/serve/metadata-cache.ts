@@ -1,65 +1,57 @@
-// What a worker knows of stored answers, and where it learns the rest: the worker's half of RFC 9111. A known answer that
-// is fresh enough for the request is served without asking anybody.
+// The worker's metadata cache: what it knows of stored responses, and where it learns the rest. This is the worker's half of RFC 9111: a
+// known response that is fresh enough for the request is served without asking anybody.
 
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import { hitOutcome, type CacheOutcome } from '../http/response-headers.ts';
-import type { KeyMode } from '../http/asset-key.ts';
-import { parseDirectives, type Directives } from '../http/cache-control.ts';
-import { freshnessOf, judgeFreshness, mayServeStaleOnError, type Freshness } from '../http/freshness.ts';
 import type { AssetView } from '../http/asset.ts';
-import type { Forward, ReplyHead, Validation } from '../link/messages.ts';
+import type { KeyMode } from '../http/asset-key.ts';
+import { parseDirectives } from '../http/cache-control.ts';
+import { freshnessOf, judgeFreshness, type Freshness } from '../http/freshness.ts';
+import { isUnconditional } from '../http/precondition.ts';
+import { firstByteHint } from '../http/range.ts';
+import { hitOutcome, type CacheOutcome } from '../http/response-headers.ts';
+import { primaryKeyOf, VariantIndex } from '../http/vary.ts';
 import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
-import { isUnconditional, type Preconditions } from '../http/precondition.ts';
-import { firstByteHint } from '../http/range.ts';
+import type { FetchRequest, Forward, ReplyHead, Revalidation } from '../link/messages.ts';
 import type { WorkerCounters } from './counters.ts';
-import { primaryKeyOf, VariantIndex } from '../http/vary.ts';
+import type { CacheRequest } from './request.ts';
 
-const KNOWN_MAX = 50_000;
-/** An answer that ages while it is looked at, over and over. */
-const LOOKS_MAX = 4;
-
-/** A GET or HEAD as far as it matters here. */
-export interface CacheRequest {
-  readonly method: 'GET' | 'HEAD';
-  readonly key: string;
-  readonly range: string | null;
-  readonly conditions: Preconditions;
-  /** Empty in a fleet, where nothing ages. */
-  readonly directives: Directives;
-  readonly headers: Readonly<Record<string, string>>;
-}
+const ENTRIES_MAX = 50_000;
+/** Attempts to find a response that does not become stale while it is looked up. */
+const ATTEMPTS_MAX = 4;
 
 export interface CachedAsset {
   readonly asset: AssetView;
   readonly freshness: Freshness;
 }
 
-/** Bytes of the asset from `from`, on their way already. */
+/** A body that is on its way already, from byte `from` of the asset. */
 export interface OpenBody {
-  readonly answer: FetchReply;
+  readonly reply: FetchReply;
   readonly from: number;
 }
 
 export type CacheLookup =
   | (CachedAsset & {
       readonly kind: 'asset';
-      readonly opening: OpenBody | null;
+      readonly openBody: OpenBody | null;
       readonly forward: (Omit<Forward, 'reason'> & { readonly reason: string }) | null;
     })
-  | { readonly kind: 'relay'; readonly head: ReplyHead & { kind: 'relay' }; readonly answer: FetchReply }
-  /** The request is the origin's; `forward` is why, in the words of RFC 9211. */
-  | {
-      readonly kind: 'bypass';
-      readonly forward: 'bypass' | 'stale' | 'request';
-      readonly detail: string;
-      /** May be served where the origin is away. */
-      readonly instead?: CachedAsset;
-    }
+  | { readonly kind: 'relay'; readonly head: ReplyHead & { kind: 'relay' }; readonly reply: FetchReply }
+  | BypassLookup
   | { readonly kind: 'not-cached' };
+
+/** The origin is to answer. `forward` is the reason in the words of RFC 9211. */
+export interface BypassLookup {
+  readonly kind: 'bypass';
+  readonly forward: 'bypass' | 'stale' | 'request';
+  readonly detail: string;
+  /** The stored response that a HEAD is to revalidate. */
+  readonly revalidates?: CachedAsset;
+}
 
 export interface MetadataCacheDeps {
   readonly storekeeper: StorekeeperClient;
@@ -69,155 +61,154 @@ export interface MetadataCacheDeps {
   readonly log: Log;
 }
 
-const NOTHING_ASKED = parseDirectives(undefined);
+const NO_DIRECTIVES = parseDirectives(undefined);
 
 export class MetadataCache {
   readonly #deps: MetadataCacheDeps;
-  readonly #stored = new LRUCache<string, CachedAsset>({ max: KNOWN_MAX });
+  readonly #entries = new LRUCache<string, CachedAsset>({ max: ENTRIES_MAX });
   readonly #variants = new VariantIndex();
-  /** The last ask about each key that is being located: one that is forgotten meanwhile must not be learnt. */
-  readonly #asking = new Map<string, symbol>();
+  /** The last lookup of each key that is under way. What it brings is not stored when the key is invalidated meanwhile. */
+  readonly #lookups = new Map<string, symbol>();
   readonly #revalidating = new Set<string>();
 
   constructor(deps: MetadataCacheDeps) {
     this.#deps = deps;
   }
 
-  /** A known answer that any plain request may have now: none that varies or has aged. */
+  /** A response that any plain request may have now: it does not vary and is fresh. */
   freshHit(key: string): CachedAsset | null {
-    const stored = this.#stored.get(key);
-    if (stored === undefined) return null;
-    return judgeFreshness(stored.freshness, NOTHING_ASKED, this.#deps.clock.now()) === 'fresh' ? stored : null;
+    const cached = this.#entries.get(key);
+    if (cached === undefined) return null;
+    return judgeFreshness(cached.freshness, NO_DIRECTIVES, this.#deps.clock.now()) === 'fresh' ? cached : null;
   }
 
   invalidate(keys: readonly string[]): void {
     for (const key of keys) {
-      this.#stored.delete(key);
-      this.#asking.delete(primaryKeyOf(key));
+      this.#entries.delete(key);
+      this.#lookups.delete(primaryKeyOf(key));
     }
   }
 
+  /** Drops the response that would be served for this request. */
   invalidateVariant({ key, headers }: CacheRequest): void {
-    this.#stored.delete(this.#variants.variantKeyFor(key, headers));
+    this.#entries.delete(this.#variants.variantKeyFor(key, headers));
   }
 
   invalidateAll(): void {
-    this.#stored.clear();
-    this.#asking.clear();
+    this.#entries.clear();
+    this.#lookups.clear();
     this.#variants.clear();
   }
 
   /** Throws the storekeeper's fault. */
-  async lookUp(asked: CacheRequest): Promise<CacheLookup> {
-    const { directives } = asked;
-    const onlyIfCached = directives.has('only-if-cached');
-    let stored = this.#stored.get(this.#variants.variantKeyFor(asked.key, asked.headers)) ?? null;
-    for (let look = 1; ; look += 1) {
-      if (stored !== null) {
-        const verdict = judgeFreshness(stored.freshness, directives, this.#deps.clock.now());
-        if (verdict === 'revalidate') this.#revalidate(stored, asked);
-        if (verdict !== 'validate') return { kind: 'asset', ...stored, opening: null, forward: null };
-        if (onlyIfCached) return { kind: 'not-cached' };
-        // RFC 9111 4.3.5: its own answer brings the stored one up to date. A condition is for what is brought up to date first.
-        if (asked.method === 'HEAD' && isUnconditional(asked.conditions)) {
-          const instead = this.#terms(stored, asked).ifUnreachable ? { instead: stored } : {};
-          return { kind: 'bypass', forward: 'stale', detail: '', ...instead };
-        }
+  async lookUp(cacheRequest: CacheRequest): Promise<CacheLookup> {
+    const { directives, key, headers } = cacheRequest;
+    let cached = this.#entries.get(this.#variants.variantKeyFor(key, headers)) ?? null;
+    for (let attempt = 1; ; attempt += 1) {
+      if (cached !== null) {
+        const decided = this.#fromCached(cacheRequest, cached);
+        if (decided !== null) return decided;
       }
-      if (!onlyIfCached && directives.has('no-store')) return { kind: 'bypass', forward: 'request', detail: '' };
-      const found = await this.#ask(asked, {
-        onlyIfCached,
-        validate: stored === null ? null : this.#terms(stored, asked),
-      });
+      if (!directives.has('only-if-cached') && directives.has('no-store'))
+        return { kind: 'bypass', forward: 'request', detail: '' };
+      const revalidate = cached === null ? null : revalidationOf(cached);
+      const found = await this.#fetch(cacheRequest, { revalidate, directives: [...directives] });
       if (found.kind !== 'asset') return found;
-      if (found.validated || look >= LOOKS_MAX) return this.#named(found, stored);
-      const verdict = judgeFreshness(found.freshness, directives, this.#deps.clock.now());
-      if (verdict !== 'validate') return found;
-      closeBody(found.opening);
-      stored = found;
+      if (found.validated === true || attempt >= ATTEMPTS_MAX) return this.#withForwardReason(found, cached);
+      if (this.#judge(found, cacheRequest) !== 'validate') return found;
+      closeBody(found.openBody);
+      cached = found;
     }
   }
 
-  async #ask(
-    asked: CacheRequest,
-    spec: { readonly onlyIfCached: boolean; readonly validate: Validation | null },
+  /** The stored response after a HEAD that was to revalidate it did not reach the origin. Throws `validation_failed`. */
+  async staleAfterFailure(cacheRequest: CacheRequest, cached: CachedAsset): Promise<CachedAsset> {
+    const revalidate = { ...revalidationOf(cached), originFailed: true };
+    const found = await this.#fetch(cacheRequest, { revalidate, directives: [...cacheRequest.directives] });
+    if (found.kind === 'asset') {
+      closeBody(found.openBody);
+      return found;
+    }
+    if (found.kind === 'relay') closeBody(found);
+    throw new Fault('validation_failed', `${cacheRequest.key} is stale and the origin cannot be reached`);
+  }
+
+  /** What is served of a known response; null when the storekeeper has to be asked. */
+  #fromCached(cacheRequest: CacheRequest, cached: CachedAsset): CacheLookup | null {
+    const verdict = this.#judge(cached, cacheRequest);
+    if (verdict === 'revalidate') this.#revalidateInBackground(cached, cacheRequest);
+    if (verdict !== 'validate') return { kind: 'asset', ...cached, openBody: null, forward: null };
+    if (cacheRequest.directives.has('only-if-cached')) return { kind: 'not-cached' };
+    // RFC 9111 4.3.5: the response to a HEAD updates the stored one. A conditional request waits for the update first.
+    if (cacheRequest.method === 'HEAD' && isUnconditional(cacheRequest.preconditions))
+      return { kind: 'bypass', forward: 'stale', detail: '', revalidates: cached };
+    return null;
+  }
+
+  #judge({ freshness }: CachedAsset, { directives }: CacheRequest): ReturnType<typeof judgeFreshness> {
+    return judgeFreshness(freshness, directives, this.#deps.clock.now());
+  }
+
+  async #fetch(
+    cacheRequest: CacheRequest,
+    spec: Pick<FetchRequest, 'revalidate' | 'directives'>,
   ): Promise<CacheLookup & { readonly validated?: boolean }> {
-    const from = asked.method === 'HEAD' ? 0 : firstByteHint(asked.range);
-    const to = asked.method === 'HEAD' ? 1 : lastByteHint(asked.range);
-    const { key, headers } = asked;
-    const ask = Symbol(key);
-    this.#asking.set(key, ask);
-    let answer: FetchReply;
-    let current = false;
+    const { key } = cacheRequest;
+    const request = fetchRequestOf(cacheRequest, spec);
+    const lookup = Symbol(key);
+    this.#lookups.set(key, lookup);
+    let isCurrent = false;
+    let reply: FetchReply;
     try {
-      const wantsFullBody = asked.method === 'GET' && asked.range === null && isUnconditional(asked.conditions);
-      const skipNegativeCache = ['no-cache', 'max-age', 'min-fresh'].some((name) => asked.directives.has(name));
-      const ask = {
-        key,
-        expected: null,
-        from,
-        to,
-        headers,
-        continuation: false,
-        skipNegativeCache,
-        wantsFullBody,
-        ...spec,
-      };
-      answer = await this.#deps.storekeeper.fetch(ask);
+      reply = await this.#deps.storekeeper.fetch(request);
     } catch (error) {
-      if (!isFault(error) || error.code !== 'unreachable') throw error;
-      // In a fleet the catalog says what may be served, and only the storekeeper knows it.
-      if (this.#deps.mode === 'fleet')
-        throw new Fault('overloaded', 'the storekeeper is being started again; what is not known here waits for it');
-      this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-      return { kind: 'bypass', forward: 'bypass', detail: '; detail=storekeeper-down' };
+      return this.#withoutStorekeeper(error);
     } finally {
-      current = this.#asking.get(key) === ask;
-      if (current) this.#asking.delete(key);
+      isCurrent = this.#lookups.get(key) === lookup;
+      if (isCurrent) this.#lookups.delete(key);
     }
-    const { head } = answer;
-    if (head.kind === 'relay') return { kind: 'relay', head, answer };
-    if (head.kind !== 'asset') {
-      if (head.kind === 'not-cached') return { kind: 'not-cached' };
+    const { head } = reply;
+    if (head.kind === 'relay') return { kind: 'relay', head, reply };
+    if (head.kind === 'not-cached') return { kind: 'not-cached' };
+    if (head.kind !== 'asset')
       return { kind: 'bypass', forward: 'bypass', detail: head.kind === 'bypass' ? `; detail="${head.reason}"` : '' };
-    }
     const { asset, forward, validated } = head;
-    const stored = { asset, freshness: freshnessOf(asset.headers, asset.generatedAtMs) };
-    if (current) this.#learn(stored);
-    const opening = head.body ? { answer, from: from === 'suffix' ? 0 : from } : null;
-    return { kind: 'asset', ...stored, opening, forward, validated };
+    const cached = { asset, freshness: freshnessOf(asset.headers, asset.generatedAtMs) };
+    if (isCurrent) this.#store(cached);
+    const openBody = head.body ? { reply, from: request.from === 'suffix' ? 0 : request.from } : null;
+    return { kind: 'asset', ...cached, openBody, forward, validated };
   }
 
-  #learn(stored: CachedAsset): void {
-    const { key, headers } = stored.asset;
-    for (const stale of this.#variants.record(key, headers)) this.#stored.delete(stale);
-    this.#stored.set(key, stored);
+  #withoutStorekeeper(error: unknown): CacheLookup {
+    if (!isFault(error) || error.code !== 'unreachable') throw error;
+    // In a fleet only what the catalog names may be served, and only the storekeeper knows the catalog.
+    if (this.#deps.mode === 'fleet')
+      throw new Fault('overloaded', 'the storekeeper is being restarted; assets that are not known here wait for it');
+    this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
+    return { kind: 'bypass', forward: 'bypass', detail: '; detail=storekeeper-down' };
   }
 
-  #terms({ freshness }: CachedAsset, { directives }: CacheRequest): Validation {
-    const nowMs = this.#deps.clock.now();
-    return {
-      generatedAtMs: freshness.generatedAtMs,
-      ifUnreachable: mayServeStaleOnError(freshness, directives, { nowMs, status: null }),
-      ifFailing: mayServeStaleOnError(freshness, directives, { nowMs, status: 503 }),
-    };
+  #store(cached: CachedAsset): void {
+    const { key, headers } = cached.asset;
+    for (const stale of this.#variants.record(key, headers)) this.#entries.delete(stale);
+    this.#entries.set(key, cached);
   }
 
-  /** RFC 9211: what was still fresh went to the origin because the request wanted it so. */
-  #named(found: CacheLookup & { kind: 'asset' }, before: CachedAsset | null): CacheLookup {
+  /** RFC 9211: a response that was fresh went to the origin because the request wanted it so. */
+  #withForwardReason(found: CacheLookup & { kind: 'asset' }, before: CachedAsset | null): CacheLookup {
     if (found.forward?.reason !== 'stale' || before === null) return found;
-    const fresh = judgeFreshness(before.freshness, NOTHING_ASKED, this.#deps.clock.now()) === 'fresh';
-    return fresh ? { ...found, forward: { ...found.forward, reason: 'request' } } : found;
+    const wasFresh = judgeFreshness(before.freshness, NO_DIRECTIVES, this.#deps.clock.now()) === 'fresh';
+    return wasFresh ? { ...found, forward: { ...found.forward, reason: 'request' } } : found;
   }
 
-  /** Behind the reader's back, once for all who would. */
-  #revalidate(stored: CachedAsset, asked: CacheRequest): void {
-    const { key } = stored.asset;
+  /** RFC 5861 3: once for all clients that are served the stale response meanwhile. */
+  #revalidateInBackground(cached: CachedAsset, cacheRequest: CacheRequest): void {
+    const { key } = cached.asset;
     if (this.#revalidating.has(key)) return;
     this.#revalidating.add(key);
-    const terms = { ...this.#terms(stored, asked), ifUnreachable: true, ifFailing: true };
-    this.#ask({ ...asked, method: 'HEAD' }, { onlyIfCached: false, validate: terms })
-      .then((found) => closeBody(found.kind === 'asset' ? found.opening : found.kind === 'relay' ? found : null))
+    const revalidate = { ...revalidationOf(cached), background: true };
+    this.#fetch({ ...cacheRequest, method: 'HEAD' }, { revalidate, directives: [] })
+      .then((found) => closeBody(found.kind === 'asset' ? found.openBody : found.kind === 'relay' ? found : null))
       .catch((error: unknown) => {
         if (isFault(error)) this.#deps.counters.add('larder_faults_total', 1, { code: error.code });
         else this.#deps.log.error({ err: error, key }, 'revalidation failed');
@@ -226,16 +217,38 @@ export class MetadataCache {
   }
 }
 
-/** What a stored answer that is served without a word from the origin is called. */
+/** The outcome of serving a stored response without asking the origin. */
 export const hitOutcomeOf = ({ asset, freshness }: CachedAsset, nowMs: number): CacheOutcome =>
   hitOutcome(asset.generatedAtMs === null ? null : freshness.generatedAtMs + freshness.lifetimeMs - nowMs);
 
-/** A body that nobody reads is let go; the flight behind it ends what it began. */
-export function closeBody(opening: { readonly answer: FetchReply } | null): void {
-  opening?.answer.body.close();
+/** Closes a body that nobody reads; the fetch behind it goes on. */
+export function closeBody(open: { readonly reply: FetchReply } | null): void {
+  open?.reply.body.close();
 }
 
-/** Exclusive end of the first range if it is bounded; null where the whole rest is wanted. */
+const revalidationOf = ({ freshness }: CachedAsset): Revalidation => ({
+  ...{ generatedAtMs: freshness.generatedAtMs, background: false, originFailed: false },
+});
+
+/** A HEAD needs the metadata alone: it asks for the first byte. */
+function fetchRequestOf(
+  { method, key, headers, range, preconditions }: CacheRequest,
+  spec: Pick<FetchRequest, 'revalidate' | 'directives'>,
+): FetchRequest {
+  const isHead = method === 'HEAD';
+  return {
+    key,
+    headers,
+    ...spec,
+    expected: null,
+    from: isHead ? 0 : firstByteHint(range),
+    to: isHead ? 1 : lastByteHint(range),
+    wantsFullBody: !isHead && range === null && isUnconditional(preconditions),
+    continuation: false,
+  };
+}
+
+/** Exclusive end of the first range if it is bounded; null when the rest of the asset is wanted. */
 function lastByteHint(range: string | null): number | null {
   const match = /^bytes=\s*\d{1,15}-(\d{1,15})\s*(?:,|$)/i.exec(range ?? '');
   return match === null ? null : Number(match[1]) + 1;

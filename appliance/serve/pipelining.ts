@@ -1,36 +1,40 @@
-// Requests of one connection take turns. node:http hands over every pipelined request at once; an answer that is not yet its
-// turn would hold a file, a buffer and a stream, and is never told when the connection ends. Waiting ones hold nothing.
+// Pipelined requests of one connection are answered one after another. node:http hands over every pipelined request at once. A response
+// whose turn has not come would hold a file, a buffer and a stream, and would not be told when the connection ends; a request that waits
+// here holds nothing.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { LIMITS } from '../limits.ts';
 
-/** Requests of one connection that wait; a client that sends more is cut off. */
-const PIPELINED_MAX = 128;
-
-interface Turn {
+interface ConnectionQueue {
   last: ServerResponse;
   waiting: number;
 }
 
 export class PipelineQueue {
-  readonly #turns = new WeakMap<Socket, Turn>();
+  readonly #queues = new WeakMap<Socket, ConnectionQueue>();
 
-  /** Calls `serve` once every earlier answer of the connection is sent; never if the connection ends before. */
+  /**
+   * Calls `serve` once every earlier response of the connection has been sent; never if the connection ends before. A client that
+   * pipelines more than the maximum loses its connection.
+   */
   enqueue(request: IncomingMessage, response: ServerResponse, serve: () => void): void {
     const { socket } = request;
-    const turn = this.#turns.get(socket);
-    if (turn === undefined) this.#turns.set(socket, { last: response, waiting: 0 });
-    if (turn === undefined) return serve();
-    const before = turn.last;
-    turn.last = response;
+    const queue = this.#queues.get(socket);
+    if (queue === undefined) {
+      this.#queues.set(socket, { last: response, waiting: 0 });
+      return serve();
+    }
+    const before = queue.last;
+    queue.last = response;
     if (before.closed) return serve();
-    if (turn.waiting >= PIPELINED_MAX) {
+    if (queue.waiting >= LIMITS.pipelinedMax) {
       socket.destroy();
       return;
     }
-    turn.waiting += 1;
+    queue.waiting += 1;
     before.once('close', () => {
-      turn.waiting -= 1;
+      queue.waiting -= 1;
       if (!socket.destroyed) serve();
     });
   }

@@ -1,24 +1,24 @@
-// The bytes of one range of one sealed asset version, in order, wherever they are: a block file, or the storekeeper's
-// stream while they land. Never bytes of another version: then the source throws and the answer ends short.
+// The bytes of one range of one asset version, in order, wherever they are: in a block file, or in the storekeeper's stream while they
+// are being fetched. Bytes of another version are never delivered: then the body throws, and the response ends short.
 
 import { Fault, isFault } from '../../protocol/faults.ts';
-import { BLOCK_BYTES } from '../store/block-file.ts';
+import { discardBody, type Origin } from '../fetch/origin.ts';
 import type { AssetView } from '../http/asset.ts';
-import type { Forward } from '../link/messages.ts';
+import { byteStreamOf, type ByteSlice, type ByteStream } from '../io/byte-stream.ts';
 import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
+import type { Forward } from '../link/messages.ts';
 import type { Counters } from '../metrics.ts';
-import { discardBody, type Origin } from '../fetch/origin.ts';
-import { byteStreamOf, type ByteSlice, type ByteStream } from '../io/byte-stream.ts';
+import { BLOCK_BYTES } from '../store/block-file.ts';
 import { isDiskFault, type BlockReader } from './block-reader.ts';
 
-/** Answers without a byte in a row before the storekeeper is called a liar. */
-const EMPTY_ANSWERS_MAX = 3;
+/** Replies without a byte in a row after which the storekeeper is not asked again. */
+const EMPTY_REPLIES_MAX = 3;
 
 export interface RangeBodyDeps {
   readonly reader: BlockReader;
   readonly storekeeper: StorekeeperClient;
-  /** Asked directly while the storekeeper is down, by a pool that bounds it. */
+  /** Asked directly while the storekeeper is down, within the bounds of the bypass pool. */
   readonly origin: Origin;
   readonly counters: Counters & { touch(asset: AssetView, block: number): void };
 }
@@ -27,30 +27,31 @@ export class RangeBody {
   readonly #deps: RangeBodyDeps;
   readonly #headers: Readonly<Record<string, string>>;
   #asset: AssetView;
+  /** Position in the asset of the next byte. */
   #at: number;
   readonly #end: number;
   #stream: ByteStream | null = null;
-  #empty = 0;
-  #asked: boolean;
+  #emptyReplies = 0;
+  #hasFetched: boolean;
   #touchedBlock = -1;
-  /** A block that a stream has ended in: it was written while that was read. */
-  #landed = -1;
-  #cancelled = false;
+  /** The block in which a stream ended: it has just been written, so its rest is in memory. */
+  #writtenBlock = -1;
+  #closed = false;
   /** Bytes that did not come from a block file. */
   fetchedBytes = 0;
   /** What the storekeeper did to bring the first of them. */
   forward: Forward | null = null;
 
-  /** `end` is exclusive. `opening` is an answer of the storekeeper whose body begins at `at`. */
+  /** `end` is exclusive. `open` is a reply of the storekeeper whose body begins at `at`. */
   constructor(
     deps: RangeBodyDeps,
     asset: AssetView,
     spec: {
       readonly at: number;
       readonly end: number;
-      /** Request fields that go with fetches. */
+      /** Request fields that go with fetches from the origin. */
       readonly headers: Readonly<Record<string, string>>;
-      readonly opening: FetchReply | null;
+      readonly open: FetchReply | null;
     },
   ) {
     this.#deps = deps;
@@ -58,137 +59,147 @@ export class RangeBody {
     this.#at = spec.at;
     this.#end = spec.end;
     this.#headers = spec.headers;
-    this.#asked = spec.opening !== null;
-    this.#stream = spec.opening?.body ?? null;
+    this.#hasFetched = spec.open !== null;
+    this.#stream = spec.open?.body ?? null;
   }
 
-  /** Null at the end. Throws the fault that ends the answer. */
+  /** Null at the end. Throws the fault that ends the response. */
   next(): ByteSlice | null | Promise<ByteSlice | null> {
-    if (this.#cancelled || this.#at >= this.#end) {
-      this.#leave();
+    if (this.#closed || this.#at >= this.#end) {
+      this.#closeStream();
       return null;
     }
-    if (this.#stream !== null) return this.#follow();
-    let piece: ByteSlice | null | Promise<ByteSlice | null>;
+    if (this.#stream !== null) return this.#nextFromStream();
+    let slice: ByteSlice | null | Promise<ByteSlice | null>;
     try {
-      piece = this.#deps.reader.read(this.#asset, this.#at, this.#end, this.#landed === blockOf(this.#at));
+      const justWritten = this.#writtenBlock === blockOf(this.#at);
+      slice = this.#deps.reader.read(this.#asset, this.#at, this.#end, justWritten);
     } catch (error) {
-      return this.#ask(error);
+      return this.#fetch(error);
     }
-    if (piece instanceof Promise)
-      return piece.then(
-        (found) => (found === null ? this.#ask(null) : this.#local(found)),
-        (error: unknown) => this.#ask(error),
+    if (slice instanceof Promise)
+      return slice.then(
+        (read) => (read === null ? this.#fetch(null) : this.#fromDisk(read)),
+        (error: unknown) => this.#fetch(error),
       );
-    return piece === null ? this.#ask(null) : this.#local(piece);
+    return slice === null ? this.#fetch(null) : this.#fromDisk(slice);
   }
 
-  /** The reader has left: whatever is open, or comes yet, is let go. */
+  /** The client is gone: what is open is closed, and what is still on its way when it arrives. */
   close(): void {
-    this.#cancelled = true;
-    this.#leave();
+    this.#closed = true;
+    this.#closeStream();
   }
 
-  #leave(): void {
+  #closeStream(): void {
     this.#stream?.close();
     this.#stream = null;
   }
 
-  #local(piece: ByteSlice): ByteSlice {
+  #fromDisk(slice: ByteSlice): ByteSlice {
     const block = blockOf(this.#at);
     if (block !== this.#touchedBlock) {
       this.#touchedBlock = block;
       this.#deps.counters.touch(this.#asset, block);
     }
-    this.#at += piece.bytes.length;
-    this.#empty = 0;
-    return piece;
+    this.#at += slice.bytes.length;
+    this.#emptyReplies = 0;
+    return slice;
   }
 
-  async #follow(): Promise<ByteSlice | null> {
-    let piece: ByteSlice | null;
+  async #nextFromStream(): Promise<ByteSlice | null> {
+    let slice: ByteSlice | null;
     try {
-      piece = await this.#stream!.next();
+      slice = await this.#stream!.next();
     } catch {
-      // The storekeeper died, its fetch failed, or the reader stalled: it goes on from disk, or asked again from here, or
-      // is told why it cannot.
+      // The storekeeper died, its fetch failed, or the client stalled. The body continues from disk, or asks again from here and
+      // learns the fault.
       this.#stream = null;
       return this.next();
     }
-    if (piece === null) {
+    if (slice === null) {
       this.#stream = null;
-      // At its end, the next one may have been there for years.
-      this.#landed = this.#at % BLOCK_BYTES === 0 ? -1 : blockOf(this.#at);
-      // To be asked for is why it came; that does not count again.
-      this.#touchedBlock = this.#landed;
+      // A block that ended with the stream is complete, and the next one may have been on disk for years.
+      this.#writtenBlock = this.#at % BLOCK_BYTES === 0 ? -1 : blockOf(this.#at);
+      // The fetch counted as the use of this block.
+      this.#touchedBlock = this.#writtenBlock;
       return this.next();
     }
-    const bytes = piece.bytes.subarray(0, this.#end - this.#at);
+    const bytes = slice.bytes.subarray(0, this.#end - this.#at);
     this.#at += bytes.length;
     this.fetchedBytes += bytes.length;
-    this.#empty = 0;
-    return { bytes, release: piece.release };
+    this.#emptyReplies = 0;
+    return { bytes, release: slice.release };
   }
 
-  async #ask(failure: unknown): Promise<ByteSlice | null> {
+  /** Asks the storekeeper for the bytes from here. `failure` is why the disk did not give them; null when the block is absent. */
+  async #fetch(failure: unknown): Promise<ByteSlice | null> {
     if (failure !== null && !isDiskFault(failure)) throw failure;
-    this.#empty += 1;
-    if (this.#empty > EMPTY_ANSWERS_MAX)
+    this.#emptyReplies += 1;
+    if (this.#emptyReplies > EMPTY_REPLIES_MAX)
       throw new Fault('disk_failed', `${this.#asset.key}: byte ${this.#at} is neither on disk nor fetched`, {
         cause: failure,
       });
     const { key, version, id, volume } = this.#asset;
-    const again = this.#asked;
-    this.#asked = true;
-    let answer: FetchReply;
+    const continuation = this.#hasFetched;
+    this.#hasFetched = true;
+    let reply: FetchReply;
     try {
-      answer = await this.#deps.storekeeper.fetch({
+      reply = await this.#deps.storekeeper.fetch({
         key,
         expected: { version, id, volume },
         from: this.#at,
         to: this.#end,
         headers: this.#headers,
-        ...{ validate: null, onlyIfCached: false, wantsFullBody: false, skipNegativeCache: false },
-        continuation: again,
+        ...{ directives: [], revalidate: null, wantsFullBody: false },
+        continuation,
       });
     } catch (error) {
       if (!isFault(error) || error.code !== 'unreachable') throw error;
-      return this.#askOrigin();
+      return this.#fetchFromOrigin(error);
     }
-    const { head } = answer;
-    if (head.kind !== 'asset' || head.asset.version !== this.#asset.version || head.asset.bytes !== this.#asset.bytes) {
-      answer.body.close();
-      throw new Fault('version_gone', `${this.#asset.key} changed while it was being served`);
+    const { head } = reply;
+    const isSame = head.kind === 'asset' && head.asset.version === version && head.asset.bytes === this.#asset.bytes;
+    if (!isSame) {
+      reply.body.close();
+      throw new Fault('version_gone', `${key} changed while it was being served`);
     }
     this.#asset = head.asset;
     this.forward ??= head.forward;
-    if (head.body) this.#stream = answer.body;
+    if (head.body) this.#stream = reply.body;
     return this.next();
   }
 
-  /** Bytes of this very version or none: the origin is asked by its entity tag. */
-  async #askOrigin(): Promise<ByteSlice | null> {
+  /** The storekeeper is down. The origin is asked for this very version by its own entity tag; a version without one has to wait. */
+  async #fetchFromOrigin(cause: Fault): Promise<ByteSlice | null> {
+    const { key, originTag } = this.#asset;
+    if (originTag === null)
+      throw new Fault(
+        'overloaded',
+        `${key}: the storekeeper is being restarted, and nobody else can verify this version`,
+        {
+          cause,
+        },
+      );
     this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-    const { key, version } = this.#asset;
-    const answer = await this.#deps.origin.fetch('bypass', {
+    const response = await this.#deps.origin.fetch('bypass', {
       key,
       first: this.#at,
       last: this.#end - 1,
-      ifMatch: version,
+      ifMatch: originTag,
       headers: this.#headers,
       signal: null,
     });
-    if (answer.kind === 'relay') {
-      discardBody(answer.body);
-      throw new Fault('origin_refused', `${key}: the origin answered ${answer.status}`);
+    if (response.kind === 'relay') {
+      discardBody(response.body);
+      throw new Fault('origin_refused', `${key}: the origin answered ${response.status}`);
     }
-    this.#stream = byteStreamOf(answer.body);
-    if (answer.first === this.#at) return this.next();
-    this.close();
-    throw new Fault(
-      'origin_protocol_error',
-      `${key}: the origin sent bytes from ${answer.first}, not from ${this.#at}`,
-    );
+    if (response.first !== this.#at) {
+      discardBody(response.body);
+      throw new Fault('origin_protocol_error', `${key}: the origin sent bytes from ${response.first}, not ${this.#at}`);
+    }
+    this.#stream = byteStreamOf(response.body);
+    return this.next();
   }
 }
 

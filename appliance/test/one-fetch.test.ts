@@ -12,7 +12,7 @@ import { ask, field, parts, requestText } from './wire.ts';
 
 const MB = 2 ** 20;
 const GB = 1_000_000_000;
-const PIECE_BYTES = 2 ** 16;
+const LARGE_BUFFER_BYTES = 2 ** 16;
 
 /** Bytes of any offset, made and not kept. The period is no multiple of anything that the appliance counts in. */
 const PERIOD = noise(1_000_003);
@@ -71,7 +71,7 @@ class VirtualOrigin {
     this.active += 1;
     for (let at = first; at <= last && !response.destroyed;) {
       await this.gate(at);
-      const piece = bytesAt(at, Math.min(PIECE_BYTES, last + 1 - at));
+      const piece = bytesAt(at, Math.min(LARGE_BUFFER_BYTES, last + 1 - at));
       at += piece.length;
       account.count += piece.length;
       response.write(piece);

@@ -25,6 +25,7 @@ import { Inflight } from '../fetch/inflight.ts';
 import { StorekeeperClient } from '../link/client.ts';
 import { LinkServer } from '../link/server.ts';
 import { Lookup } from '../fetch/lookup.ts';
+import { replyTo } from '../fetch/reply.ts';
 import { Miss } from '../fetch/miss.ts';
 import type { Origin } from '../fetch/origin.ts';
 import { openState, type StateDb } from '../fleet/state.ts';
@@ -342,11 +343,10 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
   const miss = new Miss({ cache, inflight, lookup, alone: false, admission: admitAll, counters });
   const first = {
     headers: {},
-    validate: null,
-    onlyIfCached: false,
+    directives: [],
+    revalidate: null,
     wantsFullBody: false,
     continuation: false,
-    skipNegativeCache: false,
   };
   const gone = await cache.ensureEntry(meta);
   await land(inflight, gone);
@@ -413,7 +413,7 @@ test(
 test('a reader that stalled kept its stream and a block in memory for ever', { timeout: 60_000 }, async () => {
   const before = process.cwd();
   process.chdir(temporary());
-  const server = new LinkServer(silentLog);
+  const server = new LinkServer({ clock: systemClock, log: silentLog });
   let open = true;
   async function* endless(): AsyncGenerator<Buffer> {
     try {
@@ -423,17 +423,14 @@ test('a reader that stalled kept its stream and a block in memory for ever', { t
     }
   }
   const entry = new MemoryVolume().create(metaOf('/a', 100 * MB), 0);
-  const miss = { open: async () => ({ kind: 'asset', entry, validated: true, forward: null, body: endless() }) };
-  const lookup = { applyUpdate: async () => undefined };
-  const deps = {
-    miss: miss as unknown as Miss,
-    lookup,
-    present: () => false,
+  const opened = { kind: 'asset', entry, validated: true, forward: null } as const;
+  await server.listen({
+    fetch: async (request) => replyTo(request, { ...opened, body: endless() }, async () => null),
+    update: async () => undefined,
+    arePresent: () => false,
     onReport: () => undefined,
     onWorkerGone: () => undefined,
-    log: silentLog,
-  };
-  await server.listen(deps);
+  });
   const answer = await new StorekeeperClient(new BufferPool()).fetch({
     ...{
       key: '/a',
@@ -441,11 +438,10 @@ test('a reader that stalled kept its stream and a block in memory for ever', { t
       from: 0,
       to: null,
       headers: {},
-      validate: null,
-      onlyIfCached: false,
+      directives: [],
+      revalidate: null,
       wantsFullBody: false,
       continuation: false,
-      skipNegativeCache: false,
     },
   });
   expect(answer.head.kind).toBe('asset');
@@ -531,9 +527,9 @@ test('a store whose limit was lowered stayed above it until the next miss', asyn
 
 test('a worker learnt a version that it had just been told to forget', async () => {
   const asked: string[] = [];
-  const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
+  const asset = { ...metaOf('/a', 3), originTag: null, id: 1, volume: 0, directory: '' };
   const storekeeper = {
-    read: async ({ key }: { readonly key: string }) => {
+    fetch: async ({ key }: { readonly key: string }) => {
       asked.push(key);
       // Sent before the answer below was read from the other socket.
       if (asked.length === 1) server.invalidate([key]);
@@ -556,7 +552,7 @@ test('a worker learnt a version that it had just been told to forget', async () 
     },
     storekeeper: storekeeper as unknown as StorekeeperClient,
     reader: { has: async () => true } as unknown as BlockReader,
-    ...{ origin: {} as unknown as Origin, pass: {} as unknown as Bypass },
+    ...{ origin: {} as unknown as Origin, bypass: {} as unknown as Bypass },
   });
   fill = createServer((request, response) => void server.serve(request, response));
   fill.listen(0, '127.0.0.1');
@@ -601,7 +597,7 @@ test('an answer that is passed on ends with its last byte, whenever its source s
   fill = createServer((request, response) => {
     under.push(
       once(response, 'finish'),
-      pass.relay(request, response, head as never, { head, body: byteStreamOf(body) } as never),
+      pass.relay(request, response, { head, reply: { head, body: byteStreamOf(body) } } as never),
     );
   });
   await once(fill.listen(0, '127.0.0.1'), 'listening');
@@ -634,7 +630,7 @@ test('a CONNECT behind other requests was answered in their place', async () => 
 });
 
 test('for a player that left while its bytes were awaited they were asked for once more', async () => {
-  const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
+  const asset = { ...metaOf('/a', 3), originTag: null, id: 1, volume: 0, directory: '' };
   const left = vi.fn<() => void>();
   let ended = (): void => undefined;
   const body = {
@@ -651,11 +647,11 @@ test('for a player that left while its bytes were awaited they were asked for on
   const reader = { read: () => null };
   const deps = {
     reader,
-    storekeeper: { read },
+    storekeeper: { fetch: read },
     origin: {},
     counters: new WorkerCounters(),
   } as unknown as RangeBodyDeps;
-  const source = new RangeBody(deps, asset, { at: 0, end: 3, headers: {}, opening: null });
+  const source = new RangeBody(deps, asset, { at: 0, end: 3, headers: {}, open: null });
   const pending = source.next();
   await vi.waitUntil(() => read.mock.calls.length === 1);
   source.close();
@@ -681,12 +677,12 @@ test('a player that asked for a tunnel and hung up ended the worker', async () =
 });
 
 test('an answer of which a byte was wanted went on until it stalled', async () => {
-  const asset = { ...metaOf('/a', 3), id: 1, volume: 0, directory: '' };
+  const asset = { ...metaOf('/a', 3), originTag: null, id: 1, volume: 0, directory: '' };
   const [left, release] = [vi.fn<() => void>(), vi.fn<() => void>()];
   const body = { next: async () => ({ bytes: Buffer.from('abc'), release }), close: left };
   const head = { kind: 'asset', asset, body: true, validated: false, forward: null } as const;
   const deps = { reader: {}, storekeeper: {}, origin: {}, counters: new WorkerCounters() } as unknown as RangeBodyDeps;
-  const source = new RangeBody(deps, asset, { at: 0, end: 1, headers: {}, opening: { head, body } });
+  const source = new RangeBody(deps, asset, { at: 0, end: 1, headers: {}, open: { head, body } });
   expect((await source.next())!.bytes.toString()).toBe('a');
   expect(source.next()).toBeNull();
   expect(left).toHaveBeenCalledTimes(1);

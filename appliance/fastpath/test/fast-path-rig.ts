@@ -51,8 +51,8 @@ export class LaneRig {
     const pool = new BufferPool();
     this.reader = new BlockReader(pool, 1_024);
     const storekeeper = {
-      read: async (ask: { readonly key: string }) => this.#answer(ask.key),
-      present: async () => true,
+      fetch: async (request: { readonly key: string }) => this.#answer(request.key),
+      arePresent: async () => true,
     } as unknown as StorekeeperClient;
     const identity = { reverseProxy: false, via: 'box-1' };
     const shared = {
@@ -65,7 +65,7 @@ export class LaneRig {
       access: null,
     };
     const rest = { mode, log: silentLog, draining: () => this.draining };
-    this.server = new AssetServer({ appliance: 'box-1', pass: new Bypass(shared), ...shared, ...rest });
+    this.server = new AssetServer({ appliance: 'box-1', bypass: new Bypass(shared), ...shared, ...rest });
     const turns = new PipelineQueue();
     this.http = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
       watchBridge(request, response);
@@ -85,7 +85,16 @@ export class LaneRig {
   ): Promise<void> {
     const id = (this.#ids += 1);
     const view: AssetView = {
-      ...{ key, version: `"v${id}"`, bytes: body.length, holding: null, id, volume: 0, directory: this.directory },
+      ...{
+        key,
+        version: `"v${id}"`,
+        originTag: null,
+        bytes: body.length,
+        holding: null,
+        id,
+        volume: 0,
+        directory: this.directory,
+      },
       headers: { etag: `"v${id}"`, 'content-type': 'video/mp4', ...options.headers },
       generatedAtMs: options.generatedAtMs ?? null,
     };

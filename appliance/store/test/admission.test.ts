@@ -157,11 +157,10 @@ function refusing(spec: {
       ...{ key, expected: null, from: 0, to: null },
       ...{
         headers: {},
-        validate: null,
-        onlyIfCached: false,
+        directives: [],
+        revalidate: null,
         wantsFullBody: false,
         continuation: false,
-        skipNegativeCache: false,
       },
     });
     if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');

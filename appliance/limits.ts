@@ -1,0 +1,55 @@
+// Limits of a connection: what it may hold in memory, how long it may wait, how many there may be. Every bound of the serving path
+// is taken from this table, so that the memory of a slow reader can be added up here (ARCHITECTURE.md, "Memory of a connection").
+
+export const LIMITS = {
+  // Time that a client may take.
+  /** From accepting a connection, or finishing its TLS handshake, to the end of its first request head. */
+  requestHeadMs: 10_000,
+  /** Between two requests of a connection. */
+  keepAliveMs: 60_000,
+  /** How often connections are looked at for having waited too long. */
+  sweepMs: 1_000,
+  /** A client that takes no byte of a forwarded response for this long loses its connection. */
+  clientStallMs: 30_000,
+  /** A request body that pauses for this long is given up. */
+  requestBodyIdleMs: 15_000,
+
+  // Memory of a client.
+  requestHeadBytesMax: 16 * 1024,
+  /** Requests that one connection may have waiting behind the one that is being answered. */
+  pipelinedMax: 128,
+
+  // Memory of a response. A buffer is lent from the read of its bytes until the kernel has taken the last of them.
+  /** One read and one write of a fast reader: 256 KiB lost a third of the rate at 1 MiB. */
+  largeBufferBytes: 512 * 1024,
+  /** What a slow reader gets: 64 KiB took an eighth more CPU with 5,000 readers, 512 KiB a tenth less. */
+  mediumBufferBytes: 128 * 1024,
+  /** What everybody gets while the larger buffers are lent out. */
+  smallBufferBytes: 64 * 1024,
+  /** 128 MiB per worker. */
+  largeBuffersLentMax: 256,
+  /** 512 MiB per worker. */
+  mediumBuffersLentMax: 4_096,
+
+  // Memory and time of a miss, between a worker and the storekeeper.
+  /** Requests of one worker that the storekeeper answers at the same time; others wait. */
+  linkRequestsMax: 1_024,
+  /** Buffers of one reply that wait for the client; then the worker stops reading from the storekeeper. */
+  linkBuffersMax: 2,
+  /** The storekeeper closes a reply of which the worker takes nothing for this long, and drops its reference to the block. */
+  linkReaderStallMs: 10_000,
+  /**
+   * The worker closes a reply that it has not read from for this long. A socket that is not read does not report that its peer
+   * closed it, so this must be longer than `linkReaderStallMs`.
+   */
+  linkPausedMs: 15_000,
+  /** The worker closes a link connection that is silent for this long. The storekeeper's own origin timeouts are shorter. */
+  linkSilenceMs: 60_000,
+  /** Blocks of assets that are not admitted are held in memory for their readers up to this; beyond it they are stored. */
+  unstoredBytesMax: 256 * 2 ** 20,
+
+  // Requests that a worker forwards to the origin itself.
+  bypassesMax: 64,
+  bypassesWaitingMax: 1_024,
+  bypassWaitMs: 15_000,
+} as const;
