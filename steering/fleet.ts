@@ -134,7 +134,7 @@ export class Fleet {
     const appliance = this.#get(id);
     const order: Order = { id: this.#deps.newId(), kind: 'fill', run };
     appliance.record = queueOrder(appliance.record, order);
-    await this.#persist(appliance, `the fill order for ${id} stands`);
+    await this.#persist(appliance, `the fill order for ${id} is queued`);
     return order;
   }
 
@@ -237,7 +237,7 @@ export class Fleet {
 
   #admit(heartbeat: Heartbeat, base: string): TrackedAppliance {
     if (this.#appliances.size >= APPLIANCES_MAX)
-      throw new Fault('overloaded', `the fleet has ${APPLIANCES_MAX} appliances, and steering knows no more at once`);
+      throw new Fault('overloaded', `the fleet has ${APPLIANCES_MAX} appliances, which is the maximum`);
     const never = new Date(0).toISOString();
     const appliance: TrackedAppliance = {
       record: {

@@ -59,6 +59,24 @@ export interface HistorySnapshot {
   checkpoints(): Promise<Map<string, unknown>>;
 }
 
+export interface PruneLimits {
+  readonly before: number;
+  readonly rowsMax: number;
+  /** Changes examined in one step at most. */
+  readonly stepMax: number;
+}
+
+interface PrunableChanges {
+  /** Of superseded rows and of the change entries that led to them. */
+  readonly keys: readonly string[];
+  readonly rowsLeft: number;
+  /** The new horizon. */
+  readonly horizon: number;
+  /** The last change examined. */
+  readonly oldestAt: number;
+  readonly more: boolean;
+}
+
 type HistoryDb = Level<string, unknown>;
 
 export class HistoryStore {
@@ -138,52 +156,59 @@ export class HistoryStore {
    * One step of pruning, oldest changes first: those up to `before`, and later ones while there are more rows than `rowsMax`.
    * The newest row of a fact at the horizon stays, because its value holds there. Returns true if another step is needed.
    */
-  async prune(limits: {
-    readonly before: number;
-    readonly rowsMax: number;
-    /** Changes examined at most. */
-    readonly stepMax: number;
-  }): Promise<boolean> {
+  async prune(limits: PruneLimits): Promise<boolean> {
     if (limits.before < this.#oldestAt && this.#rows <= limits.rowsMax) return false;
-    const keys = new Set<string>();
-    let rowsLeft = this.#rows;
-    let horizon = this.#horizon;
+    const { keys, rowsLeft, horizon, oldestAt, more } = await this.#prunableChanges(limits);
+    const periods = await this.#prunablePeriods(Math.max(horizon, limits.before));
+    this.#oldestAt = Math.min(oldestAt, periods.oldestAt);
+    if (keys.length + periods.keys.length === 0) return false;
+    const batch = this.#db.batch().put(META_KEY, { layout: HISTORY_LAYOUT, rows: rowsLeft, horizon });
+    for (const key of [...keys, ...periods.keys]) batch.del(key);
+    await batch.write();
+    this.#rows = rowsLeft;
+    this.#horizon = horizon;
+    return more;
+  }
+
+  async #prunableChanges({ before, rowsMax, stepMax }: PruneLimits): Promise<PrunableChanges> {
+    const superseded = new Set<string>();
+    const changes: string[] = [];
     let examined = 0;
-    let more = false;
+    let horizon = this.#horizon;
     let oldestAt = this.#lastAt;
+    let more = false;
     const rows = iterateRows(this.#db);
     try {
       for await (const [key, value] of this.#db.iterator({ gt: 'j!', lt: 'j"' })) {
         const at = instantOf(key);
         oldestAt = at;
-        if (at > limits.before && rowsLeft <= limits.rowsMax) break;
-        more = examined >= limits.stepMax;
+        if (at > before && this.#rows - superseded.size <= rowsMax) break;
+        more = examined >= stepMax;
         if (more) break;
         const facts = z.array(z.string()).parse(value);
-        const before = keys.size;
-        for (const fact of facts) for (const row of await supersededRows(rows, fact, at)) keys.add(row);
-        rowsLeft -= keys.size - before;
-        keys.add(key);
+        for (const fact of facts) for (const row of await supersededRows(rows, fact, at)) superseded.add(row);
+        changes.push(key);
         examined += facts.length;
         horizon = at;
       }
     } finally {
       await rows.close();
     }
+    return { keys: [...superseded, ...changes], rowsLeft: this.#rows - superseded.size, horizon, oldestAt, more };
+  }
+
+  async #prunablePeriods(
+    endedBefore: number,
+  ): Promise<{ readonly keys: readonly string[]; readonly oldestAt: number }> {
+    const keys: string[] = [];
+    let oldestAt = Infinity;
     for await (const entry of this.#db.iterator({ gt: 's!', lt: 's"', limit: PERIODS_STEP_MAX })) {
       const { to } = parsePeriod(entry);
       oldestAt = Math.min(oldestAt, to);
-      if (to >= Math.max(horizon, limits.before)) break;
-      keys.add(entry[0]);
+      if (to >= endedBefore) break;
+      keys.push(entry[0]);
     }
-    this.#oldestAt = oldestAt;
-    if (keys.size === 0) return false;
-    const batch = this.#db.batch().put(META_KEY, { layout: HISTORY_LAYOUT, rows: rowsLeft, horizon });
-    for (const key of keys) batch.del(key);
-    await batch.write();
-    this.#rows = rowsLeft;
-    this.#horizon = horizon;
-    return more;
+    return { keys, oldestAt };
   }
 
   /** The snapshot is valid until the promise of `use` settles. */

@@ -322,7 +322,7 @@ describe('GET /v1/explain with an instant', () => {
     ]);
   });
 
-  it('is refused with the reason before recorded history, between two runs, in the future, and without a valid instant', async () => {
+  it('is refused before recorded history, between two runs, in the future, and without a valid instant', async () => {
     const options = { state: newDirectory(), clock: manualClock() };
     steering = await openTwoSites(options);
     expect((await refused(options.clock.now()))[2]).toBe('the history cannot be read: it is being opened');
