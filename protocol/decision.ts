@@ -31,13 +31,13 @@ export const consideration = z.object({
 export type Consideration = z.infer<typeof consideration>;
 
 /** How the client's address led to a site. */
-export const footing = z.object({
+export const clientLocation = z.object({
   address: z.string(),
   by: z.enum(['prefix', 'position', 'default', 'none']),
   prefix: z.string().nullable(),
   site: id.nullable(),
 });
-export type Footing = z.infer<typeof footing>;
+export type ClientLocation = z.infer<typeof clientLocation>;
 
 export const decision = z.object({
   protocol: protocolVersion,
@@ -45,7 +45,7 @@ export const decision = z.object({
   id: z.string(),
   at: isoInstant,
   title: id,
-  client: footing,
+  client: clientLocation,
   ttlS: z.number().int().positive(),
   /** First is best. At least two wherever there is more than the origin; the origin is last. */
   pathways: z

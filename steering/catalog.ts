@@ -1,8 +1,9 @@
-// The catalog as steering holds it: pulled from fill by revision, kept on disk, and kept in force when fill is gone.
+// Steering's copy of the catalog: pulled from fill by revision, stored on disk, and in force while fill is unreachable.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { catalogPage, type CatalogPage, type Title } from '../protocol/catalog.ts';
+import { Fault } from '../protocol/faults.ts';
 import { call, reasonOf } from '../runtime/client.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import type { METRICS } from './metrics.ts';
@@ -16,6 +17,7 @@ export interface CatalogChange {
   readonly removed: readonly string[];
 }
 
+/** A port with two implementations, on disk (store.ts) and in memory (below). */
 export interface CatalogStore {
   load(): Promise<{ readonly revision: number; readonly titles: readonly Title[] }>;
   apply(change: CatalogChange): Promise<void>;
@@ -32,15 +34,15 @@ export class MemoryCatalogStore implements CatalogStore {
   apply({ revision, titles, removed }: CatalogChange): Promise<void> {
     this.#revision = revision;
     for (const title of titles) this.#titles.set(title.id, title);
-    for (const gone of removed) this.#titles.delete(gone);
+    for (const id of removed) this.#titles.delete(id);
     return Promise.resolve();
   }
 }
 
 export class Catalog {
   readonly #titles = new Map<string, Title>();
-  /** Asset path prefix of each title, for the longest that a path starts with. */
-  readonly #bases = new Map<string, string>();
+  /** Title id by asset path prefix. */
+  readonly #idByBase = new Map<string, string>();
   #revision = 0;
   readonly #store: CatalogStore;
 
@@ -56,44 +58,56 @@ export class Catalog {
     return [...this.#titles.values()];
   }
 
-  find(title: string): Title | null {
-    return this.#titles.get(title) ?? null;
+  find(id: string): Title | null {
+    return this.#titles.get(id) ?? null;
+  }
+
+  /** Throws `not_found`. */
+  get(id: string): Title {
+    const title = this.find(id);
+    if (title === null)
+      throw new Fault(
+        'not_found',
+        `no title "${id}" in the catalog (revision ${this.#revision}); \`larder catalog ls\` lists them`,
+      );
+    return title;
   }
 
   /** The title whose `base` is the longest prefix of the asset path. */
-  owning(path: string): Title | null {
+  findByPath(path: string): Title | null {
     for (let end = path.lastIndexOf('/'); end >= 0; end = end === 0 ? -1 : path.lastIndexOf('/', end - 1)) {
-      const title = this.#bases.get(path.slice(0, end + 1));
-      if (title !== undefined) return this.find(title);
+      const id = this.#idByBase.get(path.slice(0, end + 1));
+      if (id !== undefined) return this.find(id);
     }
     return null;
   }
 
   async load(): Promise<void> {
     const { revision, titles } = await this.#store.load();
-    this.#take({ revision, titles, removed: [] });
+    this.#applyInMemory({ revision, titles, removed: [] });
   }
 
-  async apply(page: CatalogChange): Promise<void> {
-    await this.#store.apply(page);
-    this.#take(page);
+  /** Writes the change to disk, then applies it. */
+  async apply(change: CatalogChange): Promise<void> {
+    await this.#store.apply(change);
+    this.#applyInMemory(change);
   }
 
-  /** What fill no longer names, after it was asked for everything. */
-  async keepOnly(titles: ReadonlySet<string>, revision: number): Promise<void> {
-    const removed = [...this.#titles.keys()].filter((title) => !titles.has(title));
+  /** Removes every other title. */
+  async retainOnly(ids: ReadonlySet<string>, revision: number): Promise<void> {
+    const removed = [...this.#titles.keys()].filter((id) => !ids.has(id));
     await this.apply({ revision, titles: [], removed });
   }
 
-  #take({ revision, titles, removed }: CatalogChange): void {
-    for (const gone of [...removed, ...titles.map((title) => title.id)]) {
-      const before = this.#titles.get(gone);
-      if (before !== undefined) this.#bases.delete(before.base);
-      this.#titles.delete(gone);
+  #applyInMemory({ revision, titles, removed }: CatalogChange): void {
+    for (const id of [...removed, ...titles.map((title) => title.id)]) {
+      const before = this.#titles.get(id);
+      if (before !== undefined) this.#idByBase.delete(before.base);
+      this.#titles.delete(id);
     }
     for (const title of titles) {
       this.#titles.set(title.id, title);
-      this.#bases.set(title.base, title.id);
+      this.#idByBase.set(title.base, title.id);
     }
     this.#revision = revision;
   }
@@ -103,12 +117,13 @@ export interface CatalogPullDeps {
   readonly catalog: Catalog;
   readonly fillUrl: string;
   readonly token: string;
+  readonly clock: Clock;
   readonly metrics: Metrics<typeof METRICS>;
   readonly log: Log;
 }
 
-/** Pulls until aborted. A failed pull changes nothing: the last catalog stays in force, counted as a fallback. */
-export async function keepCatalog(deps: CatalogPullDeps, signal: AbortSignal): Promise<void> {
+/** Pulls until aborted. After a failed pull the last catalog stays in force, which is counted as a fallback. */
+export async function runCatalogPulls(deps: CatalogPullDeps, signal: AbortSignal): Promise<void> {
   let failing = false;
   while (!signal.aborted) {
     try {
@@ -121,39 +136,53 @@ export async function keepCatalog(deps: CatalogPullDeps, signal: AbortSignal): P
       if (!failing)
         deps.log.warn(
           { revision: deps.catalog.revision, reason: reasonOf(error) },
-          'catalog not pulled, the last one stays',
+          'the catalog could not be pulled; the last one stays in force',
         );
       failing = true;
     }
-    await sleep(CATALOG_PULL_MS, undefined, { signal }).catch(() => undefined);
+    await deps.clock.sleep(CATALOG_PULL_MS, signal).catch(() => undefined);
   }
 }
 
 /** Brings the catalog to fill's revision. */
 export async function pullCatalog(deps: CatalogPullDeps, signal?: AbortSignal): Promise<void> {
   const { catalog } = deps;
-  let page = await pullPage(deps, catalog.revision, signal);
+  const page = await pullPage(deps, catalog.revision, signal);
   if (page.revision < catalog.revision) {
-    // Fill has less history than we do: its state was lost or replaced. Its word counts, so everything is asked again.
-    deps.log.warn({ had: catalog.revision, fill: page.revision }, 'fill began anew; the whole catalog is pulled');
-    const seen = new Set<string>();
-    for (let since = 0; ; since = page.revision) {
-      page = await pullPage(deps, since, signal);
-      for (const title of page.titles) seen.add(title.id);
-      for (const gone of page.removed) seen.delete(gone);
-      await catalog.apply(page);
-      if (!page.more) break;
-    }
-    await catalog.keepOnly(seen, page.revision);
-  } else {
-    while (page.revision !== catalog.revision || page.titles.length > 0) {
-      await catalog.apply(page);
-      if (!page.more) break;
-      page = await pullPage(deps, page.revision, signal);
-    }
-  }
+    // Fill's state was lost or replaced. Fill owns the catalog, so everything is pulled again.
+    deps.log.warn(
+      { had: catalog.revision, fill: page.revision },
+      'fill lost its revisions; the whole catalog is pulled',
+    );
+    await pullWholeCatalog(deps, signal);
+  } else await pullChanges(deps, page, signal);
   deps.metrics.set('larder_steering_catalog_revision', catalog.revision);
   deps.metrics.set('larder_steering_catalog_titles', catalog.titles.length);
+}
+
+async function pullChanges(deps: CatalogPullDeps, firstPage: CatalogPage, signal?: AbortSignal): Promise<void> {
+  const { catalog } = deps;
+  let page = firstPage;
+  while (page.revision !== catalog.revision || page.titles.length > 0) {
+    await catalog.apply(page);
+    if (!page.more) return;
+    page = await pullPage(deps, page.revision, signal);
+  }
+}
+
+async function pullWholeCatalog(deps: CatalogPullDeps, signal?: AbortSignal): Promise<void> {
+  const { catalog } = deps;
+  const ids = new Set<string>();
+  let page: CatalogPage;
+  let since = 0;
+  do {
+    page = await pullPage(deps, since, signal);
+    for (const title of page.titles) ids.add(title.id);
+    for (const id of page.removed) ids.delete(id);
+    await catalog.apply(page);
+    since = page.revision;
+  } while (page.more);
+  await catalog.retainOnly(ids, page.revision);
 }
 
 function pullPage(deps: CatalogPullDeps, since: number, signal?: AbortSignal): Promise<CatalogPage> {

@@ -1,45 +1,39 @@
-// From a client's address to a site: the longest prefix of the map; else the position of the address and the site
-// nearest to it; else the default site; else none, and sites are then taken without preference.
+// From a client's address to a site: the longest matching prefix of the map; else the site nearest to the position of the
+// address; else the default site. Without any of these no site is preferred. Pure.
 
-import type { Footing } from '../protocol/decision.ts';
+import type { ClientLocation } from '../protocol/decision.ts';
 import type { Position } from '../protocol/heartbeat.ts';
-import type { Footprint } from './footprint.ts';
-import type { GeoIp } from './geoip.ts';
+import type { DecisionInputs } from './decision-inputs.ts';
 import { parseAddress } from './prefix-table.ts';
 
-export interface Client {
-  readonly footing: Footing;
-  /** Where distances are measured from: the client, or its site where the client's position is unknown. */
+export interface LocatedClient {
+  readonly location: ClientLocation;
+  /** Origin of distances: the client's own position or, if that is unknown, its site's. */
   readonly position: Position | null;
 }
 
-export interface Ground {
-  readonly footprint: Footprint;
-  readonly geoip: GeoIp;
-  readonly defaultSite: string | null;
-  /** Positions of all sites, from the map or else from heartbeats. */
-  readonly sites: ReadonlyMap<string, Position | null>;
-}
+type LocationInputs = Pick<DecisionInputs, 'footprint' | 'geoip' | 'defaultSite' | 'sites'>;
 
+/** Longest excerpt of the address that is echoed in answers; it may be text that a trusted proxy garbled. */
 const ADDRESS_CHARS_MAX = 64;
 
-export function findFooting(text: string, ground: Ground): Client {
-  const address = parseAddress(text);
-  const shown = text.slice(0, ADDRESS_CHARS_MAX);
-  const mapped = address === null ? null : ground.footprint.locate(address);
-  const position = address === null ? null : ground.geoip.locate(address);
+export function locateClient(addressText: string, inputs: LocationInputs): LocatedClient {
+  const address = addressText.slice(0, ADDRESS_CHARS_MAX);
+  const parsed = parseAddress(addressText);
+  const mapped = parsed === null ? null : inputs.footprint.locate(parsed);
+  const position = parsed === null ? null : inputs.geoip.locate(parsed);
   if (mapped !== null) {
     return {
-      footing: { address: shown, by: 'prefix', prefix: mapped.prefix, site: mapped.site },
-      position: position ?? ground.sites.get(mapped.site) ?? null,
+      location: { address, by: 'prefix', prefix: mapped.prefix, site: mapped.site },
+      position: position ?? inputs.sites.get(mapped.site) ?? null,
     };
   }
-  const nearest = position === null ? null : nearestSite(position, ground.sites);
-  if (nearest !== null) return { footing: { address: shown, by: 'position', prefix: null, site: nearest }, position };
-  const site = ground.defaultSite;
+  const nearest = position === null ? null : nearestSite(position, inputs.sites);
+  if (nearest !== null) return { location: { address, by: 'position', prefix: null, site: nearest }, position };
+  const site = inputs.defaultSite;
   return {
-    footing: { address: shown, by: site === null ? 'none' : 'default', prefix: null, site },
-    position: position ?? (site === null ? null : (ground.sites.get(site) ?? null)),
+    location: { address, by: site === null ? 'none' : 'default', prefix: null, site },
+    position: position ?? (site === null ? null : (inputs.sites.get(site) ?? null)),
   };
 }
 
@@ -57,7 +51,7 @@ const EARTH_RADIUS_KM = 6371.0088;
 
 const radians = (degrees: number): number => (degrees * Math.PI) / 180;
 
-/** Great circle by the haversine formula; good to 0.5 %, as the earth is no sphere. */
+/** Great-circle distance by the haversine formula, accurate to 0.5 % because it treats the earth as a sphere. */
 export function distanceKm(a: Position, b: Position): number {
   const lat = radians(b.lat - a.lat) / 2;
   const lon = radians(b.lon - a.lon) / 2;

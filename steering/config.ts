@@ -1,4 +1,4 @@
-// Settings of `larder steering run`: flags, YAML keys, environment, defaults and help from this one table.
+// Settings of `larder steering run`. Flags, YAML keys, environment variables, defaults and help all come from this table.
 
 import { dirname, join } from 'node:path';
 import { defaultFleetKeyFile } from '../runtime/auth.ts';
@@ -14,18 +14,21 @@ export const STEERING_TABLE = {
   }),
   map: option.optional(option.path({ doc: 'Which site serves which prefixes: a coverage-zone file (JSON)' })),
   geoip: option.optional(
-    option.path({ doc: 'Positions of addresses that the map lacks: CSV with network, latitude, longitude' }),
+    option.path({ doc: 'Positions of addresses that the map does not cover: CSV with network, latitude, longitude' }),
   ),
-  defaultSite: option.optional(option.id({ doc: 'Site of clients that neither map nor position place' })),
+  defaultSite: option.optional(option.id({ doc: 'Site of clients that neither map nor position locate' })),
   fill: option.url({ doc: 'Base URL of fill, for the catalog', fallback: 'http://127.0.0.1:8500' }),
   origin: option.url({ doc: 'Base URL of the origin as players reach it: the last pathway' }),
   publicUrl: option.optional(option.url({ doc: 'Base URL of steering as players reach it (default: from Host)' })),
   trustProxy: option.list(
-    option.custom({ doc: 'Proxy whose X-Forwarded-For is believed', placeholder: 'CIDR', parse: parseCidr }),
+    option.custom({ doc: 'Proxy whose X-Forwarded-For is trusted', placeholder: 'CIDR', parse: parseCidr }),
   ),
-  fleetKey: option.path({ doc: 'File of the fleet key; made if there is none', fallback: defaultFleetKeyFile() }),
+  fleetKey: option.path({
+    doc: 'File of the fleet key; created if it does not exist',
+    fallback: defaultFleetKeyFile(),
+  }),
   ttl: option.duration({ doc: 'How long players keep a ranking, give or take 20 %', fallback: '30s' }),
-  drainTimeout: option.duration({ doc: 'Bound of a shutdown', fallback: '10s' }),
+  drainTimeout: option.duration({ doc: 'Longest time that a shutdown may take', fallback: '10s' }),
 } as const;
 
 export type SteeringConfig = Values<typeof STEERING_TABLE>;

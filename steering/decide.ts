@@ -1,103 +1,119 @@
-// A play, decided: candidates in rank order, the first N that may be given plays become pathways, the origin is last,
-// and everybody looked at has a reason. Pure, so that `explain` shows exactly what a player got.
+// The decision for one play: locate the client, rank the appliances, make the first N that may be given plays its pathways,
+// append the origin, and give a reason for every appliance considered. Pure, so that `explain` shows exactly what a player
+// got and history can repeat a decision of the past.
 
-import type { Consideration, Pathway } from '../protocol/decision.ts';
-import { withSession } from '../protocol/ids.ts';
+import type { ClientLocation, Consideration, Decision, Pathway } from '../protocol/decision.ts';
+import { hash32 } from '../protocol/hash.ts';
+import { PROTOCOL_VERSION, withSession } from '../protocol/ids.ts';
 import type { FallbackName } from '../runtime/fallbacks.ts';
-import type { Client } from './client-location.ts';
-import { rank, type Candidate, type Home, type Ranked, type Ranking } from './rank.ts';
+import { locateClient, type LocatedClient } from './client-location.ts';
+import type { DecisionInputs, PlayRequest } from './decision-inputs.ts';
+import { rank, type HomeSite, type RankedCandidate } from './rank.ts';
 
+/** Pathway id of the origin. */
 export const ORIGIN_ID = 'origin';
 
-export interface Contender extends Candidate {
-  /** Base URL as players reach it, no trailing slash. */
-  readonly base: string;
-  /** Why it may not be given plays; null where it may. */
-  readonly refusal: string | null;
-}
-
-export interface Question {
-  readonly title: string;
-  readonly session: string;
-  readonly client: Client;
-  readonly home: Pick<Home, 'backups' | 'nearestAfterBackups'>;
-  readonly sites: Ranking['sites'];
-  readonly contenders: readonly Contender[];
-  /** Appliances named at most; the origin comes on top. */
-  readonly pathways: number;
-  readonly originBase: string;
-}
-
-export interface Verdict {
-  readonly pathways: readonly Pathway[];
+export interface PlayDecision {
+  readonly decision: Decision;
+  /** Every appliance in rank order, chosen or not. */
   readonly considered: readonly Consideration[];
+  /** Named fallbacks that the decision had to use. */
   readonly fallbacks: readonly FallbackName[];
 }
 
-export function decide(question: Question): Verdict {
-  const { footing, position } = question.client;
-  const home: Home = { site: footing.site, position, ...question.home };
-  const ranked = rank(question.contenders, { title: question.title, home, sites: question.sites });
-  const chosen: Ranked<Contender>[] = [];
-  const considered = ranked.map((place): Consideration => {
-    const { candidate } = place;
+export function decide(inputs: DecisionInputs, playRequest: PlayRequest): PlayDecision {
+  const { title, session, pathwaysMax } = playRequest;
+  const client = locateClient(playRequest.address, inputs);
+  const { location } = client;
+  const ranked = rank(inputs.candidates, { title, home: homeOf(client, inputs), sites: inputs.sites });
+  const considered = consider(ranked, location, pathwaysMax);
+  const chosen = ranked.filter((_, index) => considered[index]!.outcome === 'chosen');
+  const decision: Decision = {
+    protocol: PROTOCOL_VERSION,
+    id: session,
+    at: new Date(inputs.at).toISOString(),
+    title,
+    client: location,
+    ttlS: jitteredTtlS(inputs.ttlMs, hash32(session) / 2 ** 32),
+    pathways: [
+      ...chosen.map((each) => pathwayOf(each, session, location)),
+      originPathway(inputs.originBase, chosen.length),
+    ],
+  };
+  return { decision, considered, fallbacks: fallbacksUsed(chosen, location.site) };
+}
+
+function homeOf({ location: { site }, position }: LocatedClient, { footprint }: DecisionInputs): HomeSite {
+  const zone = site === null ? undefined : footprint.zones.get(site);
+  return {
+    site,
+    position,
+    backups: zone?.backups ?? [],
+    nearestAfterBackups: zone?.nearestAfterBackups ?? true,
+  };
+}
+
+/** One consideration per ranked candidate, in the same order. */
+function consider(ranked: readonly RankedCandidate[], location: ClientLocation, pathwaysMax: number): Consideration[] {
+  let chosen = 0;
+  return ranked.map((each): Consideration => {
+    const { candidate, tier, distanceKm } = each;
     const refusal =
-      candidate.refusal ?? (place.tier === 'outside' ? `site ${home.site} falls back to its backupZones only` : null);
-    const outcome = refusal !== null ? 'refused' : chosen.length < question.pathways ? 'chosen' : 'spare';
-    if (outcome === 'chosen') chosen.push(place);
+      candidate.refusal ?? (tier === 'outside' ? `site ${location.site} falls back to its backupZones only` : null);
+    const outcome = refusal !== null ? 'refused' : chosen < pathwaysMax ? 'chosen' : 'spare';
+    if (outcome === 'chosen') chosen += 1;
     return {
       appliance: candidate.id,
       site: candidate.site,
       outcome,
-      reason: refusal ?? reasonFor(place, question.client),
-      distanceKm: place.distanceKm,
+      reason: refusal ?? reasonFor(each, location),
+      distanceKm,
       held: candidate.held,
     };
   });
-  return {
-    pathways: [...chosen.map((place) => pathwayOf(place, question)), originOf(question, chosen.length)],
-    considered,
-    fallbacks: fallbacksOf(chosen, home.site),
-  };
 }
 
-const pathwayOf = (place: Ranked<Contender>, question: Question): Pathway => ({
-  id: place.candidate.id,
-  site: place.candidate.site,
-  base: place.candidate.base + withSession(question.session, ''),
-  held: place.candidate.held,
-  reason: reasonFor(place, question.client),
+const pathwayOf = (ranked: RankedCandidate, session: string, location: ClientLocation): Pathway => ({
+  id: ranked.candidate.id,
+  site: ranked.candidate.site,
+  base: ranked.candidate.base + withSession(session, ''),
+  held: ranked.candidate.held,
+  reason: reasonFor(ranked, location),
 });
 
-/** No session there: the origin is any HTTP server and knows no prefix. */
-const originOf = (question: Question, appliances: number): Pathway => ({
+/** The base has no session prefix: the origin may be any HTTP server, which would not know it. */
+const originPathway = (originBase: string, appliances: number): Pathway => ({
   id: ORIGIN_ID,
   site: null,
-  base: question.originBase,
+  base: originBase,
   held: 1,
   reason: appliances === 0 ? 'no appliance can take the play' : 'last resort: the source of every asset',
 });
 
-function fallbacksOf(chosen: readonly Ranked<Contender>[], home: string | null): FallbackName[] {
+function fallbacksUsed(chosen: readonly RankedCandidate[], homeSite: string | null): FallbackName[] {
   if (chosen.length === 0) return ['appliances_down_origin'];
-  return home !== null && chosen[0]!.tier !== 'home' ? ['site_down_next_site'] : [];
+  return homeSite !== null && chosen[0]!.tier !== 'home' ? ['site_down_next_site'] : [];
 }
 
-function reasonFor(place: Ranked<Contender>, client: Client): string {
-  return `${whyThisSite(place, client)}; ${whatItHolds(place.candidate.held)}`;
+function reasonFor(ranked: RankedCandidate, location: ClientLocation): string {
+  return `${whyThisSite(ranked, location)}; ${whatItHolds(ranked.candidate.held)}`;
 }
 
-function whyThisSite({ tier, distanceKm }: Ranked<Contender>, { footing }: Client): string {
+function whyThisSite({ tier, distanceKm }: RankedCandidate, location: ClientLocation): string {
   if (tier === 'home') {
-    if (footing.by === 'prefix') return `its site serves ${footing.prefix}`;
-    return footing.by === 'position' ? 'its site is the nearest to the address' : 'its site is the default';
+    if (location.by === 'prefix') return `its site serves ${location.prefix}`;
+    return location.by === 'position' ? 'its site is the nearest to the address' : 'its site is the default';
   }
-  if (tier === 'backup') return `its site is a backup of ${footing.site}`;
+  if (tier === 'backup') return `its site is a backup of ${location.site}`;
   if (tier === 'near') return `its site is ${Math.round(distanceKm!)} km away`;
-  return footing.site === null ? 'nothing is known of the address' : 'the distance of its site is unknown';
+  return location.site === null ? 'nothing is known of the address' : 'the distance of its site is unknown';
 }
 
 function whatItHolds(held: number): string {
   if (held >= 1) return 'holds the title';
   return held <= 0 ? 'holds none of it and would pull it through' : `holds ${Math.max(1, Math.floor(held * 100))} %`;
 }
+
+/** The TTL spread over ± 20 %, so that players that started together do not return together. `fraction` lies in [0, 1). */
+export const jitteredTtlS = (ttlMs: number, fraction: number): number =>
+  Math.max(1, Math.round((ttlMs / 1000) * (0.8 + 0.4 * fraction)));

@@ -1,23 +1,24 @@
-// Drains and orders of one appliance: pure steps from record to record. A drain has a beginning and perhaps an end by the
-// clock; the appliance is told by an order at each edge, and told again when it comes back as a new incarnation.
+// Drains and orders of one appliance, as pure steps from record to record. A drain has a start and optionally an end. The
+// appliance receives an order at either edge, and the drain order once more when it restarts as a new incarnation.
 
 import type { StateOrder } from '../protocol/decision.ts';
 import { Fault } from '../protocol/faults.ts';
 import type { Order } from '../protocol/heartbeat.ts';
 import type { ApplianceRecord, Drain } from './registry.ts';
 
-/** As many as a heartbeat's answer may carry. */
+/** As many as the answer to a heartbeat may carry. */
 export const ORDERS_MAX = 100;
 
+/** Makes order ids. */
 export type NewId = () => string;
 
-/** The record after the operator's order; `advance` then carries it out when its time is there. Throws `body_invalid`. */
-export function orderState(record: ApplianceRecord, order: StateOrder, now: number): ApplianceRecord {
+/** Records the operator's order; `advanceDrain` carries it out when it is due. Throws `body_invalid`. */
+export function scheduleDrain(record: ApplianceRecord, order: StateOrder, now: number): ApplianceRecord {
   const from = Math.max(now, order.at === null ? now : Date.parse(order.at));
   if (order.state === 'draining') {
     const drain: Drain = {
       from: new Date(from).toISOString(),
-      until: order.forMs === null ? null : instant(from + order.forMs),
+      until: order.forMs === null ? null : isoInstantAt(from + order.forMs),
       told: false,
     };
     return { ...record, drain };
@@ -27,56 +28,56 @@ export function orderState(record: ApplianceRecord, order: StateOrder, now: numb
       detail: { field: 'body.forMs' },
     });
   if (record.drain === null) return record;
-  return { ...record, drain: { ...record.drain, until: instant(from) } };
+  return { ...record, drain: { ...record.drain, until: isoInstantAt(from) } };
 }
 
-/** The record at `now`: a drain whose time has come is ordered, one that is over is lifted. The same object if nothing is due. */
-export function advance(record: ApplianceRecord, now: number, newId: NewId): ApplianceRecord {
+/** Orders a drain that is due and lifts one that is over. Returns the same object if neither is the case. */
+export function advanceDrain(record: ApplianceRecord, now: number, newId: NewId): ApplianceRecord {
   const { drain } = record;
   if (drain === null) return record;
   if (drain.until !== null && Date.parse(drain.until) <= now) {
     const lifted = { ...record, drain: null };
-    return drain.told ? withOrder(lifted, { id: newId(), kind: 'resume' }) : lifted;
+    return drain.told ? queueOrder(lifted, { id: newId(), kind: 'resume' }) : lifted;
   }
   if (drain.told || Date.parse(drain.from) > now) return record;
-  return withOrder({ ...record, drain: { ...drain, told: true } }, { id: newId(), kind: 'drain', until: drain.until });
+  return queueOrder({ ...record, drain: { ...drain, told: true } }, { id: newId(), kind: 'drain', until: drain.until });
 }
 
 export const isDrained = ({ drain }: Pick<ApplianceRecord, 'drain'>, now: number): boolean =>
   drain !== null && Date.parse(drain.from) <= now && (drain.until === null || now < Date.parse(drain.until));
 
-/** Orders carried out leave the queue. A new incarnation knows of no drain: one in force is ordered again. */
-export function afterBeat(
+/** Removes the orders that were carried out. A new incarnation knows of no drain, so one in force is ordered again. */
+export function acknowledgeOrders(
   record: ApplianceRecord,
-  beat: { readonly ordersDone: readonly string[]; readonly restarted: boolean },
+  heartbeat: { readonly ordersDone: readonly string[]; readonly restarted: boolean },
   newId: NewId,
 ): ApplianceRecord {
-  const orders = record.orders.filter((order) => !beat.ordersDone.includes(order.id));
+  const orders = record.orders.filter((order) => !heartbeat.ordersDone.includes(order.id));
   const { drain } = record;
-  if (beat.restarted && drain?.told === true && !orders.some((order) => order.kind === 'drain'))
-    return withOrder({ ...record, orders }, { id: newId(), kind: 'drain', until: drain.until });
+  if (heartbeat.restarted && drain?.told === true && !orders.some((order) => order.kind === 'drain'))
+    return queueOrder({ ...record, orders }, { id: newId(), kind: 'drain', until: drain.until });
   return { ...record, orders };
 }
 
 /**
- * A later drain or resume replaces one that was not carried out yet; a fill order for a run is queued once. Throws
- * `overloaded` at the bound.
+ * Appends an order. A drain or resume replaces a queued drain or resume; a fill order replaces a queued one for the same run.
+ * Throws `overloaded` at the bound.
  */
-export function withOrder(record: ApplianceRecord, order: Order): ApplianceRecord {
-  const kept = record.orders.filter(
+export function queueOrder(record: ApplianceRecord, order: Order): ApplianceRecord {
+  const others = record.orders.filter(
     (queued) =>
       !(order.kind !== 'fill' && queued.kind !== 'fill') &&
       !(order.kind === 'fill' && queued.kind === 'fill' && queued.run === order.run),
   );
-  if (kept.length < ORDERS_MAX) return { ...record, orders: [...kept, order] };
+  if (others.length < ORDERS_MAX) return { ...record, orders: [...others, order] };
   if (order.kind === 'fill')
     throw new Fault(
       'overloaded',
       `${record.beat.appliance} has ${ORDERS_MAX} orders that it did not carry out; see whether it is alive`,
     );
-  // A drain must get through: the oldest fill order makes room, for the appliance asks for its plan anyway.
-  return { ...record, orders: [...kept.slice(1), order] };
+  // A drain must get through. The oldest fill order can be dropped, because the appliance fetches its plan by itself anyway.
+  return { ...record, orders: [...others.slice(1), order] };
 }
 
-/** Dates end at 8.64e15 ms; a drain "for ever" given as a number of days must not break the record. */
-const instant = (ms: number): string => new Date(Math.min(ms, Date.UTC(9999, 11, 31))).toISOString();
+/** Caps the instant at the year 9999: a length in the millions of years would exceed the range of dates, 8.64e15 ms. */
+const isoInstantAt = (ms: number): string => new Date(Math.min(ms, Date.UTC(9999, 11, 31))).toISOString();

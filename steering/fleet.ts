@@ -1,5 +1,5 @@
-// The fleet as steering knows it: leases, drains, orders, inventories and probe results of every appliance, in memory,
-// with the registry behind it. Decisions read it; only heartbeats, operators, probes and the clock change it.
+// The fleet as steering tracks it: leases, drains, orders, inventories and probe results of every appliance, in memory and
+// written behind to the registry. Decisions read it; heartbeats, operators, probes and the clock change it.
 
 import type { Title } from '../protocol/catalog.ts';
 import type { FleetAppliance, StateOrder } from '../protocol/decision.ts';
@@ -9,30 +9,38 @@ import { reasonOf } from '../runtime/client.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Metrics } from '../runtime/metrics.ts';
-import { ORIGIN_ID, type Contender } from './decide.ts';
-import { advance, afterBeat, orderState, withOrder, type NewId } from './drain.ts';
-import { afterProbe, EXPECTED_MS, isFrozen, judge, UNTRIED, type Judgement, type ProbeResult } from './health.ts';
-import { HOLDINGS_MAX, Inventory } from './inventory.ts';
+import { ORIGIN_ID } from './decide.ts';
+import type { ApplianceCandidate, ApplianceFacts } from './decision-inputs.ts';
+import { acknowledgeOrders, advanceDrain, queueOrder, scheduleDrain, type NewId } from './drain.ts';
 import {
-  answerTo,
-  checkBeat,
-  conditionOf,
-  factOf,
-  isStale,
-  rowOf,
-  type Live,
-  type Moment,
-} from './tracked-appliance.ts';
+  afterProbe,
+  eligibilityOf,
+  EXPECTED_MS,
+  isFrozen,
+  UNPROBED,
+  type Eligibility,
+  type ProbeResult,
+} from './health.ts';
+import { HOLDINGS_MAX, Inventory } from './inventory.ts';
 import type { METRICS } from './metrics.ts';
-import type { ApplianceFact } from './history/replay.ts';
-import { baseOf } from './players/pathway.ts';
-import { beatFacts, type ApplianceRecord, type Registry } from './registry.ts';
-import { sitesOf, type SiteFacts } from './sites.ts';
+import { storedHeartbeat, type ApplianceRecord, type Registry } from './registry.ts';
+import { reportedSites, type ReportedSite } from './sites.ts';
+import {
+  conditionOf,
+  factsOf,
+  fleetRowOf,
+  heartbeatAnswerFor,
+  isStale,
+  normaliseBaseUrl,
+  validateHeartbeat,
+  type Clocks,
+  type TrackedAppliance,
+} from './tracked-appliance.ts';
 import { WriteBehind } from './write-behind.ts';
 
 export const APPLIANCES_MAX = 20_000;
-/** An appliance that was not heard of for so long is forgotten, drain and all. */
-export const FORGET_MS = 30 * 86_400_000;
+/** An appliance whose lease expired this long ago is removed, with its drain. */
+export const REMOVE_AFTER_MS = 30 * 86_400_000;
 
 export interface FleetDeps {
   readonly registry: Registry;
@@ -44,275 +52,289 @@ export interface FleetDeps {
 
 export class Fleet {
   readonly #deps: FleetDeps;
-  readonly #lives = new Map<string, Live>();
+  /** By appliance id. */
+  readonly #appliances = new Map<string, TrackedAppliance>();
   readonly #writer: WriteBehind;
 
   constructor(deps: FleetDeps) {
     this.#deps = deps;
     this.#writer = new WriteBehind({
       registry: deps.registry,
-      newest: (appliance) => {
-        const live = this.#lives.get(appliance);
-        return live === undefined ? null : { record: live.record, inventory: () => live.inventory.record(appliance) };
+      current: (id) => {
+        const appliance = this.#appliances.get(id);
+        if (appliance === undefined) return null;
+        return { record: appliance.record, inventory: () => appliance.inventory.record(id) };
       },
-      failed: (appliance, error) => {
+      onError: (id, error) => {
         deps.metrics.add('larder_fallback_total', 1, { name: 'registry_down_memory' });
-        deps.log.error({ appliance, reason: reasonOf(error) }, 'the registry could not be written');
+        deps.log.error({ appliance: id, reason: reasonOf(error) }, 'the registry could not be written');
       },
     });
   }
 
   /**
-   * Appliances that held a lease when steering went away are expected back: they get a fresh one, or every restart of
-   * steering would send everybody to the origin for a beat. Drains go on.
+   * Loads the registry. Appliances that held a lease when steering stopped get a new one; otherwise every restart of steering
+   * would send all plays to the origin until the next heartbeats. Drains stay in force.
    */
   async load(): Promise<void> {
-    const { appliances, inventories } = await this.#deps.registry.load();
+    const { clock, registry } = this.#deps;
+    const { appliances, inventories } = await registry.load();
     const inventoryOf = new Map(inventories.map((record) => [record.appliance, Inventory.from(record)]));
-    const lastHeardAt = Math.max(...appliances.map((record) => Date.parse(record.beatAt)));
+    const lastHeartbeatAt = Math.max(...appliances.map((record) => Date.parse(record.beatAt)));
     for (const record of appliances) {
-      const base = baseOf(record.beat.advertise[0]!);
+      const base = normaliseBaseUrl(record.beat.advertise[0]!);
       if (base === null) continue;
       const leaseEndsAt = Date.parse(record.leaseEndsAt);
-      const leftMs = leaseEndsAt > lastHeardAt ? LEASE_MS : Math.min(0, leaseEndsAt - this.#deps.clock.now());
-      this.#lives.set(record.beat.appliance, {
+      const leaseLeftMs = leaseEndsAt > lastHeartbeatAt ? LEASE_MS : Math.min(0, leaseEndsAt - clock.now());
+      this.#appliances.set(record.beat.appliance, {
         record,
         inventory: inventoryOf.get(record.beat.appliance) ?? new Inventory(),
-        probing: UNTRIED,
+        probeState: UNPROBED,
         base,
-        leaseUntil: this.#deps.clock.monotonic() + leftMs,
+        leaseUntil: clock.monotonic() + leaseLeftMs,
       });
     }
   }
 
-  /** `probeNow`: it may have come back, and a probe is what tells. Throws `body_invalid`, `overloaded`. */
-  beat(heartbeat: Heartbeat): { readonly answer: HeartbeatAnswer; readonly probeNow: boolean } {
-    const base = checkBeat(heartbeat);
-    const known = this.#lives.get(heartbeat.appliance);
-    if (known !== undefined && isStale(heartbeat, known.record)) {
+  /**
+   * Renews the lease and applies what the heartbeat reports. `probeNow` is true for an appliance that may just have come back,
+   * which only a probe can confirm. Throws `body_invalid`, `overloaded`.
+   */
+  renewLease(heartbeat: Heartbeat): { readonly answer: HeartbeatAnswer; readonly probeNow: boolean } {
+    const base = validateHeartbeat(heartbeat);
+    const existing = this.#appliances.get(heartbeat.appliance);
+    if (existing !== undefined && isStale(heartbeat, existing.record)) {
       this.#deps.metrics.add('larder_steering_heartbeats_total', 1, { outcome: 'stale' });
-      return { answer: answerTo(heartbeat, known), probeNow: false };
+      return { answer: heartbeatAnswerFor(heartbeat, existing), probeNow: false };
     }
-    const live = known ?? this.#admit(heartbeat, base);
-    const restarted = known === undefined || known.record.beat.incarnation !== heartbeat.incarnation;
-    const mismatch = this.#takeInventory(live, heartbeat);
-    this.#takeBeat(live, heartbeat, { base, restarted });
+    const appliance = existing ?? this.#admit(heartbeat, base);
+    const restarted = existing === undefined || existing.record.beat.incarnation !== heartbeat.incarnation;
+    const mismatch = !this.#applyInventory(appliance, heartbeat);
+    this.#applyHeartbeat(appliance, heartbeat, { base, restarted });
     this.#deps.metrics.add('larder_steering_heartbeats_total', 1, { outcome: 'taken' });
-    const answer = answerTo(heartbeat, live);
+    const answer = heartbeatAnswerFor(heartbeat, appliance);
     return {
+      // A null revision requests the whole inventory.
       answer: mismatch ? { ...answer, inventoryRevision: null } : answer,
-      probeNow: restarted || live.probing.standing === 'refused',
+      probeNow: restarted || appliance.probeState.reachability === 'refused',
     };
   }
 
-  /** Resolves once it is on disk. Throws `not_found`, `body_invalid`, `disk_failed`. */
-  async orderState(appliance: string, order: StateOrder): Promise<FleetAppliance> {
-    const live = this.#find(appliance);
+  /** Resolves once the drain or resume is on disk. Throws `not_found`, `body_invalid`, `disk_failed`. */
+  async orderState(id: string, order: StateOrder): Promise<FleetAppliance> {
+    const appliance = this.#get(id);
     const now = this.#deps.clock.now();
-    live.record = advance(orderState(live.record, order, now), now, this.#deps.newId);
-    await this.#saved(live, `${appliance} is ${order.state}`);
-    return this.#show(live, this.frozen);
+    appliance.record = advanceDrain(scheduleDrain(appliance.record, order, now), now, this.#deps.newId);
+    await this.#persist(appliance, `${id} is ${order.state}`);
+    return this.#describe(appliance, this.frozen);
   }
 
-  async orderFill(appliance: string, run: string): Promise<Order> {
-    const live = this.#find(appliance);
+  /** Resolves once the order is on disk. Throws `not_found`, `overloaded`, `disk_failed`. */
+  async orderFill(id: string, run: string): Promise<Order> {
+    const appliance = this.#get(id);
     const order: Order = { id: this.#deps.newId(), kind: 'fill', run };
-    live.record = withOrder(live.record, order);
-    await this.#saved(live, `the fill order for ${appliance} stands`);
+    appliance.record = queueOrder(appliance.record, order);
+    await this.#persist(appliance, `the fill order for ${id} is queued`);
     return order;
   }
 
-  /** Whom to probe: everybody who is expected. */
+  /** Every appliance that is still expected. */
   probeTargets(): { readonly id: string; readonly url: string }[] {
     const now = this.#deps.clock.monotonic();
-    return [...this.#lives.values()]
-      .filter((live) => live.leaseUntil - now > -EXPECTED_MS)
-      .map((live) => ({ id: live.record.beat.appliance, url: `${live.base}/` }));
+    return [...this.#appliances]
+      .filter(([, appliance]) => appliance.leaseUntil - now > -EXPECTED_MS)
+      .map(([id, appliance]) => ({ id, url: `${appliance.base}/` }));
   }
 
-  probed(appliance: string, result: ProbeResult): void {
-    const live = this.#lives.get(appliance);
-    if (live === undefined) return;
-    const before = live.probing.standing;
-    live.probing = afterProbe(live.probing, result);
+  recordProbe(id: string, result: ProbeResult): void {
+    const appliance = this.#appliances.get(id);
+    if (appliance === undefined) return;
+    const before = appliance.probeState.reachability;
+    appliance.probeState = afterProbe(appliance.probeState, result);
+    const { reachability } = appliance.probeState;
     this.#deps.metrics.add('larder_steering_probes_total', 1, { result });
-    if (before !== live.probing.standing)
-      this.#deps.log.info({ appliance, from: before, to: live.probing.standing, url: live.base }, 'probe');
+    if (before !== reachability)
+      this.#deps.log.info({ appliance: id, from: before, to: reachability, url: appliance.base }, 'probe');
   }
 
-  /** What the clock brings: drains begin and end, the long gone are forgotten, gauges are set. */
+  /** Starts and ends drains that are due, removes appliances that have been gone for long, and sets the gauges. */
   tick(): void {
     const now = this.#deps.clock.now();
     const monotonic = this.#deps.clock.monotonic();
-    for (const [appliance, live] of this.#lives) {
-      const record = advance(live.record, now, this.#deps.newId);
-      if (record !== live.record) {
-        live.record = record;
-        this.#deps.log.info({ appliance, drain: record.drain }, 'drain');
-        void this.#writer.save(live.record.beat.appliance, 'record');
+    for (const [id, appliance] of this.#appliances) {
+      const record = advanceDrain(appliance.record, now, this.#deps.newId);
+      if (record !== appliance.record) {
+        appliance.record = record;
+        this.#deps.log.info({ appliance: id, drain: record.drain }, 'drain');
+        void this.#writer.save(id, 'record');
       }
-      if (live.leaseUntil - monotonic < -FORGET_MS) this.#forget(appliance);
+      if (appliance.leaseUntil - monotonic < -REMOVE_AFTER_MS) this.#remove(id);
     }
-    this.#gauge();
+    this.#setGauges();
   }
 
   get frozen(): boolean {
-    const moment = this.#moment();
-    return isFrozen([...this.#lives.values()].map((live) => conditionOf(live, moment)));
+    const clocks = this.#clocks();
+    return isFrozen([...this.#appliances.values()].map((appliance) => conditionOf(appliance, clocks)));
   }
 
-  /** Everybody, with the share that they hold and the reason why not, for one title. */
-  contenders(title: Title): Contender[] {
+  /** Every appliance as a decision for one title sees it. */
+  candidates(title: Title): ApplianceCandidate[] {
     const { frozen } = this;
-    const moment = this.#moment();
-    return [...this.#lives].map(([id, live]) => ({
+    const clocks = this.#clocks();
+    return [...this.#appliances].map(([id, appliance]) => ({
       id,
-      site: live.record.beat.site,
-      weight: live.record.beat.connectionsMax,
-      held: live.inventory.share(title),
-      base: live.base,
-      refusal: this.#judge(live, frozen, moment).refusal,
+      site: appliance.record.beat.site,
+      weight: appliance.record.beat.connectionsMax,
+      held: appliance.inventory.heldShare(title),
+      base: appliance.base,
+      refusal: this.#eligibility(appliance, frozen, clocks).refusal,
     }));
   }
 
-  /** Everybody, for history. */
-  facts(): Map<string, ApplianceFact> {
+  /** What history records of every appliance, by id. */
+  facts(): Map<string, ApplianceFacts> {
     const { frozen } = this;
-    const moment = this.#moment();
-    const facts = new Map<string, ApplianceFact>();
-    for (const [id, live] of this.#lives) facts.set(id, factOf(live, this.#judge(live, frozen, moment), moment));
+    const clocks = this.#clocks();
+    const facts = new Map<string, ApplianceFacts>();
+    for (const [id, appliance] of this.#appliances)
+      facts.set(id, factsOf(appliance, this.#eligibility(appliance, frozen, clocks), clocks));
     return facts;
   }
 
   inventories(): Map<string, Inventory> {
-    return new Map([...this.#lives].map(([id, { inventory }]) => [id, inventory]));
+    return new Map([...this.#appliances].map(([id, { inventory }]) => [id, inventory]));
   }
 
-  /** Whether running plays should move away from the pathway; true for an appliance that nobody knows. */
-  mustLeave(pathway: string): boolean {
+  /** Whether running plays should leave the pathway. True for an appliance that is not in the fleet. */
+  shouldSteerAway(pathway: string): boolean {
     if (pathway === ORIGIN_ID) return false;
-    const live = this.#lives.get(pathway);
-    return live === undefined || this.#judge(live, this.frozen).leave;
+    const appliance = this.#appliances.get(pathway);
+    return appliance === undefined || this.#eligibility(appliance, this.frozen).steerAway;
   }
 
-  sites(): Map<string, SiteFacts> {
-    return sitesOf(
-      [...this.#lives].map(([id, { record }]) => ({ id, site: record.beat.site, position: record.beat.position })),
+  sites(): Map<string, ReportedSite> {
+    return reportedSites(
+      [...this.#appliances].map(([id, { record }]) => ({ id, site: record.beat.site, position: record.beat.position })),
     );
   }
 
-  show(options: { readonly inventory: boolean }): FleetAppliance[] {
+  /** Every appliance as operators and fill see it, sorted by id. */
+  describe(options: { readonly inventory: boolean }): FleetAppliance[] {
     const { frozen } = this;
-    return [...this.#lives.values()]
-      .map((live) => ({
-        ...this.#show(live, frozen),
-        ...(options.inventory ? { inventory: live.inventory.holdings() } : {}),
+    return [...this.#appliances.values()]
+      .map((appliance) => ({
+        ...this.#describe(appliance, frozen),
+        ...(options.inventory ? { inventory: appliance.inventory.holdings() } : {}),
       }))
       .sort((a, b) => (a.id < b.id ? -1 : 1));
   }
 
-  /** Waits for what is being written. */
+  /** Waits for writes in progress. */
   close(): Promise<void> {
     return this.#writer.close();
   }
 
-  #admit(heartbeat: Heartbeat, base: string): Live {
-    if (this.#lives.size >= APPLIANCES_MAX)
-      throw new Fault('overloaded', `the fleet has ${APPLIANCES_MAX} appliances, and steering knows no more at once`);
-    const at = new Date(0).toISOString();
-    const live: Live = {
-      record: { beat: beatFacts.parse(heartbeat), beatAt: at, leaseEndsAt: at, retired: null, drain: null, orders: [] },
+  #admit(heartbeat: Heartbeat, base: string): TrackedAppliance {
+    if (this.#appliances.size >= APPLIANCES_MAX)
+      throw new Fault('overloaded', `the fleet has ${APPLIANCES_MAX} appliances, which is the maximum`);
+    const never = new Date(0).toISOString();
+    const appliance: TrackedAppliance = {
+      record: {
+        beat: storedHeartbeat.parse(heartbeat),
+        beatAt: never,
+        leaseEndsAt: never,
+        retired: null,
+        drain: null,
+        orders: [],
+      },
       inventory: new Inventory(),
-      probing: UNTRIED,
+      probeState: UNPROBED,
       base,
       leaseUntil: 0,
     };
-    this.#lives.set(heartbeat.appliance, live);
+    this.#appliances.set(heartbeat.appliance, appliance);
     this.#deps.log.info({ appliance: heartbeat.appliance, site: heartbeat.site, base }, 'appliance joined');
-    return live;
+    return appliance;
   }
 
-  /** True when the delta does not follow from what is known, and everything must be asked for. */
-  #takeInventory(live: Live, { incarnation, inventory: delta, appliance }: Heartbeat): boolean {
-    if (delta === null) return false;
-    const known = live.inventory.revisionFor(incarnation);
-    // Sent again because our answer was lost.
-    if (delta.since !== 0 && delta.since !== known && delta.revision === known) return false;
-    if ((delta.since === 0 ? 0 : live.inventory.size) + delta.added.length > HOLDINGS_MAX)
-      throw new Fault(
-        'body_invalid',
-        `body.inventory would make ${appliance} hold more than ${HOLDINGS_MAX} renditions`,
-        {
-          detail: { field: 'body.inventory' },
-        },
-      );
-    if (!live.inventory.apply(incarnation, delta)) return true;
-    void this.#writer.save(live.record.beat.appliance, 'inventory');
-    return false;
+  /** Returns false if the delta does not follow from the current inventory, so that the whole one must be requested. */
+  #applyInventory(appliance: TrackedAppliance, heartbeat: Heartbeat): boolean {
+    const { incarnation, inventory: delta, appliance: id } = heartbeat;
+    if (delta === null) return true;
+    const revision = appliance.inventory.revisionFor(incarnation);
+    // The appliance repeats a delta if the answer that acknowledged it was lost.
+    if (delta.since !== 0 && delta.since !== revision && delta.revision === revision) return true;
+    if ((delta.since === 0 ? 0 : appliance.inventory.size) + delta.added.length > HOLDINGS_MAX)
+      throw new Fault('body_invalid', `body.inventory would make ${id} hold more than ${HOLDINGS_MAX} renditions`, {
+        detail: { field: 'body.inventory' },
+      });
+    if (!appliance.inventory.apply(incarnation, delta)) return false;
+    void this.#writer.save(id, 'inventory');
+    return true;
   }
 
-  #takeBeat(
-    live: Live,
+  #applyHeartbeat(
+    appliance: TrackedAppliance,
     heartbeat: Heartbeat,
     { base, restarted }: { readonly base: string; readonly restarted: boolean },
   ): void {
     const { clock, newId } = this.#deps;
-    const before = live.record.beat;
+    const { incarnation } = appliance.record.beat;
     const record: ApplianceRecord = {
-      ...live.record,
-      beat: beatFacts.parse(heartbeat),
+      ...appliance.record,
+      beat: storedHeartbeat.parse(heartbeat),
       beatAt: new Date(clock.now()).toISOString(),
       leaseEndsAt: new Date(clock.now() + LEASE_MS).toISOString(),
-      retired: before.incarnation === heartbeat.incarnation ? live.record.retired : before.incarnation,
+      retired: incarnation === heartbeat.incarnation ? appliance.record.retired : incarnation,
     };
-    live.record = afterBeat(record, { ordersDone: heartbeat.ordersDone, restarted }, newId);
-    // A new start or a new address: what probes saw before says nothing about it.
-    if (restarted || base !== live.base) live.probing = UNTRIED;
-    live.base = base;
-    live.leaseUntil = clock.monotonic() + LEASE_MS;
-    void this.#writer.save(live.record.beat.appliance, 'record');
+    appliance.record = acknowledgeOrders(record, { ordersDone: heartbeat.ordersDone, restarted }, newId);
+    // Earlier probe results do not apply to a new process or a new address.
+    if (restarted || base !== appliance.base) appliance.probeState = UNPROBED;
+    appliance.base = base;
+    appliance.leaseUntil = clock.monotonic() + LEASE_MS;
+    void this.#writer.save(heartbeat.appliance, 'record');
   }
 
-  #forget(appliance: string): void {
-    this.#lives.delete(appliance);
-    this.#deps.log.info({ appliance }, 'appliance forgotten');
-    void this.#writer.save(appliance, 'record');
+  #remove(id: string): void {
+    this.#appliances.delete(id);
+    this.#deps.log.info({ appliance: id }, 'appliance removed');
+    void this.#writer.save(id, 'record');
   }
 
-  #find(appliance: string): Live {
-    const live = this.#lives.get(appliance);
-    if (live === undefined)
-      throw new Fault(
-        'not_found',
-        `no appliance "${appliance}" has sent a heartbeat; \`larder appliance ls\` lists them`,
-      );
-    return live;
+  #get(id: string): TrackedAppliance {
+    const appliance = this.#appliances.get(id);
+    if (appliance === undefined)
+      throw new Fault('not_found', `no appliance "${id}" has sent a heartbeat; \`larder appliance ls\` lists them`);
+    return appliance;
   }
 
-  async #saved(live: Live, done: string): Promise<void> {
-    const error = await this.#writer.save(live.record.beat.appliance, 'record');
+  /** Throws `disk_failed` saying that what was `done` is lost when steering restarts. */
+  async #persist(appliance: TrackedAppliance, done: string): Promise<void> {
+    const error = await this.#writer.save(appliance.record.beat.appliance, 'record');
     if (error !== null)
       throw new Fault('disk_failed', `${done}, but only until steering restarts: ${reasonOf(error)}`, { cause: error });
   }
 
-  #moment(): Moment {
+  #clocks(): Clocks {
     return { now: this.#deps.clock.now(), monotonic: this.#deps.clock.monotonic() };
   }
 
-  #judge(live: Live, frozen: boolean, moment = this.#moment()): Judgement {
-    return judge(conditionOf(live, moment), frozen);
+  #eligibility(appliance: TrackedAppliance, frozen: boolean, clocks = this.#clocks()): Eligibility {
+    return eligibilityOf(conditionOf(appliance, clocks), frozen);
   }
 
-  #show(live: Live, frozen: boolean): FleetAppliance {
-    const moment = this.#moment();
-    return rowOf(live, this.#judge(live, frozen, moment), moment);
+  #describe(appliance: TrackedAppliance, frozen: boolean): FleetAppliance {
+    const clocks = this.#clocks();
+    return fleetRowOf(appliance, this.#eligibility(appliance, frozen, clocks), clocks);
   }
 
-  #gauge(): void {
+  #setGauges(): void {
     const { frozen } = this;
-    const moment = this.#moment();
+    const clocks = this.#clocks();
     const counts = { alive: 0, expired: 0, refused: 0 };
-    for (const live of this.#lives.values()) counts[this.#judge(live, frozen, moment).liveness] += 1;
+    for (const appliance of this.#appliances.values())
+      counts[this.#eligibility(appliance, frozen, clocks).liveness] += 1;
     for (const [liveness, count] of Object.entries(counts))
       this.#deps.metrics.set('larder_steering_appliances', count, { liveness });
     this.#deps.metrics.set('larder_steering_frozen', frozen ? 1 : 0);

@@ -1,10 +1,10 @@
-// The map: which site serves which networks. Reads Apache Traffic Control's coverage-zone file and refuses a bad one
-// whole, naming every zone, value and remedy: half a map would send viewers to the wrong town without a word.
+// The map: which site serves which networks. It is read from a coverage-zone file as in Apache Traffic Control. A bad file is
+// refused as a whole, with every problem listed, because half a map would silently send viewers to the wrong site.
 
 import { Fault } from '../protocol/faults.ts';
 import type { Position } from '../protocol/heartbeat.ts';
 import { id } from '../protocol/ids.ts';
-import { formatPrefix, parsePrefix, PrefixTable, type Address, type Entry } from './prefix-table.ts';
+import { formatPrefix, parsePrefix, PrefixTable, type Address, type PrefixEntry } from './prefix-table.ts';
 
 export const MAP_PREFIXES_MAX = 2_000_000;
 export const MAP_PROBLEMS_SHOWN_MAX = 20;
@@ -13,9 +13,9 @@ export interface Zone {
   readonly site: string;
   readonly position: Position | null;
   readonly prefixes: number;
-  /** Sites to go to before any other when this one cannot take a play, in order. */
+  /** Sites that come first, in this order, if this one cannot take a play. */
   readonly backups: readonly string[];
-  /** False: beyond the backups the origin comes at once, whatever lies near. */
+  /** False if the origin follows the backups directly, whatever lies near. */
   readonly nearestAfterBackups: boolean;
 }
 
@@ -31,15 +31,15 @@ export const emptyFootprint: Footprint = { zones: new Map(), locate: () => null 
 export function parseFootprint(text: string, source: string): Footprint {
   const problems: string[] = [];
   const zones = new Map<string, Zone>();
-  const entries = new Map<string, Entry<string>>();
-  for (const [name, zone] of zonesOf(text, source)) readZone(name, zone, { zones, entries, problems });
+  const entries = new Map<string, PrefixEntry<string>>();
+  for (const [name, zone] of parseZones(text, source)) parseZone(name, zone, { zones, entries, problems });
   for (const zone of zones.values())
     for (const backup of zone.backups)
       if (!zones.has(backup))
-        problems.push(`zone ${zone.site}: backupZones names ${backup}, which is no zone of this file`);
+        problems.push(`zone ${zone.site}: backupZones names ${backup}, which is not a zone of this file`);
   if (entries.size > MAP_PREFIXES_MAX)
     problems.push(`${entries.size} prefixes are more than the ${MAP_PREFIXES_MAX} that fit; merge neighbours`);
-  if (problems.length > 0) throw invalid(source, problems);
+  if (problems.length > 0) throw mapInvalid(source, problems);
   const table = new PrefixTable([...entries.values()]);
   return {
     zones,
@@ -50,89 +50,96 @@ export function parseFootprint(text: string, source: string): Footprint {
   };
 }
 
-function zonesOf(text: string, source: string): [string, unknown][] {
+function parseZones(text: string, source: string): [string, unknown][] {
   let document: unknown;
   try {
     document = JSON.parse(text);
   } catch (error) {
-    throw invalid(source, [`it is not JSON: ${(error as Error).message}`]);
+    throw mapInvalid(source, [`it is not JSON: ${(error as Error).message}`]);
   }
   const zones = isObject(document) ? document['coverageZones'] : undefined;
-  if (!isObject(zones)) throw invalid(source, ['it has no object "coverageZones"; start with {"coverageZones":{}}']);
+  if (!isObject(zones)) throw mapInvalid(source, ['it has no object "coverageZones"; start with {"coverageZones":{}}']);
   return Object.entries(zones);
 }
 
-interface Reading {
+/** Where the functions below collect their results. */
+interface MapDraft {
   readonly zones: Map<string, Zone>;
-  readonly entries: Map<string, Entry<string>>;
+  /** By prefix in its normal form. */
+  readonly entries: Map<string, PrefixEntry<string>>;
   readonly problems: string[];
 }
 
 const ZONE_KEYS = ['network', 'network6', 'coordinates', 'backupZones'];
 
-function readZone(site: string, zone: unknown, into: Reading): void {
-  const say = (problem: string): void => void into.problems.push(`zone ${site}: ${problem}`);
+function parseZone(site: string, zone: unknown, draft: MapDraft): void {
+  const report = (problem: string): void => void draft.problems.push(`zone ${site}: ${problem}`);
   if (!id.safeParse(site).success) {
-    say('the name is no site id: use 1 to 63 of a-z 0-9 . _ - and start with a letter or digit');
+    report('the name is not a site id: use 1 to 63 of a-z 0-9 . _ - and start with a letter or digit');
     return;
   }
   if (!isObject(zone)) {
-    say('it must be an object with network, network6 and coordinates');
+    report('it must be an object with network, network6 and coordinates');
     return;
   }
   for (const key of Object.keys(zone))
-    if (!ZONE_KEYS.includes(key)) say(`"${key}" is not known; known are ${ZONE_KEYS.join(', ')}`);
+    if (!ZONE_KEYS.includes(key)) report(`"${key}" is not known; known are ${ZONE_KEYS.join(', ')}`);
   const prefixes =
-    readNetworks(site, { zone, key: 'network', bits: 32 }, into) +
-    readNetworks(site, { zone, key: 'network6', bits: 128 }, into);
-  into.zones.set(site, {
+    parseNetworks(site, { zone, key: 'network', bits: 32 }, draft) +
+    parseNetworks(site, { zone, key: 'network6', bits: 128 }, draft);
+  draft.zones.set(site, {
     site,
-    position: readPosition(zone['coordinates'], say),
+    position: parsePosition(zone['coordinates'], report),
     prefixes,
-    ...readBackups(zone['backupZones'], say),
+    ...parseBackups(zone['backupZones'], report),
   });
 }
 
-function readNetworks(
+/** Returns the number of prefixes that the zone lists, duplicates not counted. */
+function parseNetworks(
   site: string,
-  where: { readonly zone: Record<string, unknown>; readonly key: 'network' | 'network6'; readonly bits: 32 | 128 },
-  { entries, problems }: Reading,
+  {
+    zone,
+    key,
+    bits,
+  }: { readonly zone: Record<string, unknown>; readonly key: 'network' | 'network6'; readonly bits: 32 | 128 },
+  { entries, problems }: MapDraft,
 ): number {
-  const list = where.zone[where.key] ?? [];
+  const list = zone[key] ?? [];
   if (!Array.isArray(list)) {
-    problems.push(`zone ${site}: ${where.key} must be a list of networks`);
+    problems.push(`zone ${site}: ${key} must be a list of networks`);
     return 0;
   }
   let prefixes = 0;
   for (const text of list as unknown[]) {
-    const say = (problem: string): void =>
-      void problems.push(`zone ${site}: ${where.key} ${JSON.stringify(text)} ${problem}`);
-    const prefix = typeof text === 'string' ? parsePrefix(text) : { problem: 'is no text' };
+    const report = (problem: string): void =>
+      void problems.push(`zone ${site}: ${key} ${JSON.stringify(text)} ${problem}`);
+    const prefix = typeof text === 'string' ? parsePrefix(text) : { problem: 'is not a string' };
     if ('problem' in prefix) {
-      say(prefix.problem);
+      report(prefix.problem);
       continue;
     }
-    if (prefix.bits !== where.bits) {
-      say(`belongs under ${where.key === 'network' ? 'network6' : 'network'}`);
+    if (prefix.bits !== bits) {
+      report(`belongs under ${key === 'network' ? 'network6' : 'network'}`);
       continue;
     }
-    const key = formatPrefix(prefix);
-    const before = entries.get(key);
+    const normalForm = formatPrefix(prefix);
+    const before = entries.get(normalForm);
     if (before !== undefined && before.value !== site) {
-      say(`is also a network of zone ${before.value}; keep it in one of them`);
+      report(`is also a network of zone ${before.value}; keep it in one of them`);
       continue;
     }
     if (before === undefined) prefixes += 1;
-    entries.set(key, { prefix, value: site });
+    entries.set(normalForm, { prefix, value: site });
   }
   return prefixes;
 }
 
-function readPosition(value: unknown, say: (problem: string) => void): Position | null {
+function parsePosition(value: unknown, report: (problem: string) => void): Position | null {
   if (value === undefined || value === null) return null;
   const { latitude: lat, longitude: lon } = isObject(value) ? value : {};
   if (typeof lat !== 'number' || typeof lon !== 'number' || Math.abs(lat) > 90 || Math.abs(lon) > 180) {
-    say(
+    report(
       `coordinates ${JSON.stringify(value)} must be {"latitude": -90 to 90, "longitude": -180 to 180}; leave them out where unknown`,
     );
     return null;
@@ -140,21 +147,24 @@ function readPosition(value: unknown, say: (problem: string) => void): Position 
   return { lat, lon };
 }
 
-function readBackups(value: unknown, say: (problem: string) => void): Pick<Zone, 'backups' | 'nearestAfterBackups'> {
+function parseBackups(
+  value: unknown,
+  report: (problem: string) => void,
+): Pick<Zone, 'backups' | 'nearestAfterBackups'> {
   if (value === undefined || value === null) return { backups: [], nearestAfterBackups: true };
   const list = isObject(value) ? (value['list'] ?? []) : undefined;
   const closest = isObject(value) ? (value['fallbackToClosestGroup'] ?? true) : undefined;
   if (!Array.isArray(list) || list.some((name) => typeof name !== 'string') || typeof closest !== 'boolean') {
-    say('backupZones must be {"list": ["zone", …], "fallbackToClosestGroup": true or false}');
+    report('backupZones must be {"list": ["zone", …], "fallbackToClosestGroup": true or false}');
     return { backups: [], nearestAfterBackups: true };
   }
   return { backups: list as string[], nearestAfterBackups: closest };
 }
 
-function invalid(source: string, problems: readonly string[]): Fault {
+function mapInvalid(source: string, problems: readonly string[]): Fault {
   const shown = problems.slice(0, MAP_PROBLEMS_SHOWN_MAX);
   const more = problems.length > shown.length ? [`and ${problems.length - shown.length} more`] : [];
-  return new Fault('map_invalid', `${source} is no usable map:\n  ${[...shown, ...more].join('\n  ')}`);
+  return new Fault('map_invalid', `${source} is not a usable map:\n  ${[...shown, ...more].join('\n  ')}`);
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>

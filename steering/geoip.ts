@@ -1,11 +1,12 @@
-// Where a client without a mapped prefix may be: an optional CSV with the columns network, latitude and longitude (by
-// header; others are ignored), as the GeoLite2 City Blocks files have them. Rows without a position are skipped.
+// Positions of addresses that the map does not cover, from an optional CSV file with the columns network, latitude and
+// longitude, as in the GeoLite2 City Blocks files. Columns are found by header and others ignored; rows without a position are
+// skipped.
 
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { Fault } from '../protocol/faults.ts';
 import type { Position } from '../protocol/heartbeat.ts';
-import { parsePrefix, PrefixTable, type Address, type Entry } from './prefix-table.ts';
+import { parsePrefix, PrefixTable, type Address, type PrefixEntry } from './prefix-table.ts';
 
 export const GEOIP_ROWS_MAX = 12_000_000;
 
@@ -25,39 +26,44 @@ export async function readGeoIp(file: string): Promise<GeoIp> {
   }
 }
 
-/** Throws `config_invalid` naming line, value and remedy. */
+/** Throws `config_invalid`, naming the line, the value and the remedy. */
 export async function parseGeoIp(lines: AsyncIterable<string>, source: string): Promise<GeoIp> {
-  const entries: Entry<Position>[] = [];
-  let columns: { readonly network: number; readonly lat: number; readonly lon: number } | null = null;
-  let at = 0;
+  const entries: PrefixEntry<Position>[] = [];
+  let columns: Columns | null = null;
+  let lineNumber = 0;
   for await (const line of lines) {
-    at += 1;
+    lineNumber += 1;
     if (line.trim() === '') continue;
     const cells = splitCsv(line);
     if (columns === null) {
-      columns = columnsOf(cells, source);
+      columns = parseHeader(cells, source);
       continue;
     }
-    const entry = readRow(cells, columns, `${source} line ${at}`);
+    const entry = parseRow(cells, columns, `${source} line ${lineNumber}`);
     if (entry !== null) entries.push(entry);
     if (entries.length > GEOIP_ROWS_MAX)
-      throw new Fault('config_invalid', `${source} has more than ${GEOIP_ROWS_MAX} rows; leave out far countries`);
+      throw new Fault('config_invalid', `${source} has more than ${GEOIP_ROWS_MAX} rows; leave out distant countries`);
   }
   if (columns === null) throw new Fault('config_invalid', `${source} is empty; it needs a header and rows`);
   const table = new PrefixTable(entries);
   return { locate: (address) => table.longest(address)?.value ?? null };
 }
 
-type Columns = { readonly network: number; readonly lat: number; readonly lon: number };
+/** Indexes of the columns that are read. */
+interface Columns {
+  readonly network: number;
+  readonly lat: number;
+  readonly lon: number;
+}
 
-function columnsOf(header: readonly string[], source: string): Columns {
+function parseHeader(header: readonly string[], source: string): Columns {
   const names = header.map((name) =>
     name
       .trim()
       .toLowerCase()
       .replace(/^\uFEFF/, ''),
   );
-  const find = (name: string): number => {
+  const indexOf = (name: string): number => {
     const index = names.indexOf(name);
     if (index < 0)
       throw new Fault(
@@ -66,10 +72,10 @@ function columnsOf(header: readonly string[], source: string): Columns {
       );
     return index;
   };
-  return { network: find('network'), lat: find('latitude'), lon: find('longitude') };
+  return { network: indexOf('network'), lat: indexOf('latitude'), lon: indexOf('longitude') };
 }
 
-function readRow(cells: readonly string[], columns: Columns, where: string): Entry<Position> | null {
+function parseRow(cells: readonly string[], columns: Columns, where: string): PrefixEntry<Position> | null {
   const [lat, lon] = [cells[columns.lat] ?? '', cells[columns.lon] ?? ''].map((cell) => cell.trim());
   if (lat === '' || lon === '') return null;
   const text = (cells[columns.network] ?? '').trim();
@@ -77,11 +83,11 @@ function readRow(cells: readonly string[], columns: Columns, where: string): Ent
   if ('problem' in prefix) throw new Fault('config_invalid', `${where}: network "${text}" ${prefix.problem}`);
   const position = { lat: Number(lat), lon: Number(lon) };
   if (!(Math.abs(position.lat) <= 90 && Math.abs(position.lon) <= 180))
-    throw new Fault('config_invalid', `${where}: latitude ${lat}, longitude ${lon} lie on no globe; use degrees`);
+    throw new Fault('config_invalid', `${where}: latitude ${lat}, longitude ${lon} are out of range; use degrees`);
   return { prefix, value: position };
 }
 
-/** RFC 4180 quotes; the columns that are read never hold a line break. */
+/** Handles quotes as in RFC 4180, but not line breaks inside them: the columns that are read never contain any. */
 function splitCsv(line: string): string[] {
   if (!line.includes('"')) return line.split(',');
   return [...line.matchAll(/(?:^|,)(?:"((?:[^"]|"")*)"|([^,]*))/g)].map(

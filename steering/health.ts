@@ -1,101 +1,110 @@
-// Whether an appliance may be given plays, and why not. Pure: what heartbeats and probes said, and the time, come in.
-// A refused connection is an answer (nobody listens); silence may be the network's, so it needs a second witness.
+// Whether an appliance is eligible for plays, and the reason if it is not, from its heartbeats, its probes and the time. Pure.
+// A refused connection proves that nobody listens; silence may be the network's fault, so it takes more evidence.
 
 import type { ApplianceState, Health } from '../protocol/heartbeat.ts';
 import { formatDuration } from '../protocol/units.ts';
 
-/** Probes in a row. Two good ones to come back from silence: hysteresis against flapping. */
+/** Consecutive misses after which an appliance counts as silent. */
 export const PROBE_MISSES_MAX = 2;
-export const PROBE_HITS_BACK = 2;
+/** Consecutive answers that end silence. Two, so that an appliance at the threshold does not flap. */
+export const PROBE_ANSWERS_TO_RECOVER = 2;
 
-/** Self-preservation: below this share of leases alive, and with silence on probes too, steering is the one cut off. */
+/** Appliances that must be expected before the fleet may freeze. */
 export const FREEZE_EXPECTED_MIN = 10;
+/** The fleet freezes when the share of expected appliances that have not silently vanished falls below this. */
 export const FREEZE_ALIVE_SHARE = 0.85;
-/** An appliance counts as expected for so long after its lease; then its absence is the truth, and a freeze ends. */
+/** How long an appliance stays expected after its lease expired. Afterwards its absence is accepted, which ends a freeze. */
 export const EXPECTED_MS = 3_600_000;
 
 export type ProbeResult = 'answered' | 'refused' | 'missed';
 
-export interface Probing {
-  readonly standing: 'untried' | 'ok' | 'refused' | 'silent';
-  /** In a row. */
-  readonly hits: number;
+export interface ProbeState {
+  readonly reachability: 'untried' | 'ok' | 'refused' | 'silent';
+  /** Consecutive answers. */
+  readonly answers: number;
+  /** Consecutive misses. */
   readonly misses: number;
 }
 
-export const UNTRIED: Probing = { standing: 'untried', hits: 0, misses: 0 };
+export const UNPROBED: ProbeState = { reachability: 'untried', answers: 0, misses: 0 };
 
-export function afterProbe(before: Probing, result: ProbeResult): Probing {
-  if (result === 'refused') return { standing: 'refused', hits: 0, misses: 0 };
+export function afterProbe(before: ProbeState, result: ProbeResult): ProbeState {
+  if (result === 'refused') return { reachability: 'refused', answers: 0, misses: 0 };
   if (result === 'answered') {
-    const hits = before.hits + 1;
-    const back = before.standing !== 'silent' || hits >= PROBE_HITS_BACK;
-    return { standing: back ? 'ok' : 'silent', hits, misses: 0 };
+    const answers = before.answers + 1;
+    const recovered = before.reachability !== 'silent' || answers >= PROBE_ANSWERS_TO_RECOVER;
+    return { reachability: recovered ? 'ok' : 'silent', answers, misses: 0 };
   }
   const misses = before.misses + 1;
-  const silent = misses >= PROBE_MISSES_MAX && before.standing !== 'refused';
-  return { standing: silent ? 'silent' : before.standing, hits: 0, misses };
+  const silent = misses >= PROBE_MISSES_MAX && before.reachability !== 'refused';
+  return { reachability: silent ? 'silent' : before.reachability, answers: 0, misses };
 }
 
-/** What is known of one appliance; everything that a judgement needs. */
+/** Everything about one appliance that its eligibility depends on. */
 export interface Condition {
-  /** Until the lease ends; negative once it has. */
+  /** Time until the lease ends; negative once it has. */
   readonly leaseLeftMs: number;
   readonly url: string;
-  readonly probing: Probing;
+  readonly probeState: ProbeState;
   readonly state: ApplianceState;
   readonly health: Health;
-  /** Drained by the operator, at this moment. */
+  /** Whether a drain ordered by the operator is in force. */
   readonly drained: boolean;
   readonly connections: number;
   readonly connectionsMax: number;
 }
 
-export interface Judgement {
+export interface Eligibility {
   readonly liveness: 'alive' | 'expired' | 'refused';
-  /** Null: it may be given plays. Else the reason, as a person reads it. */
+  /** The reason why it may not be given plays, as a person reads it; null if it may. */
   readonly refusal: string | null;
-  /** True where a running play should move away from it too; a full one keeps the viewers it has. */
-  readonly leave: boolean;
+  /** Whether running plays should move to another pathway. A full appliance keeps the viewers that it has. */
+  readonly steerAway: boolean;
 }
 
-export function judge(condition: Condition, frozen: boolean): Judgement {
-  const { probing, leaseLeftMs, url } = condition;
-  const liveness = probing.standing === 'refused' ? 'refused' : leaseLeftMs <= 0 && !frozen ? 'expired' : 'alive';
-  const gone = goneReason(condition, frozen);
-  if (gone !== null) return { liveness, refusal: gone, leave: true };
-  if (probing.standing === 'silent' && !frozen)
-    return { liveness, refusal: `${PROBE_MISSES_MAX} probes of ${url} in a row got no answer`, leave: true };
+export function eligibilityOf(condition: Condition, frozen: boolean): Eligibility {
+  const liveness = livenessOf(condition, frozen);
+  const unusable = unusableReason(condition, frozen);
+  if (unusable !== null) return { liveness, refusal: unusable, steerAway: true };
   if (condition.connections >= condition.connectionsMax)
     return {
       liveness,
-      // No count that changes with each heartbeat: history would take a row for every one.
+      // The sentence states no current count: history would store another row for every heartbeat.
       refusal: `it is full: all of its ${condition.connectionsMax} connections are taken`,
-      leave: false,
+      steerAway: false,
     };
-  return { liveness, refusal: null, leave: false };
+  return { liveness, refusal: null, steerAway: false };
 }
 
-export const lapsed = (agoMs: number): string => `its lease ended ${formatDuration(agoMs)} ago`;
+function livenessOf({ probeState, leaseLeftMs }: Condition, frozen: boolean): Eligibility['liveness'] {
+  if (probeState.reachability === 'refused') return 'refused';
+  return leaseLeftMs <= 0 && !frozen ? 'expired' : 'alive';
+}
 
-function goneReason({ probing, leaseLeftMs, url, state, health, drained }: Condition, frozen: boolean): string | null {
-  if (probing.standing === 'refused') return `nobody listens at ${url}`;
-  if (leaseLeftMs <= 0 && !frozen) return lapsed(-leaseLeftMs);
+export const leaseExpired = (agoMs: number): string => `its lease ended ${formatDuration(agoMs)} ago`;
+
+function unusableReason(condition: Condition, frozen: boolean): string | null {
+  const { probeState, leaseLeftMs, url, state, health, drained } = condition;
+  if (probeState.reachability === 'refused') return `nobody listens at ${url}`;
+  if (leaseLeftMs <= 0 && !frozen) return leaseExpired(-leaseLeftMs);
   if (drained) return 'the operator drained it';
   if (state === 'starting' || state === 'draining' || state === 'stopped') return `it says that it is ${state}`;
   if (health.level === 'red') return `its health is red: ${health.causes.join('; ') || 'no cause given'}`;
+  if (probeState.reachability === 'silent' && !frozen)
+    return `${PROBE_MISSES_MAX} probes of ${url} in a row got no answer`;
   return null;
 }
 
 /**
- * True when so many expected appliances have vanished in silence at once that steering's own network is the likelier
- * cause: leases and silence are then ignored, refusals still count.
+ * Self-preservation: true if so many expected appliances vanished in silence at once that steering itself is probably cut off.
+ * Expired leases and silence are then ignored; refused connections still count.
  */
-export function isFrozen(conditions: readonly Pick<Condition, 'leaseLeftMs' | 'probing'>[]): boolean {
+export function isFrozen(conditions: readonly Pick<Condition, 'leaseLeftMs' | 'probeState'>[]): boolean {
   const expected = conditions.filter(({ leaseLeftMs }) => leaseLeftMs > -EXPECTED_MS);
   if (expected.length < FREEZE_EXPECTED_MIN) return false;
   const vanished = expected.filter(
-    ({ leaseLeftMs, probing }) => leaseLeftMs <= 0 && (probing.standing === 'silent' || probing.standing === 'untried'),
+    ({ leaseLeftMs, probeState: { reachability } }) =>
+      leaseLeftMs <= 0 && (reachability === 'silent' || reachability === 'untried'),
   );
   return expected.length - vanished.length < expected.length * FREEZE_ALIVE_SHARE;
 }

@@ -1,4 +1,5 @@
-// What one appliance holds, kept by deltas of an incarnation's revisions; with the titles where that changed, for history.
+// What one appliance holds, updated by deltas that are numbered within an incarnation. It also tracks the titles that changed
+// since history last recorded them.
 
 import type { Rendition, Title } from '../protocol/catalog.ts';
 import type { InventoryDelta } from '../protocol/heartbeat.ts';
@@ -7,15 +8,15 @@ import type { InventoryRecord } from './registry.ts';
 
 export const HOLDINGS_MAX = 1_000_000;
 
-/** Beyond so many changed titles that history did not take, it compares the whole inventory with what it has. */
+/** With more unrecorded titles than this, history compares the whole inventory instead. */
 export const CHANGED_TITLES_MAX = 10_000;
 
-/** The state that an inventory is in: equal marks, equal holdings. */
-export type InventoryMark = Pick<InventoryRecord, 'incarnation' | 'revision'>;
+/** Two states of an inventory with equal versions have equal holdings. */
+export type InventoryVersion = Pick<InventoryRecord, 'incarnation' | 'revision'>;
 
 export class Inventory {
   readonly #byTitle = new Map<string, Set<string>>();
-  /** Titles changed since history took them; null where any may have. */
+  /** Titles whose changes are not recorded yet; null if that is unknown and only a comparison can tell. */
   #changed: Set<string> | null = new Set();
   #size = 0;
   #incarnation = '';
@@ -29,10 +30,10 @@ export class Inventory {
     return inventory;
   }
 
-  /** Holds nothing, and history is to compare that with what it has. */
-  static doubtful(): Inventory {
+  /** An empty inventory that history compares with what it has recorded. */
+  static emptyUncompared(): Inventory {
     const inventory = new Inventory();
-    inventory.doubt();
+    inventory.requireComparison();
     return inventory;
   }
 
@@ -40,30 +41,30 @@ export class Inventory {
     return this.#size;
   }
 
-  /** Null where nothing of this incarnation is known: it must send everything. */
+  /** Null if nothing of this incarnation was received, so that it must send its whole inventory. */
   revisionFor(incarnation: string): number | null {
     return this.#incarnation === incarnation ? this.#revision : null;
   }
 
   /**
-   * True when it was applied; false when it does not follow from what is known. What an earlier incarnation held stays
-   * until the new one has said what it holds: the disk is the same.
+   * Applies a delta, or returns false if it does not follow from the current revision. The holdings of an earlier incarnation
+   * stay until the new one has reported its own, because the disk is the same.
    */
   apply(incarnation: string, delta: InventoryDelta): boolean {
     if (delta.since === 0) this.#replace(delta.added);
     else if (this.revisionFor(incarnation) !== delta.since) return false;
     else {
-      for (const holding of delta.removed) this.#note(this.#remove(holding));
-      for (const holding of delta.added) this.#note(this.#add(holding));
+      for (const holding of delta.removed) this.#markChanged(this.#remove(holding));
+      for (const holding of delta.added) this.#markChanged(this.#add(holding));
     }
     this.#incarnation = incarnation;
     this.#revision = delta.revision;
     return true;
   }
 
-  /** Share of the title's bytes, 0 to 1. Renditions that the title no longer has do not count. */
-  share(title: Title): number {
-    return shareOf(this.#byTitle.get(title.id), title.renditions);
+  /** Share of the title's bytes that are held, 0 to 1. Renditions that the title no longer has do not count. */
+  heldShare(title: Title): number {
+    return heldShare(this.#byTitle.get(title.id), title.renditions);
   }
 
   /** Held renditions of the title, sorted. */
@@ -79,58 +80,58 @@ export class Inventory {
     return { appliance, incarnation: this.#incarnation, revision: this.#revision, holdings: this.holdings() };
   }
 
-  get mark(): InventoryMark {
+  get version(): InventoryVersion {
     return { incarnation: this.#incarnation, revision: this.#revision };
   }
 
-  /** Whether history must `compare` before it can take changes. */
-  get isDoubtful(): boolean {
+  /** Whether history must call `compareWith` before it can record changes. */
+  get needsComparison(): boolean {
     return this.#changed === null;
   }
 
-  doubt(): void {
+  requireComparison(): void {
     this.#changed = null;
   }
 
-  /** Ends a doubt: what differs from the renditions recorded by title is changed, the rest is not. */
-  compare(recorded: ReadonlyMap<string, readonly string[]>): void {
+  /** Marks exactly those titles changed whose renditions differ from the recorded ones. */
+  compareWith(recorded: ReadonlyMap<string, readonly string[]>): void {
     const differs = (title: string): boolean =>
       (recorded.get(title) ?? []).join('\0') !== this.renditions(title).join('\0');
     this.#changed = new Set([...recorded.keys(), ...this.#byTitle.keys()].filter(differs));
   }
 
-  /** Changed titles, at most so many; they count as recorded from here on. */
-  takeChanged(max: number): string[] {
-    const taken: string[] = [];
+  /** Returns at most `max` changed titles, which count as recorded from here on. */
+  drainChangedTitles(max: number): string[] {
+    const drained: string[] = [];
     for (const title of this.#changed ?? []) {
-      if (taken.length >= max) break;
-      taken.push(title);
+      if (drained.length >= max) break;
+      drained.push(title);
     }
-    for (const title of taken) this.#changed?.delete(title);
-    return taken;
+    for (const title of drained) this.#changed?.delete(title);
+    return drained;
   }
 
-  get hasChanged(): boolean {
+  get hasUnrecordedChanges(): boolean {
     return this.#changed === null || this.#changed.size > 0;
   }
 
-  /** An appliance that starts says again all that it holds: what it held before is no change. */
+  /** An appliance that starts reports its whole inventory; holdings that it reported before are not changes. */
   #replace(holdings: readonly string[]): void {
     const before = new Map(this.#byTitle);
     this.#byTitle.clear();
     this.#size = 0;
     for (const holding of holdings) this.#add(holding);
     for (const title of new Set([...before.keys(), ...this.#byTitle.keys()]))
-      if (!isSame(before.get(title), this.#byTitle.get(title))) this.#note(title);
+      if (!isSameSet(before.get(title), this.#byTitle.get(title))) this.#markChanged(title);
   }
 
-  #note(title: string | null): void {
+  #markChanged(title: string | null): void {
     if (title === null || this.#changed === null) return;
     if (this.#changed.size < CHANGED_TITLES_MAX) this.#changed.add(title);
-    else this.doubt();
+    else this.requireComparison();
   }
 
-  /** The title, where that changed it. */
+  /** Returns the title, or null if the holding was there already. */
   #add(holding: string): string | null {
     const { title, rendition } = splitHolding(holding);
     const held = this.#byTitle.get(title) ?? new Set();
@@ -141,7 +142,7 @@ export class Inventory {
     return title;
   }
 
-  /** The title, where that changed it. */
+  /** Returns the title, or null if the holding was not there. */
   #remove(holding: string): string | null {
     const { title, rendition } = splitHolding(holding);
     const held = this.#byTitle.get(title);
@@ -152,24 +153,24 @@ export class Inventory {
   }
 }
 
-/** Share of a title's bytes in what is held of it, 0 to 1. */
-export function shareOf(
+/** Share of a title's bytes in the held renditions, 0 to 1; exactly 1 only if all are held. */
+export function heldShare(
   held: ReadonlySet<string> | undefined,
   renditions: readonly Pick<Rendition, 'id' | 'bytes'>[],
 ): number {
   if (held === undefined) return 0;
-  let total = 0;
-  let bytes = 0;
-  let count = 0;
+  let totalBytes = 0;
+  let heldBytes = 0;
+  let heldCount = 0;
   for (const rendition of renditions) {
-    total += rendition.bytes;
+    totalBytes += rendition.bytes;
     if (!held.has(rendition.id)) continue;
-    bytes += rendition.bytes;
-    count += 1;
+    heldBytes += rendition.bytes;
+    heldCount += 1;
   }
-  if (count === renditions.length) return 1;
-  return total === 0 ? 0 : bytes / total;
+  if (heldCount === renditions.length) return 1;
+  return totalBytes === 0 ? 0 : heldBytes / totalBytes;
 }
 
-const isSame = (a: ReadonlySet<string> | undefined, b: ReadonlySet<string> | undefined): boolean =>
+const isSameSet = (a: ReadonlySet<string> | undefined, b: ReadonlySet<string> | undefined): boolean =>
   (a?.size ?? 0) === (b?.size ?? 0) && [...(a ?? [])].every((rendition) => b?.has(rendition));

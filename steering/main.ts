@@ -1,30 +1,30 @@
-// The composition root of steering: state from disk, then the listener, then the loops (catalog, probes, clock, play
-// reports); on a signal the other way round.
+// The composition root of steering. It loads the state from disk, opens the listener and starts the loops (catalog, play
+// reports, probes, ticks); on a signal it stops them in the reverse order.
 
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setInterval as ticks } from 'node:timers/promises';
 import { Fault } from '../protocol/faults.ts';
 import { ensureFleetKey, issueToken } from '../runtime/auth.ts';
-import { systemClock } from '../runtime/clock.ts';
+import { systemClock, type Clock } from '../runtime/clock.ts';
 import { createLog, type Log } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { packageRoot } from '../runtime/paths.ts';
 import { dieOnDefect, untilStopped } from '../runtime/process.ts';
-import { Catalog, keepCatalog } from './catalog.ts';
+import { Catalog, runCatalogPulls } from './catalog.ts';
 import type { SteeringConfig } from './config.ts';
+import type { DecisionSettings } from './decision-inputs.ts';
 import { Fleet } from './fleet.ts';
 import { emptyFootprint, parseFootprint, type Footprint } from './footprint.ts';
 import { noGeoIp, readGeoIp } from './geoip.ts';
-import { History } from './history/recorder.ts';
+import { HistoryRecorder } from './history/recorder.ts';
 import { HistoryStore } from './history/store.ts';
 import { METRICS } from './metrics.ts';
-import { keepReporting, Plays } from './plays.ts';
+import { readUi } from './players/ui.ts';
+import { PlayCounter, runPlayReports } from './plays.ts';
 import { Prober } from './probe.ts';
 import { createSteeringService } from './service.ts';
-import { openStore } from './store.ts';
-import { readUi } from './players/ui.ts';
+import { openStateStore } from './store.ts';
 
 const TICK_MS = 1_000;
 
@@ -32,10 +32,8 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   const log = createLog('steering');
   dieOnDefect(log);
   const fleetKey = ensureFleetKey(config.fleetKey);
-  const { footprint, mapText } = readMap(config.map);
-  const geoip = config.geoip === null ? noGeoIp : await readGeoIp(config.geoip);
-  warnOfUnknownDefault(config, footprint, log);
-  const store = await openStore(config.state, log);
+  const { settings, mapText } = await readSettings(config, log);
+  const store = await openStateStore(config.state, log);
   const metrics = createMetrics(METRICS);
   const clock = systemClock;
   const fleet = new Fleet({
@@ -47,10 +45,9 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   });
   const catalog = new Catalog(store.catalog);
   await Promise.all([fleet.load(), catalog.load()]);
-  const ground = { footprint, geoip, defaultSite: config.defaultSite, originBase: config.origin, ttlMs: config.ttl };
-  const history = new History({
+  const history = new HistoryRecorder({
     open: () => HistoryStore.open(config.state),
-    present: { ...ground, mapText },
+    settings: { ...settings, mapText },
     fleet,
     catalog,
     clock,
@@ -58,14 +55,14 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
     log,
   });
   history.tick();
-  const plays = new Plays({ clock, metrics, log });
+  const plays = new PlayCounter({ clock, metrics });
   const prober = new Prober({
     targets: () => fleet.probeTargets(),
-    probed: (appliance, result) => fleet.probed(appliance, result),
-    log,
+    onResult: (appliance, result) => fleet.recordProbe(appliance, result),
+    clock,
   });
   const service = createSteeringService({
-    ...ground,
+    ...settings,
     fleet,
     catalog,
     history,
@@ -82,12 +79,13 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   const stopped = untilStopped(log, config.drainTimeout);
   await service.listen(config.listen);
   const stop = new AbortController();
-  const fill = { fillUrl: config.fill, token: issueToken(fleetKey, { role: 'service', id: 'steering' }), metrics, log };
+  const token = issueToken(fleetKey, { role: 'service', id: 'steering' });
+  const fill = { fillUrl: config.fill, token, clock, metrics, log };
   const loops = [
-    keepCatalog({ ...fill, catalog }, stop.signal),
-    keepReporting({ ...fill, plays, clock }, stop.signal),
+    runCatalogPulls({ ...fill, catalog }, stop.signal),
+    runPlayReports({ ...fill, plays }, stop.signal),
     prober.run(stop.signal),
-    keepTime({ fleet, history }, stop.signal),
+    runTicks({ clock, fleet, history }, stop.signal),
   ];
   const signal = await stopped;
   log.info({ signal }, 'stopping');
@@ -99,18 +97,30 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   log.info('stopped');
 }
 
-async function keepTime(
-  { fleet, history }: { readonly fleet: Fleet; readonly history: History },
+/** Ticks the fleet and the history every second until aborted. */
+async function runTicks(
+  { clock, fleet, history }: { readonly clock: Clock; readonly fleet: Fleet; readonly history: HistoryRecorder },
   signal: AbortSignal,
 ): Promise<void> {
-  try {
-    for await (const _ of ticks(TICK_MS, undefined, { signal })) {
-      fleet.tick();
-      history.tick();
-    }
-  } catch (error) {
-    if (!signal.aborted) throw error;
+  while (!signal.aborted) {
+    await clock.sleep(TICK_MS, signal).catch(() => undefined);
+    if (signal.aborted) return;
+    fleet.tick();
+    history.tick();
   }
+}
+
+interface ReadSettings {
+  readonly settings: DecisionSettings;
+  readonly mapText: string | null;
+}
+
+async function readSettings(config: SteeringConfig, log: Log): Promise<ReadSettings> {
+  const { footprint, mapText } = readMap(config.map);
+  const geoip = config.geoip === null ? noGeoIp : await readGeoIp(config.geoip);
+  warnOfUnknownDefault(config.defaultSite, footprint, log);
+  const { defaultSite, origin: originBase, ttl: ttlMs } = config;
+  return { settings: { footprint, geoip, defaultSite, originBase, ttlMs }, mapText };
 }
 
 function readMap(file: string | null): { readonly footprint: Footprint; readonly mapText: string | null } {
@@ -124,9 +134,8 @@ function readMap(file: string | null): { readonly footprint: Footprint; readonly
   return { footprint: parseFootprint(mapText, file), mapText };
 }
 
-/** No error: the site's first appliance may come later than steering. */
-function warnOfUnknownDefault(config: SteeringConfig, footprint: Footprint, log: Log): void {
-  const site = config.defaultSite;
-  if (site !== null && footprint.zones.size > 0 && !footprint.zones.has(site))
-    log.warn({ site }, '--default-site is no zone of the map');
+/** A warning only, because the site's first appliance may join after steering started. */
+function warnOfUnknownDefault(site: string | null, { zones }: Footprint, log: Log): void {
+  if (site !== null && zones.size > 0 && !zones.has(site))
+    log.warn({ site }, '--default-site is not a zone of the map');
 }

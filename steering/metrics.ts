@@ -1,4 +1,4 @@
-// What steering measures.
+// The metrics of steering.
 
 import { FALLBACK_METRIC } from '../runtime/fallbacks.ts';
 import type { MetricTable } from '../runtime/metrics.ts';
@@ -7,7 +7,7 @@ export const METRICS = {
   ...FALLBACK_METRIC,
   larder_steering_plays_total: {
     type: 'counter',
-    help: 'Plays asked, by the public route that they came through.',
+    help: 'Plays requested, by the public route that they came through.',
     labels: ['route'],
   },
   larder_steering_decision_seconds: {
@@ -22,15 +22,18 @@ export const METRICS = {
   },
   larder_steering_heartbeats_total: {
     type: 'counter',
-    help: 'Heartbeats, by outcome: taken, or stale (an older one of a known incarnation).',
+    help: 'Heartbeats, by outcome: taken, or stale (overtaken by a later one or sent by a replaced incarnation).',
     labels: ['outcome'],
   },
   larder_steering_appliances: {
     type: 'gauge',
-    help: 'Known appliances by liveness.',
+    help: 'Appliances in the fleet, by liveness.',
     labels: ['liveness'],
   },
-  larder_steering_frozen: { type: 'gauge', help: '1 while lapsed leases are ignored because most vanished at once.' },
+  larder_steering_frozen: {
+    type: 'gauge',
+    help: '1 while expired leases are ignored because too many appliances vanished at once.',
+  },
   larder_steering_probes_total: {
     type: 'counter',
     help: 'Probes of advertised URLs, by result.',

@@ -1,8 +1,7 @@
-// Plays asked, counted by title and by the site ranked first, and reported to fill. A report is sent again, unchanged,
-// until fill has answered; meanwhile the next one grows in memory, bounded.
+// Plays, counted by title and by the site ranked first, and reported to fill. A report is repeated unchanged until fill has
+// acknowledged it, while the next one accumulates in memory up to a bound.
 
 import { randomBytes } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { isFault } from '../protocol/faults.ts';
 import { PROTOCOL_VERSION } from '../protocol/ids.ts';
@@ -16,24 +15,23 @@ import type { METRICS } from './metrics.ts';
 export const PLAY_REPORT_MS = 10_000;
 export const PLAY_REPORT_TIMEOUT_MS = 5_000;
 
-/** Answers about the report itself; anything else is fill's state or configuration, and may be mended. */
-const REFUSALS: ReadonlySet<string> = new Set(['body_invalid', 'body_too_large', 'request_malformed']);
+/** Faults of the report itself. Any other concerns fill's state or configuration, so that a retry may succeed. */
+const REPORT_FAULTS: ReadonlySet<string> = new Set(['body_invalid', 'body_too_large', 'request_malformed']);
 
-export interface PlaysDeps {
+export interface PlayCounterDeps {
   readonly clock: Clock;
   readonly metrics: Metrics<typeof METRICS>;
-  readonly log: Log;
 }
 
-export class Plays {
-  readonly #deps: PlaysDeps;
+export class PlayCounter {
+  readonly #deps: PlayCounterDeps;
   readonly #incarnation = randomBytes(8).toString('hex');
   #counts = new Map<string, { readonly title: string; readonly site: string | null; plays: number }>();
   #from: number;
   #seq = 0;
-  #unanswered: PlayReport | null = null;
+  #unacknowledged: PlayReport | null = null;
 
-  constructor(deps: PlaysDeps) {
+  constructor(deps: PlayCounterDeps) {
     this.#deps = deps;
     this.#from = deps.clock.now();
   }
@@ -46,12 +44,12 @@ export class Plays {
     else this.#deps.metrics.add('larder_steering_play_rows_dropped_total');
   }
 
-  /** The report that fill has not answered yet, or a new one of what was counted since; null where nothing was. */
-  next(): PlayReport | null {
-    if (this.#unanswered !== null) return this.#unanswered;
+  /** The unacknowledged report, or else a new one of the plays counted since; null if there were none. */
+  nextReport(): PlayReport | null {
+    if (this.#unacknowledged !== null) return this.#unacknowledged;
     if (this.#counts.size === 0) return null;
     const to = this.#deps.clock.now();
-    this.#unanswered = {
+    this.#unacknowledged = {
       protocol: PROTOCOL_VERSION,
       source: 'steering',
       site: null,
@@ -64,31 +62,34 @@ export class Plays {
     };
     this.#counts = new Map();
     this.#from = to;
-    return this.#unanswered;
+    return this.#unacknowledged;
   }
 
-  answered(report: PlayReport): void {
-    if (this.#unanswered?.seq === report.seq) this.#unanswered = null;
+  acknowledge(report: PlayReport): void {
+    if (this.#unacknowledged?.seq === report.seq) this.#unacknowledged = null;
   }
 }
 
-export interface PlayReportDeps extends PlaysDeps {
-  readonly plays: Plays;
+export interface PlayReportDeps {
+  readonly plays: PlayCounter;
   readonly fillUrl: string;
   readonly token: string;
+  readonly clock: Clock;
+  readonly metrics: Metrics<typeof METRICS>;
+  readonly log: Log;
 }
 
-/** Reports until aborted, and once more then: the last plays of a steering that goes away count too. */
-export async function keepReporting(deps: PlayReportDeps, signal: AbortSignal): Promise<void> {
+/** Reports at intervals until aborted, and then once more, so that the last plays before a shutdown count too. */
+export async function runPlayReports(deps: PlayReportDeps, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
-    await sleep(PLAY_REPORT_MS, undefined, { signal }).catch(() => undefined);
-    await reportPlays(deps);
+    await deps.clock.sleep(PLAY_REPORT_MS, signal).catch(() => undefined);
+    await sendPlayReport(deps);
   }
 }
 
-/** Sends what is due, once; true when nothing is left unanswered. */
-export async function reportPlays(deps: PlayReportDeps): Promise<boolean> {
-  const report = deps.plays.next();
+/** Sends the report that is due. Returns false if it stays unacknowledged. */
+export async function sendPlayReport(deps: PlayReportDeps): Promise<boolean> {
+  const report = deps.plays.nextReport();
   if (report === null) return true;
   try {
     await call({
@@ -100,15 +101,15 @@ export async function reportPlays(deps: PlayReportDeps): Promise<boolean> {
       timeoutMs: PLAY_REPORT_TIMEOUT_MS,
     });
   } catch (error) {
-    if (!isFault(error) || !REFUSALS.has(error.code)) {
+    if (!isFault(error) || !REPORT_FAULTS.has(error.code)) {
       deps.metrics.add('larder_fallback_total', 1, { name: 'fill_down_reports_kept' });
       return false;
     }
-    // Fill understood and refused: the same bytes would be refused for ever.
+    // Fill would refuse the same bytes again and again.
     const plays = report.asked.reduce((sum, row) => sum + row.plays, 0);
     deps.metrics.add('larder_steering_play_rows_dropped_total', report.asked.length);
     deps.log.error({ reason: reasonOf(error), plays }, 'fill refused a play report; it is dropped');
   }
-  deps.plays.answered(report);
+  deps.plays.acknowledge(report);
   return true;
 }

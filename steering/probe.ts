@@ -1,9 +1,8 @@
-// Steering's own eyes: every two seconds a small request to each appliance's first advertised URL, so that a dead or
-// frozen one loses its plays before its lease ends. Any HTTP answer is life; what it says does not matter.
+// Active probes: every two seconds a small request goes to each appliance's first advertised URL, so that a dead or frozen one
+// loses its plays before its lease expires. Any HTTP answer counts as alive, whatever its status.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request, type Dispatcher } from 'undici';
-import type { Log } from '../runtime/log.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { forEachAtMost } from '../runtime/semaphore.ts';
 import type { ProbeResult } from './health.ts';
 
@@ -11,26 +10,27 @@ export const PROBE_MS = 2_000;
 export const PROBE_TIMEOUT_MS = 1_500;
 export const PROBES_AT_ONCE_MAX = 64;
 
-export interface ProbeDeps {
+export interface ProberDeps {
   readonly targets: () => readonly { readonly id: string; readonly url: string }[];
-  readonly probed: (appliance: string, result: ProbeResult) => void;
-  readonly log: Log;
+  readonly onResult: (appliance: string, result: ProbeResult) => void;
+  readonly clock: Clock;
 }
 
 export class Prober {
-  readonly #deps: ProbeDeps;
-  /** A connection of its own for each probe: a kept one would hide that nobody accepts any more. */
+  readonly #deps: ProberDeps;
+  /** Each probe opens a connection: a kept-alive one would hide that the appliance no longer accepts any. */
   readonly #agent = new Agent({ connections: null, pipelining: 0, connect: { timeout: PROBE_TIMEOUT_MS } });
+  /** Appliances with a probe in flight. */
   readonly #inFlight = new Set<string>();
 
-  constructor(deps: ProbeDeps) {
+  constructor(deps: ProberDeps) {
     this.#deps = deps;
   }
 
-  /** Rounds until aborted; a slow round delays the next, and never doubles it. */
+  /** Probes in rounds until aborted. A slow round delays the next one; rounds never overlap. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const pause = sleep(PROBE_MS, undefined, { signal }).catch(() => undefined);
+      const pause = this.#deps.clock.sleep(PROBE_MS, signal).catch(() => undefined);
       await this.round();
       await pause;
     }
@@ -41,20 +41,20 @@ export class Prober {
     await forEachAtMost(PROBES_AT_ONCE_MAX, this.#deps.targets(), (target) => this.probe(target));
   }
 
-  /** One probe of one appliance; nothing while another is under way. Never throws. */
+  /** Probes one appliance, or does nothing if a probe of it is in flight. Never throws. */
   async probe({ id, url }: { readonly id: string; readonly url: string }): Promise<void> {
     if (this.#inFlight.has(id)) return;
     this.#inFlight.add(id);
     try {
-      this.#deps.probed(id, await probeOnce(url, this.#agent));
+      this.#deps.onResult(id, await probeOnce(url, this.#agent));
     } finally {
       this.#inFlight.delete(id);
     }
   }
 }
 
-/** `OPTIONS`: answered by the appliance itself, stored nowhere, asked of no origin. */
-export async function probeOnce(url: string, dispatcher: Dispatcher): Promise<ProbeResult> {
+/** Sends `OPTIONS`, which the appliance answers itself: it is neither cached nor forwarded to the origin. */
+async function probeOnce(url: string, dispatcher: Dispatcher): Promise<ProbeResult> {
   try {
     const { body } = await request(url, {
       method: 'OPTIONS',
@@ -70,7 +70,7 @@ export async function probeOnce(url: string, dispatcher: Dispatcher): Promise<Pr
 }
 
 function isRefusal(error: unknown): boolean {
-  // A name with several addresses: refused only where all of them refuse.
+  // A host name with several addresses is refused only if every address refuses.
   if (error instanceof AggregateError && error.errors.length > 0) return error.errors.every(isRefusal);
   return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED';
 }

@@ -1,60 +1,53 @@
-// The order of appliances for one client and one title. Sites first: the client's own, the backups that the map names
-// for it, then by distance, unknown distance last. Inside a site: who holds more of the title, and among equals
-// rendezvous hashing, so that plays of one title meet in one cache.
+// The order of appliances for one client and one title. Sites come first: the client's own, then the backups that the map
+// names for it, then the others by distance, with unknown distances last. Inside a site, appliances that hold more of the
+// title come first; rendezvous hashing orders equals, so that plays of one title meet in one cache. Pure.
 
 import type { Position } from '../protocol/heartbeat.ts';
 import { hash32 } from '../protocol/hash.ts';
 import { rendezvous } from '../protocol/placement.ts';
 import { distanceKm } from './client-location.ts';
+import type { ApplianceCandidate } from './decision-inputs.ts';
 
-export interface Candidate {
-  readonly id: string;
-  readonly site: string;
-  /** Relative capacity, > 0. */
-  readonly weight: number;
-  /** Share of the title's bytes, 0 to 1. */
-  readonly held: number;
-}
-
-export interface Home {
-  /** The client's own site; null where nothing is known of it. */
+/** The client's own site and the policy of the map for plays that it cannot take. */
+export interface HomeSite {
+  /** Null if the client could not be located. */
   readonly site: string | null;
+  /** Origin of distances. */
   readonly position: Position | null;
   readonly backups: readonly string[];
+  /** False if the origin follows the backups directly, whatever lies near. */
   readonly nearestAfterBackups: boolean;
 }
 
+/** How a site relates to the client. Appliances in tier `outside` may not take the play. */
 export type Tier = 'home' | 'backup' | 'near' | 'unknown' | 'outside';
 
-export interface Ranked<C extends Candidate> {
-  readonly candidate: C;
+export interface RankedCandidate {
+  readonly candidate: ApplianceCandidate;
   readonly tier: Tier;
   readonly distanceKm: number | null;
 }
 
-export interface Ranking {
+export interface RankContext {
+  /** Title id. */
   readonly title: string;
-  readonly home: Home;
+  readonly home: HomeSite;
   readonly sites: ReadonlyMap<string, Position | null>;
 }
 
-export function rank<C extends Candidate>(candidates: readonly C[], ranking: Ranking): Ranked<C>[] {
-  const bySite = new Map<string, C[]>();
+export function rank(candidates: readonly ApplianceCandidate[], context: RankContext): RankedCandidate[] {
+  const bySite = new Map<string, ApplianceCandidate[]>();
   for (const candidate of candidates) {
-    const beside = bySite.get(candidate.site);
-    if (beside === undefined) bySite.set(candidate.site, [candidate]);
-    else beside.push(candidate);
+    const sameSite = bySite.get(candidate.site);
+    if (sameSite === undefined) bySite.set(candidate.site, [candidate]);
+    else sameSite.push(candidate);
   }
-  return rankSites([...bySite.keys()], ranking).flatMap((place) =>
-    rankInside(bySite.get(place.site)!, ranking.title).map((candidate) => ({
-      candidate,
-      tier: place.tier,
-      distanceKm: place.distanceKm,
-    })),
+  return rankSites([...bySite.keys()], context).flatMap(({ site, tier, distanceKm }) =>
+    rankInsideSite(bySite.get(site)!, context.title).map((candidate) => ({ candidate, tier, distanceKm })),
   );
 }
 
-interface Place {
+interface RankedSite {
   readonly site: string;
   readonly tier: Tier;
   readonly distanceKm: number | null;
@@ -62,10 +55,10 @@ interface Place {
 
 const TIER_ORDER: Readonly<Record<Tier, number>> = { home: 0, backup: 1, near: 2, unknown: 3, outside: 4 };
 
-function rankSites(sites: readonly string[], { title, home, sites: positions }: Ranking): Place[] {
-  return sites
-    .map((site): Place => {
-      const km = distanceTo(positions.get(site) ?? null, home.position);
+function rankSites(siteIds: readonly string[], { title, home, sites }: RankContext): RankedSite[] {
+  return siteIds
+    .map((site): RankedSite => {
+      const km = distanceTo(sites.get(site) ?? null, home.position);
       return { site, tier: tierOf(site, km, home), distanceKm: site === home.site && km === null ? 0 : km };
     })
     .sort(
@@ -73,13 +66,13 @@ function rankSites(sites: readonly string[], { title, home, sites: positions }: 
         TIER_ORDER[a.tier] - TIER_ORDER[b.tier] ||
         (a.tier === 'backup' ? home.backups.indexOf(a.site) - home.backups.indexOf(b.site) : 0) ||
         (a.distanceKm ?? Infinity) - (b.distanceKm ?? Infinity) ||
-        // Sites that nothing tells apart share the titles between them.
+        // Hashing by title spreads the titles over sites that are otherwise equal.
         hash32(`${b.site}\0${title}`) - hash32(`${a.site}\0${title}`) ||
         (a.site < b.site ? -1 : 1),
     );
 }
 
-function tierOf(site: string, km: number | null, home: Home): Tier {
+function tierOf(site: string, km: number | null, home: HomeSite): Tier {
   if (site === home.site) return 'home';
   if (home.backups.includes(site)) return 'backup';
   if (!home.nearestAfterBackups) return 'outside';
@@ -89,12 +82,11 @@ function tierOf(site: string, km: number | null, home: Home): Tier {
 const distanceTo = (to: Position | null, from: Position | null): number | null =>
   to === null || from === null ? null : distanceKm(from, to);
 
-/** Rendezvous keeps its order among those of one class. */
-function rankInside<C extends Candidate>(candidates: readonly C[], title: string): C[] {
-  return rendezvous(title, candidates).sort((a, b) => holdingClass(b.held) - holdingClass(a.held));
-}
+/** The sort is stable, so rendezvous order is kept within one holding class. */
+const rankInsideSite = (candidates: readonly ApplianceCandidate[], title: string): ApplianceCandidate[] =>
+  rendezvous(title, candidates).sort((a, b) => holdingClass(b.held) - holdingClass(a.held));
 
-/** Shares differ by a subtitle here and there: tenths are equal enough, and only a whole title is 10. */
+/** Shares of one tenth count as equal, because they differ by a subtitle here and there. Class 10 is a whole title only. */
 export function holdingClass(held: number): number {
   if (held >= 1) return 10;
   return held <= 0 ? 0 : Math.min(9, Math.max(1, Math.floor(held * 10)));

@@ -1,39 +1,38 @@
-// The registry: what steering remembers of each appliance across its own restarts. A port with two implementations, on
-// disk (store.ts) and in memory (here); test/registry.test.ts holds both to one contract.
+// The registry: what steering must know of each appliance after its own restart. A port with two implementations, on disk
+// (store.ts) and in memory (below); test/registry.test.ts runs one contract over both.
 
 import { z } from 'zod';
 import { heartbeat, order } from '../protocol/heartbeat.ts';
 import { holdingId, id, isoInstant } from '../protocol/ids.ts';
 
-export const beatFacts = heartbeat.omit({ inventory: true, ordersDone: true });
-/** The last heartbeat, without what is folded into the rest of the record. */
-export type BeatFacts = z.infer<typeof beatFacts>;
+/** The last heartbeat without its inventory delta and acknowledgements, which the rest of the record absorbs. */
+export const storedHeartbeat = heartbeat.omit({ inventory: true, ordersDone: true });
 
 export const drain = z.object({
-  /** May lie ahead: scheduled. */
+  /** Lies in the future while the drain is only scheduled. */
   from: isoInstant,
-  /** Null: until somebody resumes it. */
+  /** Null lasts until an operator resumes the appliance. */
   until: isoInstant.nullable(),
-  /** Whether the appliance was told; false before `from`. */
+  /** Whether the drain order was queued for the appliance; false before `from`. */
   told: z.boolean(),
 });
 export type Drain = z.infer<typeof drain>;
 
 export const applianceRecord = z.object({
-  beat: beatFacts,
+  beat: storedHeartbeat,
   beatAt: isoInstant,
   leaseEndsAt: isoInstant,
-  /** Incarnation before this one; a late beat of it is ignored. */
+  /** The previous incarnation; a late heartbeat from it is ignored. */
   retired: z.string().nullable(),
   drain: drain.nullable(),
-  /** Not yet carried out, oldest first. */
+  /** Not carried out yet, oldest first. */
   orders: z.array(order),
 });
 export type ApplianceRecord = z.infer<typeof applianceRecord>;
 
 export const inventoryRecord = z.object({
   appliance: id,
-  /** Revisions belong to it. */
+  /** The incarnation that counts `revision`. */
   incarnation: z.string(),
   revision: z.number().int().nonnegative(),
   holdings: z.array(holdingId),
@@ -47,7 +46,7 @@ export interface Registry {
   }>;
   save(record: ApplianceRecord): Promise<void>;
   saveInventory(record: InventoryRecord): Promise<void>;
-  /** Forgets the appliance and its inventory. */
+  /** Removes the appliance and its inventory. */
   remove(appliance: string): Promise<void>;
 }
 
@@ -62,7 +61,7 @@ export class MemoryRegistry implements Registry {
     });
   }
 
-  /** Kept as text: a caller that changes its record afterwards changes nothing here. */
+  /** Stores text, so that a caller that changes its record afterwards does not change the stored one. */
   save(record: ApplianceRecord): Promise<void> {
     this.#appliances.set(record.beat.appliance, JSON.stringify(record));
     return Promise.resolve();

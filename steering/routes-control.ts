@@ -1,11 +1,11 @@
-// What appliances, operators and fill ask, with a token: heartbeats, orders, drains, the fleet, and why.
+// The control routes, which need a token: appliances send heartbeats, operators order drains and read explanations, fill
+// queues orders, and both of the latter read the fleet.
 
 import { z } from 'zod';
 import {
   explanation,
   fleet as fleetMessage,
   fleetAppliance,
-  PATHWAYS_DEFAULT,
   stateOrder,
   type Explanation,
   type Fleet as FleetMessage,
@@ -14,88 +14,106 @@ import { Fault } from '../protocol/faults.ts';
 import { heartbeat, heartbeatAnswer, order } from '../protocol/heartbeat.ts';
 import { id, PROTOCOL_VERSION } from '../protocol/ids.ts';
 import { route, type Route } from '../runtime/service.ts';
-import type { Catalog } from './catalog.ts';
-import type { History } from './history/recorder.ts';
-import { decideIn, decidePlay, type PlayDeps } from './play.ts';
+import { decide } from './decide.ts';
+import type { HistoryRecorder } from './history/recorder.ts';
+import { decidePlay, playRequestFrom, type PlayDeps } from './play.ts';
 import { parseAddress } from './prefix-table.ts';
 import type { Prober } from './probe.ts';
-import { findTitle, pathwaysQuery } from './routes-public.ts';
+import { pathwaysQuery } from './routes-public.ts';
 import { sitePositions } from './sites.ts';
 
 export interface ControlDeps extends PlayDeps {
-  readonly catalog: Catalog;
   readonly prober: Pick<Prober, 'probe'>;
-  readonly history: Pick<History, 'past'>;
+  readonly history: Pick<HistoryRecorder, 'inputsAt'>;
 }
 
 const applianceParams = z.object({ id });
 const fillOrder = z.object({ kind: z.literal('fill'), run: z.string().min(1).max(64) });
 
-export function controlRoutes(deps: ControlDeps): Route[] {
-  return [
-    route({
-      method: 'POST',
-      path: '/v1/appliances/:id/heartbeat',
-      summary: 'A heartbeat renews the lease; the answer carries orders.',
-      roles: ['appliance'],
-      params: applianceParams,
-      body: heartbeat,
-      answer: heartbeatAnswer,
-      faults: ['token_forged', 'body_invalid', 'overloaded'],
-      run: ({ params, body, caller }) => {
-        if (caller!.id !== params.id || body.appliance !== params.id)
-          throw new Fault(
-            'token_forged',
-            `the token speaks for ${caller!.id}, the path names ${params.id} and the body ${body.appliance}; all three must be one`,
-          );
-        const { answer, probeNow } = deps.fleet.beat(body);
-        const target = probeNow ? deps.fleet.probeTargets().find((candidate) => candidate.id === params.id) : undefined;
-        if (target !== undefined) void deps.prober.probe(target);
-        return answer;
-      },
-    }),
-    route({
-      method: 'POST',
-      path: '/v1/appliances/:id/orders',
-      summary: 'Queues a fill order; it rides the answer to the next heartbeat.',
-      roles: ['service', 'operator'],
-      params: applianceParams,
-      body: fillOrder,
-      answer: z.object({ order }),
-      faults: ['not_found', 'overloaded', 'disk_failed'],
-      run: async ({ params, body }) => ({ order: await deps.fleet.orderFill(params.id, body.run) }),
-    }),
-    route({
-      method: 'PUT',
-      path: '/v1/appliances/:id/state',
-      summary: 'Drains an appliance or sends it plays again, now or at an instant.',
-      roles: ['operator'],
-      params: applianceParams,
-      body: stateOrder,
-      answer: fleetAppliance,
-      faults: ['not_found', 'body_invalid', 'disk_failed'],
-      run: ({ params, body }) => deps.fleet.orderState(params.id, body),
-    }),
-    route({
-      method: 'GET',
-      path: '/v1/fleet',
-      summary: 'Sites and appliances as steering sees them.',
-      roles: ['operator', 'service'],
-      query: z.object({ inventory: z.enum(['0', '1']).optional() }),
-      answer: fleetMessage,
-      run: ({ query }): FleetMessage => showFleet(deps, query.inventory === '1'),
-    }),
-    route({
-      method: 'GET',
-      path: '/v1/explain',
-      summary: 'The decision that a client would get now, or would have got at an instant, with everybody looked at.',
-      roles: ['operator'],
-      query: explainQuery,
-      answer: explanation,
-      faults: ['not_found', 'history_missing', 'request_malformed', 'disk_failed'],
-      run: ({ query }) => explain(deps, query),
-    }),
-  ];
+export const controlRoutes = (deps: ControlDeps): Route[] => [
+  heartbeatRoute(deps),
+  ordersRoute(deps),
+  stateRoute(deps),
+  fleetRoute(deps),
+  explainRoute(deps),
+];
+
+function heartbeatRoute(deps: ControlDeps): Route {
+  return route({
+    method: 'POST',
+    path: '/v1/appliances/:id/heartbeat',
+    summary: 'A heartbeat renews the lease; the answer carries orders.',
+    roles: ['appliance'],
+    params: applianceParams,
+    body: heartbeat,
+    answer: heartbeatAnswer,
+    faults: ['token_forged', 'body_invalid', 'overloaded'],
+    run: ({ params, body, caller }) => {
+      if (caller!.id !== params.id || body.appliance !== params.id)
+        throw new Fault(
+          'token_forged',
+          `the token speaks for ${caller!.id}, the path names ${params.id} and the body ${body.appliance}; all three must be one`,
+        );
+      const { answer, probeNow } = deps.fleet.renewLease(body);
+      const target = probeNow ? deps.fleet.probeTargets().find((candidate) => candidate.id === params.id) : undefined;
+      if (target !== undefined) void deps.prober.probe(target);
+      return answer;
+    },
+  });
+}
+
+function ordersRoute(deps: ControlDeps): Route {
+  return route({
+    method: 'POST',
+    path: '/v1/appliances/:id/orders',
+    summary: 'Queues a fill order; it rides the answer to the next heartbeat.',
+    roles: ['service', 'operator'],
+    params: applianceParams,
+    body: fillOrder,
+    answer: z.object({ order }),
+    faults: ['not_found', 'overloaded', 'disk_failed'],
+    run: async ({ params, body }) => ({ order: await deps.fleet.orderFill(params.id, body.run) }),
+  });
+}
+
+function stateRoute(deps: ControlDeps): Route {
+  return route({
+    method: 'PUT',
+    path: '/v1/appliances/:id/state',
+    summary: 'Drains an appliance or sends it plays again, now or at an instant.',
+    roles: ['operator'],
+    params: applianceParams,
+    body: stateOrder,
+    answer: fleetAppliance,
+    faults: ['not_found', 'body_invalid', 'disk_failed'],
+    run: ({ params, body }) => deps.fleet.orderState(params.id, body),
+  });
+}
+
+function fleetRoute(deps: ControlDeps): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/fleet',
+    summary: 'Sites and appliances as steering sees them.',
+    roles: ['operator', 'service'],
+    query: z.object({ inventory: z.enum(['0', '1']).optional() }),
+    answer: fleetMessage,
+    run: ({ query }): FleetMessage => describeFleet(deps, { inventory: query.inventory === '1' }),
+  });
+}
+
+function explainRoute(deps: ControlDeps): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/explain',
+    summary:
+      'The decision that a client would get now, or would have got at an instant, with every appliance considered.',
+    roles: ['operator'],
+    query: explainQuery,
+    answer: explanation,
+    faults: ['not_found', 'history_missing', 'request_malformed', 'disk_failed'],
+    run: ({ query }) => explain(deps, query),
+  });
 }
 
 const explainQuery = z.object({
@@ -108,19 +126,18 @@ const explainQuery = z.object({
 });
 
 async function explain(deps: ControlDeps, query: z.infer<typeof explainQuery>): Promise<Explanation> {
-  const ask = { address: query.client, session: null, pathways: query.pathways ?? PATHWAYS_DEFAULT };
+  const { title, client: address, pathways } = query;
+  const playRequest = playRequestFrom({ title, address, pathways });
   if (query.at === undefined) {
-    const title = findTitle(deps, query.title);
-    const { decision, considered } = decidePlay(deps, { ...ask, title, countAs: null });
+    const { decision, considered } = decidePlay(deps, playRequest, null);
     return { ...decision, considered: [...considered], catalogRevision: deps.catalog.revision };
   }
-  const at = Date.parse(query.at);
-  const { scene, catalogRevision } = await deps.history.past({ at, title: query.title, address: query.client });
-  const { decision, considered } = decideIn(scene, { ...ask, title: query.title });
+  const { inputs, catalogRevision } = await deps.history.inputsAt({ at: Date.parse(query.at), title, address });
+  const { decision, considered } = decide(inputs, playRequest);
   return { ...decision, considered: [...considered], catalogRevision };
 }
 
-function showFleet(deps: ControlDeps, inventory: boolean): FleetMessage {
+function describeFleet(deps: ControlDeps, options: { readonly inventory: boolean }): FleetMessage {
   const reported = deps.fleet.sites();
   return {
     protocol: PROTOCOL_VERSION,
@@ -134,6 +151,6 @@ function showFleet(deps: ControlDeps, inventory: boolean): FleetMessage {
         appliances: reported.get(site)?.appliances ?? 0,
       }))
       .sort((a, b) => (a.id < b.id ? -1 : 1)),
-    appliances: deps.fleet.show({ inventory }),
+    appliances: deps.fleet.describe(options),
   };
 }

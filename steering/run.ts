@@ -1,4 +1,4 @@
-// `larder steering run`: flags here, everything else behind the lazy import.
+// `larder steering run`: only the flags are read here; everything else loads lazily.
 
 import { addFlags, readFlags, type Verb } from '../runtime/command.ts';
 import { STEERING_TABLE } from './config.ts';
@@ -13,7 +13,7 @@ Examples:
   larder steering run --origin http://origin.example --map map.json
   larder steering run -c steering.yaml --listen 127.0.0.1:8400
 
-Ctrl-C or SIGTERM stops it. Players keep the pathways that they have; appliances go on serving.`,
+Ctrl-C or SIGTERM stops it. Players keep their pathways and appliances go on serving.`,
       )
       .action(async () => {
         const { runSteering } = await import('./main.ts');

@@ -1,11 +1,12 @@
-// The HTTP edge of steering: all routes on one listener, with CORS on those that players on other origins ask.
+// The HTTP service of steering: all routes on one listener, with CORS headers on those that players call from pages of other
+// origins.
 
 import type { FastifyInstance } from 'fastify';
 import type { Log } from '../runtime/log.ts';
 import { createService, type Service } from '../runtime/service.ts';
+import { uiRoutes, type UiFile } from './players/ui.ts';
 import { controlRoutes, type ControlDeps } from './routes-control.ts';
 import { publicRoutes, type PublicDeps } from './routes-public.ts';
-import { uiRoutes, type UiFile } from './players/ui.ts';
 
 export interface SteeringServiceDeps extends PublicDeps, ControlDeps {
   readonly log: Log;
@@ -23,20 +24,20 @@ export function createSteeringService(deps: SteeringServiceDeps): Service {
     expose: () => deps.metrics.expose(),
     trustProxy: deps.trustProxy,
   });
-  allowPlayers(service.app);
+  allowCrossOrigin(service.app);
   return service;
 }
 
-const PUBLIC_PATH = /^\/v1\/(?:play\/|route\/|steering\/|titles(?:[/?]|$))/;
+const CROSS_ORIGIN_PATH = /^\/v1\/(?:play\/|route\/|steering\/|titles(?:[/?]|$))/;
 const PREFLIGHT_S = 86_400;
 
 /**
- * Players run on pages of other origins. A failed answer must be readable too, so the fields are set before anything
- * else happens; Retry-After is exposed because hls.js reads it, Link and Location for those that choose themselves.
+ * Sets the headers before anything else runs, because a page must be able to read a failed answer too. Retry-After is exposed
+ * for hls.js, Link and Location for players that choose a pathway themselves.
  */
-function allowPlayers(app: FastifyInstance): void {
+function allowCrossOrigin(app: FastifyInstance): void {
   app.addHook('onRequest', async (request, reply) => {
-    if (!PUBLIC_PATH.test(request.url)) return;
+    if (!CROSS_ORIGIN_PATH.test(request.url)) return;
     void reply
       .header('access-control-allow-origin', '*')
       .header('access-control-expose-headers', 'Retry-After, Link, Location, Date')

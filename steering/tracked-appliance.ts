@@ -1,63 +1,62 @@
-// One appliance as steering holds it in memory, and what can be read from that at a moment: its condition, its row in the
-// fleet's list, what history keeps of it. Pure.
+// One appliance as steering tracks it in memory, and what is derived from it at an instant: its condition, the facts that
+// decisions read, its row in the fleet list, and the checks and the answer of a heartbeat. Pure.
 
 import type { FleetAppliance } from '../protocol/decision.ts';
 import { Fault } from '../protocol/faults.ts';
 import { BEAT_MS, LEASE_MS, type Heartbeat, type HeartbeatAnswer } from '../protocol/heartbeat.ts';
 import { PROTOCOL_VERSION } from '../protocol/ids.ts';
 import { ORIGIN_ID } from './decide.ts';
+import type { ApplianceFacts } from './decision-inputs.ts';
 import { isDrained } from './drain.ts';
-import type { Condition, Judgement, Probing } from './health.ts';
+import type { Condition, Eligibility, ProbeState } from './health.ts';
 import type { Inventory } from './inventory.ts';
-import type { ApplianceFact } from './history/replay.ts';
-import { baseOf } from './players/pathway.ts';
 import type { ApplianceRecord } from './registry.ts';
 
-export interface Live {
+export interface TrackedAppliance {
   record: ApplianceRecord;
   inventory: Inventory;
-  probing: Probing;
+  probeState: ProbeState;
+  /** The first advertised base URL, normalised. */
   base: string;
-  /** On the monotonic clock: setting the machine's time ends no lease. */
+  /** On the monotonic clock, so that setting the machine's time ends no lease. */
   leaseUntil: number;
 }
 
-/** Both readings of the clock, taken together. */
-export interface Moment {
+/** Both clock readings, taken together. */
+export interface Clocks {
   readonly now: number;
   readonly monotonic: number;
 }
 
-export function conditionOf(live: Live, { now, monotonic }: Moment): Condition {
-  const { beat } = live.record;
+export function conditionOf(appliance: TrackedAppliance, { now, monotonic }: Clocks): Condition {
+  const { beat } = appliance.record;
   return {
-    leaseLeftMs: live.leaseUntil - monotonic,
-    url: live.base,
-    probing: live.probing,
+    leaseLeftMs: appliance.leaseUntil - monotonic,
+    url: appliance.base,
+    probeState: appliance.probeState,
     state: beat.state,
     health: beat.health,
-    drained: isDrained(live.record, now),
+    drained: isDrained(appliance.record, now),
     connections: beat.connections,
     connectionsMax: beat.connectionsMax,
   };
 }
 
-/** What decisions read of it. The end of a lease is an instant here, for the sentence about it grows older by itself. */
-export function factOf(live: Live, { liveness, refusal }: Judgement, { now, monotonic }: Moment): ApplianceFact {
-  const { beat } = live.record;
-  const lapsed = liveness === 'expired';
+export function factsOf(appliance: TrackedAppliance, eligibility: Eligibility, clocks: Clocks): ApplianceFacts {
+  const { beat } = appliance.record;
+  const expired = eligibility.liveness === 'expired';
   return {
     site: beat.site,
     position: beat.position,
     weight: beat.connectionsMax,
-    base: live.base,
-    refusal: lapsed ? null : refusal,
-    leaseEndedAt: lapsed ? Math.round(now + live.leaseUntil - monotonic) : null,
+    base: appliance.base,
+    refusal: expired ? null : eligibility.refusal,
+    leaseEndedAt: expired ? leaseEndsAt(appliance, clocks) : null,
   };
 }
 
-export function rowOf(live: Live, { liveness }: Judgement, { now, monotonic }: Moment): FleetAppliance {
-  const { beat, drain } = live.record;
+export function fleetRowOf(appliance: TrackedAppliance, { liveness }: Eligibility, clocks: Clocks): FleetAppliance {
+  const { beat, drain } = appliance.record;
   return {
     id: beat.appliance,
     site: beat.site,
@@ -69,7 +68,7 @@ export function rowOf(live: Live, { liveness }: Judgement, { now, monotonic }: M
     state: beat.state,
     health: beat.health,
     liveness,
-    leaseEndsAt: new Date(Math.round(now + live.leaseUntil - monotonic)).toISOString(),
+    leaseEndsAt: new Date(leaseEndsAt(appliance, clocks)).toISOString(),
     draining: drain === null ? null : { since: drain.from, until: drain.until },
     storeBytes: beat.storeBytes,
     usedBytes: beat.usedBytes,
@@ -79,40 +78,57 @@ export function rowOf(live: Live, { liveness }: Judgement, { now, monotonic }: M
     connectionsMax: beat.connectionsMax,
     servedBytes: beat.servedBytes,
     servedRequests: beat.servedRequests,
-    inventoryRevision: live.inventory.revisionFor(beat.incarnation) ?? 0,
-    holdings: live.inventory.size,
+    inventoryRevision: appliance.inventory.revisionFor(beat.incarnation) ?? 0,
+    holdings: appliance.inventory.size,
     version: beat.version,
   };
 }
 
-/** Names that mean something else in answers and reports. */
+/** The end of the lease in epoch milliseconds. */
+const leaseEndsAt = (appliance: TrackedAppliance, { now, monotonic }: Clocks): number =>
+  Math.round(now + appliance.leaseUntil - monotonic);
+
+/** Ids with a meaning of their own in pathways and play reports. */
 const RESERVED_IDS: readonly string[] = [ORIGIN_ID, 'steering'];
 
-/** The base URL of the first advertised; throws `body_invalid` naming the one that is wrong. */
-export function checkBeat({ appliance, advertise }: Heartbeat): string {
+/** Returns the first advertised base URL. Throws `body_invalid` and names the field that is wrong. */
+export function validateHeartbeat({ appliance, advertise }: Heartbeat): string {
   if (RESERVED_IDS.includes(appliance))
     throw new Fault(
       'body_invalid',
       `body.appliance is "${appliance}", which names something else; choose another --id`,
       { detail: { field: 'body.appliance' } },
     );
-  const bad = advertise.findIndex((url) => baseOf(url) === null);
+  const bad = advertise.findIndex((url) => normaliseBaseUrl(url) === null);
   if (bad >= 0)
     throw new Fault(
       'body_invalid',
       `body.advertise.${bad} is "${advertise[bad]!.slice(0, 100)}": must be an http:// or https:// URL without query, fragment or user`,
       { detail: { field: `body.advertise.${bad}` } },
     );
-  return baseOf(advertise[0]!)!;
+  return normaliseBaseUrl(advertise[0]!)!;
 }
 
-export const isStale = (beat: Heartbeat, { beat: known, retired }: ApplianceRecord): boolean =>
-  beat.incarnation === retired || (beat.incarnation === known.incarnation && beat.seq <= known.seq);
+/**
+ * An advertised base URL as steering hands it out: without a trailing slash, and with every character escaped that could end a
+ * quoted string in a playlist. Null if it is not an http or https URL, or has a user, a query or a fragment.
+ */
+export function normaliseBaseUrl(advertised: string): string | null {
+  if (!URL.canParse(advertised)) return null;
+  const url = new URL(advertised);
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') return null;
+  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') return null;
+  return `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
+}
 
-export const answerTo = (heartbeat: Heartbeat, live: Live): HeartbeatAnswer => ({
+/** True for a heartbeat that a later one overtook, or that a replaced incarnation sent. */
+export const isStale = (heartbeat: Heartbeat, { beat: last, retired }: ApplianceRecord): boolean =>
+  heartbeat.incarnation === retired || (heartbeat.incarnation === last.incarnation && heartbeat.seq <= last.seq);
+
+export const heartbeatAnswerFor = (heartbeat: Heartbeat, appliance: TrackedAppliance): HeartbeatAnswer => ({
   protocol: PROTOCOL_VERSION,
   leaseMs: LEASE_MS,
   beatMs: BEAT_MS,
-  inventoryRevision: live.inventory.revisionFor(heartbeat.incarnation),
-  orders: [...live.record.orders],
+  inventoryRevision: appliance.inventory.revisionFor(heartbeat.incarnation),
+  orders: [...appliance.record.orders],
 });

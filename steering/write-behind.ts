@@ -1,16 +1,16 @@
-// Writes the fleet to its registry behind the heartbeats: one write at a time per appliance and always the newest state,
-// so that nothing queues up behind a slow disk and nothing lands out of order.
+// Writes the fleet to its registry after heartbeats were answered. At most one write per appliance is in progress, and it
+// always writes the newest state, so that nothing queues behind a slow disk and writes never reorder.
 
 import type { ApplianceRecord, InventoryRecord, Registry } from './registry.ts';
 
 export interface WriteBehindDeps {
   readonly registry: Registry;
-  /** The state to write, asked when its turn comes; null removes the appliance. */
-  readonly newest: (appliance: string) => { readonly record: ApplianceRecord; inventory(): InventoryRecord } | null;
-  readonly failed: (appliance: string, error: unknown) => void;
+  /** Called when the write starts, to get the newest state; null removes the appliance. */
+  readonly current: (appliance: string) => { readonly record: ApplianceRecord; inventory(): InventoryRecord } | null;
+  readonly onError: (appliance: string, error: unknown) => void;
 }
 
-interface Pending {
+interface PendingWrite {
   record: boolean;
   inventory: boolean;
   done: Promise<unknown>;
@@ -18,20 +18,20 @@ interface Pending {
 
 export class WriteBehind {
   readonly #deps: WriteBehindDeps;
-  /** Only while there is something to write. */
-  readonly #pending = new Map<string, Pending>();
+  /** By appliance; an entry is removed when everything of it is written. */
+  readonly #pending = new Map<string, PendingWrite>();
 
   constructor(deps: WriteBehindDeps) {
     this.#deps = deps;
   }
 
-  /** Resolves when all of it is written, with the error that kept it from the disk, or null. */
+  /** Resolves when everything pending for the appliance was written: with null, or with the error of the last write. */
   save(appliance: string, part: 'record' | 'inventory'): Promise<unknown> {
     const pending = this.#pending.get(appliance) ?? { record: false, inventory: false, done: Promise.resolve(null) };
     pending[part] = true;
     if (!this.#pending.has(appliance)) {
       this.#pending.set(appliance, pending);
-      pending.done = this.#drain(appliance, pending);
+      pending.done = this.#writeUntilCurrent(appliance, pending);
     }
     return pending.done;
   }
@@ -40,27 +40,27 @@ export class WriteBehind {
     for (const { done } of this.#pending.values()) await done;
   }
 
-  async #drain(appliance: string, pending: Pending): Promise<unknown> {
-    let failed: unknown = null;
+  async #writeUntilCurrent(appliance: string, pending: PendingWrite): Promise<unknown> {
+    let lastError: unknown = null;
     while (pending.record || pending.inventory) {
       const { inventory } = pending;
       pending.record = false;
       pending.inventory = false;
       try {
         await this.#write(appliance, inventory);
-        failed = null;
+        lastError = null;
       } catch (error) {
-        failed = error;
-        this.#deps.failed(appliance, error);
+        lastError = error;
+        this.#deps.onError(appliance, error);
       }
     }
     this.#pending.delete(appliance);
-    return failed;
+    return lastError;
   }
 
   async #write(appliance: string, inventory: boolean): Promise<void> {
-    const { registry, newest } = this.#deps;
-    const state = newest(appliance);
+    const { registry, current } = this.#deps;
+    const state = current(appliance);
     if (state === null) return registry.remove(appliance);
     await registry.save(state.record);
     if (inventory) await registry.saveInventory(state.inventory());

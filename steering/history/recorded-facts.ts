@@ -1,218 +1,226 @@
-// What history has on disk of the present, so that only what differs from it is written: appliances by comparing them,
-// titles by the catalog's revision, holdings by the titles that each inventory says have changed.
+// A mirror in memory of the facts on disk, so that only differences are written. Appliances are compared field by field,
+// titles by the revision of the catalog, and holdings by the titles that each inventory reports as changed.
 
 import { z } from 'zod';
 import type { Title } from '../../protocol/catalog.ts';
 import type { Catalog } from '../catalog.ts';
+import { applianceFacts, type ApplianceFacts } from '../decision-inputs.ts';
 import type { Fleet } from '../fleet.ts';
-import type { Change, Reading } from './store.ts';
-import { Inventory, type InventoryMark } from '../inventory.ts';
-import { applianceFact, FACT, lastOf, MAP_CHARS_MAX, type ApplianceFact, type GroundFact } from './replay.ts';
+import { Inventory, type InventoryVersion } from '../inventory.ts';
+import { FACT_KEY, lastPartOf, MAP_CHARS_MAX, titleFactsOf, type SettingsFacts } from './replay.ts';
+import type { FactChange, HistorySnapshot } from './store.ts';
 
-/** The two clocks drift apart, and a lease ends once. */
+/** Wall clock and monotonic clock drift apart, so the end of a lease that is over may vary by this much. */
 const LEASE_END_SLACK_MS = 2_000;
 
-/** What is compared with. */
-export interface Now {
+/** The current state, which is compared with the recorded facts. */
+export interface CurrentState {
   readonly fleet: Pick<Fleet, 'facts' | 'inventories'>;
   readonly catalog: Pick<Catalog, 'revision' | 'titles' | 'find'>;
-  readonly ground: GroundFact;
+  readonly settings: SettingsFacts;
   readonly mapText: string | null;
 }
 
-export interface Difference {
-  readonly changes: readonly Change[];
-  readonly notes: ReadonlyMap<string, unknown>;
-  /** Whether everything is in it; what is not comes with the next. */
-  readonly whole: boolean;
-  /** To be called once it is on disk. */
-  taken(): void;
+/** The changes that bring the disk up to date, or as many of them as one commit may have. */
+export interface ChangeSet {
+  readonly changes: readonly FactChange[];
+  readonly checkpoints: ReadonlyMap<string, unknown>;
+  /** False if changes are left for the next change set. */
+  readonly complete: boolean;
+  /** Updates the mirror; to be called once the changes are on disk. */
+  committed(): void;
 }
 
 interface RecordedTitle {
-  /** The object that was compared last: the catalog makes a new one for each change. */
+  /** The object compared last. The catalog makes a new one for each change, so the same object needs no comparison. */
   readonly title: Title | null;
   readonly text: string;
 }
 
-const mark = z.object({ incarnation: z.string(), revision: z.number() });
+const inventoryVersion = z.object({ incarnation: z.string(), revision: z.number() });
 
-export class Recorded {
-  readonly #appliances: Map<string, ApplianceFact>;
+export class RecordedFacts {
+  readonly #appliances: Map<string, ApplianceFacts>;
   readonly #titles: Map<string, RecordedTitle>;
-  /** States of inventories that are wholly on disk. */
-  readonly #marks: Map<string, InventoryMark>;
-  #catalog: number | null;
-  /** As text, for comparison. */
-  #ground: string;
-  /** Inventories that were held against their mark. */
-  readonly #marked = new WeakSet<Inventory>();
-  /** Empty inventories of appliances that the fleet forgot, until their holdings have ended here too. */
-  readonly #leaving = new Map<string, Inventory>();
+  /** Checkpoints by appliance: versions of inventories that are completely on disk. */
+  readonly #versions: Map<string, InventoryVersion>;
+  #catalogRevision: number | null;
+  /** As JSON, for comparison. */
+  #settings: string;
+  /** Inventories whose version was compared with their checkpoint. */
+  readonly #verified = new WeakSet<Inventory>();
+  /** Empty inventories of appliances that left the fleet, until the end of their holdings is recorded. */
+  readonly #departed = new Map<string, Inventory>();
 
-  private constructor(given: {
-    readonly appliances: Map<string, ApplianceFact>;
+  private constructor(recorded: {
+    readonly appliances: Map<string, ApplianceFacts>;
     readonly titles: Map<string, RecordedTitle>;
-    readonly marks: Map<string, InventoryMark>;
-    readonly catalog: number | null;
-    readonly ground: string;
+    readonly versions: Map<string, InventoryVersion>;
+    readonly catalogRevision: number | null;
+    readonly settings: string;
   }) {
-    this.#appliances = given.appliances;
-    this.#titles = given.titles;
-    this.#marks = given.marks;
-    this.#catalog = given.catalog;
-    this.#ground = given.ground;
+    this.#appliances = recorded.appliances;
+    this.#titles = recorded.titles;
+    this.#versions = recorded.versions;
+    this.#catalogRevision = recorded.catalogRevision;
+    this.#settings = recorded.settings;
   }
 
-  static async load(reading: Reading): Promise<Recorded> {
-    const appliances = await reading.values(FACT.appliance(''), Infinity);
-    const titles = await reading.values(FACT.title(''), Infinity);
-    return new Recorded({
-      appliances: new Map([...appliances].map(([fact, value]) => [lastOf(fact), applianceFact.parse(value)])),
-      titles: new Map([...titles].map(([fact, value]) => [lastOf(fact), { title: null, text: JSON.stringify(value) }])),
-      marks: new Map([...(await reading.notes())].map(([name, value]) => [name, mark.parse(value)])),
-      catalog: z
+  static async load(snapshot: HistorySnapshot): Promise<RecordedFacts> {
+    const appliances = await snapshot.values(FACT_KEY.appliance(''), Infinity);
+    const titles = await snapshot.values(FACT_KEY.title(''), Infinity);
+    const versions = await snapshot.checkpoints();
+    return new RecordedFacts({
+      appliances: new Map([...appliances].map(([key, value]) => [lastPartOf(key), applianceFacts.parse(value)])),
+      titles: new Map(
+        [...titles].map(([key, value]) => [lastPartOf(key), { title: null, text: JSON.stringify(value) }]),
+      ),
+      versions: new Map([...versions].map(([appliance, value]) => [appliance, inventoryVersion.parse(value)])),
+      catalogRevision: z
         .number()
         .nullable()
-        .parse(await reading.value(FACT.catalog, Infinity)),
-      ground: JSON.stringify(await reading.value(FACT.ground, Infinity)),
+        .parse(await snapshot.value(FACT_KEY.catalog, Infinity)),
+      settings: JSON.stringify(await snapshot.value(FACT_KEY.settings, Infinity)),
     });
   }
 
-  /** Inventories of which it is not known what history has of them: not as their mark says, as after a kill. */
-  doubtful({ fleet }: Now): [string, Inventory][] {
+  /** Inventories that must be compared with the disk, because their version is not that of the checkpoint, as after a kill. */
+  uncompared({ fleet }: CurrentState): [string, Inventory][] {
     return this.#inventories(fleet).filter(([appliance, inventory]) => {
-      if (!this.#marked.has(inventory) && !isSameMark(this.#marks.get(appliance), inventory.mark)) inventory.doubt();
-      this.#marked.add(inventory);
-      return inventory.isDoubtful;
+      if (!this.#verified.has(inventory) && !isSameVersion(this.#versions.get(appliance), inventory.version))
+        inventory.requireComparison();
+      this.#verified.add(inventory);
+      return inventory.needsComparison;
     });
   }
 
-  /** Compares them title by title, until it is enough. */
+  /** Compares the inventories with the disk, one after the other, until `isTimeUp`. */
   async compare(
-    doubtful: readonly (readonly [string, Inventory])[],
-    reading: Reading,
-    enough: () => boolean,
+    uncompared: readonly (readonly [string, Inventory])[],
+    snapshot: HistorySnapshot,
+    isTimeUp: () => boolean,
   ): Promise<void> {
-    for (const [appliance, inventory] of doubtful) {
-      if (enough()) return;
-      const held = await reading.values(FACT.held(appliance, ''), Infinity);
-      inventory.compare(new Map([...held].map(([fact, list]) => [lastOf(fact), list as string[]])));
+    for (const [appliance, inventory] of uncompared) {
+      if (isTimeUp()) return;
+      const held = await snapshot.values(FACT_KEY.held(appliance, ''), Infinity);
+      inventory.compareWith(new Map([...held].map(([key, renditions]) => [lastPartOf(key), renditions as string[]])));
     }
   }
 
-  /** What differs now, in at most so many changes. */
-  difference(now: Now, changesMax: number): Difference {
-    const draft = new Draft(changesMax);
-    this.#putAppliances(draft, now.fleet.facts());
-    this.#putGround(draft, now);
-    this.#putTitles(draft, now.catalog);
-    this.#putHoldings(draft, now.fleet);
+  /** The differences between the current state and the disk, in at most `changesMax` changes. */
+  difference(current: CurrentState, changesMax: number): ChangeSet {
+    const draft = new ChangeSetDraft(changesMax);
+    this.#addAppliances(draft, current.fleet.facts());
+    this.#addSettings(draft, current);
+    this.#addTitles(draft, current.catalog);
+    this.#addHoldings(draft, current.fleet);
     return draft;
   }
 
-  #putAppliances(draft: Draft, facts: ReadonlyMap<string, ApplianceFact>): void {
+  #addAppliances(draft: ChangeSetDraft, facts: ReadonlyMap<string, ApplianceFacts>): void {
     for (const [appliance, fact] of facts) {
       const before = this.#appliances.get(appliance);
       if (before === undefined || !isSameAppliance(before, fact))
-        draft.put(FACT.appliance(appliance), fact, () => this.#appliances.set(appliance, fact));
+        draft.add(FACT_KEY.appliance(appliance), fact, () => this.#appliances.set(appliance, fact));
     }
     for (const appliance of this.#appliances.keys())
-      if (!facts.has(appliance)) draft.put(FACT.appliance(appliance), null, () => this.#appliances.delete(appliance));
-    // It may come back under this name one day, holding something else.
-    for (const appliance of this.#marks.keys()) {
-      if (facts.has(appliance)) this.#leaving.delete(appliance);
-      else if (!this.#leaving.has(appliance)) this.#leaving.set(appliance, Inventory.doubtful());
+      if (!facts.has(appliance))
+        draft.add(FACT_KEY.appliance(appliance), null, () => this.#appliances.delete(appliance));
+    // The holdings must end too, because an appliance may return under the same id with others.
+    for (const appliance of this.#versions.keys()) {
+      if (facts.has(appliance)) this.#departed.delete(appliance);
+      else if (!this.#departed.has(appliance)) this.#departed.set(appliance, Inventory.emptyUncompared());
     }
   }
 
-  #putGround(draft: Draft, { ground, mapText }: Now): void {
-    const text = JSON.stringify(ground);
-    if (text === this.#ground) return;
-    const before = JSON.parse(this.#ground) as GroundFact | null;
-    if ((before?.map ?? null) !== ground.map)
-      draft.put(FACT.map, mapText !== null && mapText.length <= MAP_CHARS_MAX ? mapText : null);
-    draft.put(FACT.ground, ground, () => (this.#ground = text));
+  #addSettings(draft: ChangeSetDraft, { settings, mapText }: CurrentState): void {
+    const text = JSON.stringify(settings);
+    if (text === this.#settings) return;
+    const before = JSON.parse(this.#settings) as SettingsFacts | null;
+    if ((before?.map ?? null) !== settings.map)
+      draft.add(FACT_KEY.map, mapText !== null && mapText.length <= MAP_CHARS_MAX ? mapText : null);
+    draft.add(FACT_KEY.settings, settings, () => (this.#settings = text));
   }
 
-  #putTitles(draft: Draft, catalog: Now['catalog']): void {
-    if (catalog.revision === this.#catalog) return;
+  #addTitles(draft: ChangeSetDraft, catalog: CurrentState['catalog']): void {
+    if (catalog.revision === this.#catalogRevision) return;
     for (const title of catalog.titles) {
       const before = this.#titles.get(title.id);
       if (before?.title === title) continue;
-      const fact = { renditions: title.renditions.map(({ id, bytes }) => ({ id, bytes })) };
-      const text = JSON.stringify(fact);
-      const remember = (): unknown => this.#titles.set(title.id, { title, text });
-      if (before?.text === text) remember();
-      else draft.put(FACT.title(title.id), fact, remember);
+      const facts = titleFactsOf(title);
+      const text = JSON.stringify(facts);
+      const committed = (): unknown => this.#titles.set(title.id, { title, text });
+      if (before?.text === text) committed();
+      else draft.add(FACT_KEY.title(title.id), facts, committed);
     }
     for (const id of this.#titles.keys())
-      if (catalog.find(id) === null) draft.put(FACT.title(id), null, () => this.#titles.delete(id));
+      if (catalog.find(id) === null) draft.add(FACT_KEY.title(id), null, () => this.#titles.delete(id));
     const { revision } = catalog;
-    if (draft.whole) draft.put(FACT.catalog, revision, () => (this.#catalog = revision));
+    if (draft.complete) draft.add(FACT_KEY.catalog, revision, () => (this.#catalogRevision = revision));
   }
 
-  #putHoldings(draft: Draft, fleet: Now['fleet']): void {
+  #addHoldings(draft: ChangeSetDraft, fleet: CurrentState['fleet']): void {
     for (const [appliance, inventory] of this.#inventories(fleet)) {
-      for (const title of inventory.takeChanged(draft.room)) {
+      for (const title of inventory.drainChangedTitles(draft.room)) {
         const held = inventory.renditions(title);
-        draft.put(FACT.held(appliance, title), held.length === 0 ? null : held);
+        draft.add(FACT_KEY.held(appliance, title), held.length === 0 ? null : held);
       }
-      const { mark: reached } = inventory;
-      const isLeaving = this.#leaving.has(appliance);
-      // What an appliance held that is gone matters to nobody yet.
-      if (inventory.hasChanged) draft.whole &&= isLeaving;
-      else if (isLeaving) draft.note(appliance, null, () => this.#left(appliance));
-      else if (!isSameMark(this.#marks.get(appliance), reached))
-        draft.note(appliance, reached, () => this.#marks.set(appliance, reached));
+      const { version } = inventory;
+      const departed = this.#departed.has(appliance);
+      // The holdings of a departed appliance affect no decision, so the change set counts as complete without them.
+      if (inventory.hasUnrecordedChanges) draft.complete &&= departed;
+      else if (departed) draft.addCheckpoint(appliance, null, () => this.#removeDeparted(appliance));
+      else if (!isSameVersion(this.#versions.get(appliance), version))
+        draft.addCheckpoint(appliance, version, () => this.#versions.set(appliance, version));
     }
   }
 
-  #left(appliance: string): void {
-    this.#leaving.delete(appliance);
-    this.#marks.delete(appliance);
+  #removeDeparted(appliance: string): void {
+    this.#departed.delete(appliance);
+    this.#versions.delete(appliance);
   }
 
-  #inventories(fleet: Now['fleet']): [string, Inventory][] {
-    return [...fleet.inventories(), ...this.#leaving];
+  #inventories(fleet: CurrentState['fleet']): [string, Inventory][] {
+    return [...fleet.inventories(), ...this.#departed];
   }
 }
 
-class Draft implements Difference {
-  readonly changes: Change[] = [];
-  readonly notes = new Map<string, unknown>();
-  whole = true;
+class ChangeSetDraft implements ChangeSet {
+  readonly changes: FactChange[] = [];
+  readonly checkpoints = new Map<string, unknown>();
+  complete = true;
   readonly #changesMax: number;
-  readonly #taken: (() => unknown)[] = [];
+  readonly #onCommitted: (() => unknown)[] = [];
 
   constructor(changesMax: number) {
     this.#changesMax = changesMax;
   }
 
+  /** Changes that still fit. */
   get room(): number {
     return this.#changesMax - this.changes.length;
   }
 
-  put(fact: string, value: unknown, taken: () => unknown = () => undefined): void {
+  add(fact: string, value: unknown, onCommitted: () => unknown = () => undefined): void {
     if (this.room <= 0) {
-      this.whole = false;
+      this.complete = false;
       return;
     }
     this.changes.push({ fact, value });
-    this.#taken.push(taken);
+    this.#onCommitted.push(onCommitted);
   }
 
-  note(name: string, value: unknown, taken: () => unknown = () => undefined): void {
-    this.notes.set(name, value);
-    this.#taken.push(taken);
+  addCheckpoint(name: string, value: unknown, onCommitted: () => unknown): void {
+    this.checkpoints.set(name, value);
+    this.#onCommitted.push(onCommitted);
   }
 
-  taken(): void {
-    for (const taken of this.#taken) taken();
+  committed(): void {
+    for (const onCommitted of this.#onCommitted) onCommitted();
   }
 }
 
-function isSameAppliance(a: ApplianceFact, b: ApplianceFact): boolean {
+function isSameAppliance(a: ApplianceFacts, b: ApplianceFacts): boolean {
   return (
     a.site === b.site &&
     a.weight === b.weight &&
@@ -225,5 +233,5 @@ function isSameAppliance(a: ApplianceFact, b: ApplianceFact): boolean {
   );
 }
 
-const isSameMark = (a: InventoryMark | undefined, b: InventoryMark): boolean =>
+const isSameVersion = (a: InventoryVersion | undefined, b: InventoryVersion): boolean =>
   a?.incarnation === b.incarnation && a.revision === b.revision;

@@ -1,195 +1,214 @@
-// Steering's memory of what its decisions were made from. Once a second what changed is written behind, one write at a
-// time; an explanation of the past reads it back. Nothing waits for it: a history that fails costs explanations only.
+// Records what decisions are made from, and reads it back to explain decisions of the past. Each second the changes are
+// written behind, one write at a time. Nothing waits for history: if it fails, only explanations are lost.
 
 import { Fault, isFault } from '../../protocol/faults.ts';
 import { reasonOf } from '../../runtime/client.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Metrics } from '../../runtime/metrics.ts';
-import type { HistoryStore, Reading, Span } from './store.ts';
 import type { METRICS } from '../metrics.ts';
-import { groundOf, readPast, type GroundFact, type Past, type Present } from './replay.ts';
-import { Recorded, type Now } from './recorded-facts.ts';
+import { RecordedFacts, type CurrentState } from './recorded-facts.ts';
+import {
+  readPastInputs,
+  settingsFactsOf,
+  type HistorySettings,
+  type PastInputs,
+  type PastQuery,
+  type SettingsFacts,
+} from './replay.ts';
+import type { HistorySnapshot, HistoryStore, RecordedPeriod } from './store.ts';
 
-/** How far back an explanation is promised, as far as `HISTORY_ROWS_MAX` lets it. */
+/** How far back explanations reach, unless `HISTORY_ROWS_MAX` is exceeded before. */
 export const HISTORY_AGE_MS = 7 * 86_400_000;
 /** About 30 bytes on disk each; see decisions/0013-explain-history.md. */
 export const HISTORY_ROWS_MAX = 10_000_000;
-/** Changes written at once; more wait a second. They take the event loop some 10 ms. */
+/** Changes in one commit, which occupy the event loop for some 10 ms. Further changes wait for the next second. */
 export const CHANGES_MAX = 2_000;
-/** Twice as many are pruned at once, so that a flood of them is followed. */
+/** Rows pruned per row committed at most, so that pruning keeps up with any rate of changes. */
 const PRUNE_PACE = 2;
-/** Nothing written for longer than this, and the time between is told as a gap. */
-export const SPAN_BREAK_MS = 30_000;
+/** After a longer pause between commits a new period begins, and the pause is reported as a gap. */
+export const PERIOD_BREAK_MS = 30_000;
 export const REOPEN_MS = 10_000;
-/** A clock may be so much ahead of steering's. */
+/** How far ahead of steering's clock the instant of a query may be, for clients whose clocks differ. */
 export const AHEAD_MAX_MS = 60_000;
+/** Time per second for comparing inventories with the disk. */
 const COMPARE_MS_MAX = 300;
 
-export interface HistoryDeps extends Pick<Now, 'fleet' | 'catalog'> {
+export interface HistoryRecorderDeps extends Pick<CurrentState, 'fleet' | 'catalog'> {
   readonly open: () => Promise<HistoryStore>;
-  readonly present: Present;
+  readonly settings: HistorySettings;
   readonly clock: Clock;
   readonly metrics: Metrics<typeof METRICS>;
   readonly log: Log;
-  /** For tests that have no time for millions. */
+  /** For tests, which cannot write millions of rows. */
   readonly limits?: { readonly rowsMax?: number; readonly changesMax?: number };
 }
 
-interface Opened {
+interface OpenHistory {
   readonly store: HistoryStore;
-  readonly recorded: Recorded;
-  /** The one that goes on; null before the first whole commit. */
-  span: Span | null;
+  readonly recorded: RecordedFacts;
+  /** The period that continues with each commit; null before the first complete one. */
+  period: RecordedPeriod | null;
 }
 
-export class History {
-  readonly #deps: HistoryDeps;
-  readonly #ground: GroundFact;
-  #opened: Opened | null = null;
+export class HistoryRecorder {
+  readonly #deps: HistoryRecorderDeps;
+  readonly #settingsFacts: SettingsFacts;
+  #history: OpenHistory | null = null;
+  /** On the monotonic clock. */
   #reopenAt = -Infinity;
-  #failure: unknown = null;
-  #spanned = false;
-  #job: Promise<void> | null = null;
+  #lastError: unknown = null;
+  /** Whether this run of steering has begun a period. */
+  #recordedBefore = false;
+  #writing: Promise<void> | null = null;
 
-  constructor(deps: HistoryDeps) {
+  constructor(deps: HistoryRecorderDeps) {
     this.#deps = deps;
-    this.#ground = groundOf(deps.present);
+    this.#settingsFacts = settingsFactsOf(deps.settings);
   }
 
-  /** Begins to write what changed; a disk that is still busy with an earlier second gets both with the next. */
+  /** Starts to write the changes. If the previous write is still in progress, the next tick writes them. */
   tick(): void {
-    this.#job ??= this.#record().finally(() => (this.#job = null));
+    this.#writing ??= this.#record().finally(() => (this.#writing = null));
   }
 
-  /** Resolves when what was begun is written, or has failed. */
+  /** Resolves when the write in progress has succeeded or failed. */
   async settled(): Promise<void> {
-    await this.#job;
+    await this.#writing;
   }
 
-  /** What decisions were made from at an instant. Throws `request_malformed`, `history_missing`, `not_found`, `disk_failed`. */
-  async past(ask: { readonly at: number; readonly title: string; readonly address: string }): Promise<Past> {
+  /**
+   * The decision inputs of a past instant. Throws `request_malformed` for an instant in the future, `history_missing` outside
+   * recorded history, `not_found` for a title that was not in the catalog, and `disk_failed`.
+   */
+  async inputsAt(query: PastQuery): Promise<PastInputs> {
     const now = this.#deps.clock.now();
-    if (ask.at > now + AHEAD_MAX_MS)
+    if (query.at > now + AHEAD_MAX_MS)
       throw new Fault(
         'request_malformed',
-        `query.at is ${iso(ask.at)}, which lies ahead (here it is ${iso(now)}); ask for an instant of the past`,
+        `query.at is ${iso(query.at)}, which lies ahead (here it is ${iso(now)}); ask for an instant of the past`,
         { detail: { field: 'query.at' } },
       );
-    const unreadable = (reason: unknown): Fault =>
-      new Fault('disk_failed', `the history cannot be read: ${reasonOf(reason)}`, { cause: reason });
-    const opened = this.#opened;
-    if (opened === null) throw unreadable(this.#failure ?? 'it is being opened');
+    const unreadable = (cause: unknown): Fault =>
+      new Fault('disk_failed', `the history cannot be read: ${reasonOf(cause)}`, { cause });
+    const history = this.#history;
+    if (history === null) throw unreadable(this.#lastError ?? 'it is being opened');
     try {
-      return await opened.store.read(async (reading) => {
-        await checkKept(reading, ask.at, opened.span);
-        return readPast(reading, ask, { ...this.#deps.present, ground: this.#ground });
+      return await history.store.read(async (snapshot) => {
+        await assertRecorded(snapshot, query.at, history.period);
+        return readPastInputs(snapshot, query, { ...this.#deps.settings, facts: this.#settingsFacts });
       });
     } catch (error) {
       throw isFault(error) ? error : unreadable(error);
     }
   }
 
-  /** The last moment of this run, then nothing more. */
+  /** Records the final state and closes the store. */
   async close(): Promise<void> {
-    await this.#job;
-    if (this.#opened !== null) await this.#record();
-    await this.#letGo();
+    await this.#writing;
+    if (this.#history !== null) await this.#record();
+    await this.#closeStore();
   }
 
   async #record(): Promise<void> {
     try {
-      if (this.#opened === null) {
+      if (this.#history === null) {
         if (this.#deps.clock.monotonic() < this.#reopenAt) return;
-        this.#opened = await this.#open();
+        this.#history = await this.#open();
       }
-      await this.#write(this.#opened);
-      if (this.#failure !== null) this.#deps.log.info('history is written again');
-      this.#failure = null;
+      await this.#write(this.#history);
+      if (this.#lastError !== null) this.#deps.log.info('history is written again');
+      this.#lastError = null;
     } catch (error) {
-      await this.#failed(error);
+      await this.#fail(error);
     }
   }
 
-  async #open(): Promise<Opened> {
+  async #open(): Promise<OpenHistory> {
     const store = await this.#deps.open();
     try {
-      return { store, recorded: await store.read((reading) => Recorded.load(reading)), span: null };
+      return { store, recorded: await store.read((snapshot) => RecordedFacts.load(snapshot)), period: null };
     } catch (error) {
       await store.close();
       throw error;
     }
   }
 
-  async #write(opened: Opened): Promise<void> {
-    const { clock, metrics, fleet, catalog, present } = this.#deps;
-    const { store, recorded } = opened;
-    const now: Now = { fleet, catalog, ground: this.#ground, mapText: present.mapText };
-    const doubtful = recorded.doubtful(now);
-    const enoughAt = clock.monotonic() + COMPARE_MS_MAX;
-    if (doubtful.length > 0)
-      await store.read((reading) => recorded.compare(doubtful, reading, () => clock.monotonic() > enoughAt));
+  async #write(history: OpenHistory): Promise<void> {
+    const { clock, metrics, fleet, catalog, settings, limits = {} } = this.#deps;
+    const { rowsMax = HISTORY_ROWS_MAX, changesMax = CHANGES_MAX } = limits;
+    const { store, recorded } = history;
+    const current: CurrentState = { fleet, catalog, settings: this.#settingsFacts, mapText: settings.mapText };
+    await this.#compareInventories(history, current);
     const at = clock.now();
-    // Somebody set the clock back: an instant has one truth, and it is told already.
-    if (at <= store.last) return this.#checkBehind(store.last - at);
-    const { rowsMax = HISTORY_ROWS_MAX, changesMax = CHANGES_MAX } = this.#deps.limits ?? {};
-    const difference = recorded.difference(now, changesMax);
-    const span = this.#spanAt(at, opened.span, difference.whole);
-    // Every second, changes or not: it is how one knows later that steering ran.
-    await store.commit({ at, changes: difference.changes, notes: difference.notes, span });
-    difference.taken();
-    opened.span = span;
-    this.#spanned ||= span !== null;
+    // The clock was set back. What was recorded of an instant is never rewritten, so recording pauses.
+    if (at <= store.lastAt) return assertClockNear(store.lastAt - at);
+    const changeSet = recorded.difference(current, changesMax);
+    const { changes, checkpoints } = changeSet;
+    const period = this.#periodAt(at, history.period, changeSet.complete);
+    // A commit without changes still extends the period, which later shows that steering ran.
+    await store.commit({ at, changes, checkpoints, period });
+    changeSet.committed();
+    history.period = period;
+    this.#recordedBefore ||= period !== null;
     await store.prune({ before: at - HISTORY_AGE_MS, rowsMax, stepMax: changesMax * PRUNE_PACE });
     metrics.set('larder_steering_history_rows', store.rows);
   }
 
-  /** A span begins once everything of the present is on disk, and breaks where nobody looked for what changed. */
-  #spanAt(at: number, before: Span | null, whole: boolean): Span | null {
-    if (before !== null && at - before.to <= SPAN_BREAK_MS) return { ...before, to: at };
-    return whole ? { from: at, to: at, start: !this.#spanned } : null;
+  async #compareInventories({ store, recorded }: OpenHistory, current: CurrentState): Promise<void> {
+    const { clock } = this.#deps;
+    const uncompared = recorded.uncompared(current);
+    const deadline = clock.monotonic() + COMPARE_MS_MAX;
+    if (uncompared.length > 0)
+      await store.read((snapshot) => recorded.compare(uncompared, snapshot, () => clock.monotonic() > deadline));
   }
 
-  #checkBehind(behindMs: number): void {
-    if (behindMs <= SPAN_BREAK_MS) return;
-    throw new Fault(
-      'state_conflict',
-      `the clock is ${Math.round(behindMs / 1000)} s behind what was recorded last; it goes on from there, or at once where STATE/history is removed while steering is stopped`,
-    );
+  /** A period begins once the whole current state is on disk, and ends when commits pause for too long. */
+  #periodAt(at: number, before: RecordedPeriod | null, complete: boolean): RecordedPeriod | null {
+    if (before !== null && at - before.to <= PERIOD_BREAK_MS) return { ...before, to: at };
+    return complete ? { from: at, to: at, start: !this.#recordedBefore } : null;
   }
 
-  async #failed(error: unknown): Promise<void> {
+  async #fail(error: unknown): Promise<void> {
     const { metrics, log, clock } = this.#deps;
     metrics.add('larder_fallback_total', 1, { name: 'history_down_unrecorded' });
-    if (this.#failure === null)
+    if (this.#lastError === null)
       log.error(
         { reason: reasonOf(error), err: isFault(error) ? undefined : error },
         'history is not written; this time cannot be explained later',
       );
-    this.#failure = error;
+    this.#lastError = error;
     this.#reopenAt = clock.monotonic() + REOPEN_MS;
-    await this.#letGo();
+    await this.#closeStore();
   }
 
-  /** Level writes nothing more after a failed write until it is opened again. */
-  async #letGo(): Promise<void> {
-    const opened = this.#opened;
-    this.#opened = null;
+  /** After a failed write, level refuses further ones until it is reopened. */
+  async #closeStore(): Promise<void> {
+    const history = this.#history;
+    this.#history = null;
     try {
-      await opened?.store.close();
+      await history?.store.close();
     } catch (error) {
       this.#deps.log.warn({ reason: reasonOf(error) }, 'the history cannot be closed');
     }
   }
 }
 
-/** Throws `history_missing`, saying from when to when there is none. */
-async function checkKept(reading: Reading, at: number, running: Span | null): Promise<void> {
-  const { last, next } = await reading.spans(at);
+function assertClockNear(behindMs: number): void {
+  if (behindMs <= PERIOD_BREAK_MS) return;
+  throw new Fault(
+    'state_conflict',
+    `the clock is ${Math.round(behindMs / 1000)} s behind what was recorded last; recording resumes when the clock has caught up, or at once if STATE/history is removed while steering is stopped`,
+  );
+}
+
+/** Throws `history_missing`, naming the period without history. `running` is the period that still continues. */
+async function assertRecorded(snapshot: HistorySnapshot, at: number, running: RecordedPeriod | null): Promise<void> {
+  const { last, next } = await snapshot.periods(at);
   const missing = (why: string): Fault =>
-    new Fault('history_missing', `nothing can be told of ${iso(at)}: ${why}`, { detail: { field: 'query.at' } });
-  if (at < reading.horizon || last === null) {
-    const begin = await beginOf(reading);
+    new Fault('history_missing', `there is no history for ${iso(at)}: ${why}`, { detail: { field: 'query.at' } });
+  if (at < snapshot.horizon || last === null) {
+    const begin = await historyBegin(snapshot);
     throw missing(begin === null ? 'steering has no history yet' : `history begins at ${iso(begin)}`);
   }
   if (at <= last.to || last.from === running?.from) return;
@@ -201,10 +220,10 @@ async function checkKept(reading: Reading, at: number, running: Span | null): Pr
   );
 }
 
-/** The first instant that can be told of. */
-async function beginOf(reading: Reading): Promise<number | null> {
-  const { last, next } = await reading.spans(reading.horizon);
-  return last !== null && reading.horizon <= last.to ? reading.horizon : (next?.from ?? null);
+/** The first instant of recorded history; null if there is none. */
+async function historyBegin(snapshot: HistorySnapshot): Promise<number | null> {
+  const { last, next } = await snapshot.periods(snapshot.horizon);
+  return last !== null && snapshot.horizon <= last.to ? snapshot.horizon : (next?.from ?? null);
 }
 
 const iso = (ms: number): string => new Date(ms).toISOString();

@@ -1,155 +1,170 @@
-// The facts that a decision is made from, as history keeps them, and the scene that they make again. Facts are named so
-// that one prefix finds all of a kind; what is not kept, the content of --geoip, is taken as it is today.
+// The recorded facts, and the decision inputs of a past instant that are rebuilt from them. Fact keys are built so that one
+// prefix selects all facts of a kind. The content of --geoip is not recorded: the current one is used.
 
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { Fault } from '../../protocol/faults.ts';
-import { position } from '../../protocol/heartbeat.ts';
 import { id, renditionId } from '../../protocol/ids.ts';
-import type { Contender } from '../decide.ts';
+import {
+  applianceFacts,
+  type ApplianceCandidate,
+  type ApplianceFacts,
+  type DecisionInputs,
+  type DecisionSettings,
+} from '../decision-inputs.ts';
 import { emptyFootprint, parseFootprint, type Footprint } from '../footprint.ts';
-import type { GeoIp } from '../geoip.ts';
-import { lapsed } from '../health.ts';
-import type { Reading } from './store.ts';
-import { shareOf } from '../inventory.ts';
-import type { Scene } from '../play.ts';
+import { leaseExpired } from '../health.ts';
+import { heldShare } from '../inventory.ts';
 import { parseAddress } from '../prefix-table.ts';
-import { sitePositions, sitesOf } from '../sites.ts';
+import { reportedSites, sitePositions } from '../sites.ts';
+import type { HistorySnapshot } from './store.ts';
 
-/** A longer map is not kept: what was decided by it can be explained only while it is in force. */
+/** A longer map is not recorded, so that its decisions can be explained only while it is in force. */
 export const MAP_CHARS_MAX = 16 * 2 ** 20;
 
-export const applianceFact = z.object({
-  site: id,
-  position: position.nullable(),
-  weight: z.number(),
-  base: z.string(),
-  refusal: z.string().nullable(),
-  /** Refused because of that; a sentence would be another one each second. */
-  leaseEndedAt: z.number().nullable(),
-});
-export type ApplianceFact = z.infer<typeof applianceFact>;
+const titleFacts = z.object({ renditions: z.array(z.object({ id: renditionId, bytes: z.number() })) });
+type TitleFacts = z.infer<typeof titleFacts>;
 
-const titleFact = z.object({ renditions: z.array(z.object({ id: renditionId, bytes: z.number() })) });
-export type TitleFact = z.infer<typeof titleFact>;
-
-const groundFact = z.object({
+const settingsFacts = z.object({
   /** sha256 of the map's text; null without a map. */
   map: z.string().nullable(),
   defaultSite: id.nullable(),
   originBase: z.string(),
   ttlMs: z.number(),
 });
-export type GroundFact = z.infer<typeof groundFact>;
+export type SettingsFacts = z.infer<typeof settingsFacts>;
 
-const heldFact = z.array(renditionId);
+/** Rendition ids; never empty, because the fact ends with the last rendition. */
+const holdingsFact = z.array(renditionId);
 
-export const FACT = {
-  /** `ApplianceFact` */
+/** Keys of facts. They and the shapes of their values are the layout on disk. */
+export const FACT_KEY = {
+  /** `ApplianceFacts` */
   appliance: (appliance: string): string => `appliance!${appliance}`,
-  /** Held renditions of a title on an appliance: a list, never empty. */
+  /** Held renditions of a title on an appliance. */
   held: (appliance: string, title: string): string => `held!${appliance}!${title}`,
-  /** `TitleFact` */
+  /** `TitleFacts` */
   title: (title: string): string => `title!${title}`,
   /** Revision of the catalog. */
   catalog: 'catalog',
-  /** `GroundFact` */
-  ground: 'ground',
-  /** Text of the map that the ground names. */
+  /** `SettingsFacts` */
+  settings: 'ground',
+  /** Text of the map whose digest the settings name. */
   map: 'map',
 } as const;
 
-/** The last part of a fact's name: an appliance or a title. */
-export const lastOf = (fact: string): string => fact.slice(fact.lastIndexOf('!') + 1);
+/** The last part of a key: the id of an appliance or a title. */
+export const lastPartOf = (key: string): string => key.slice(key.lastIndexOf('!') + 1);
 
-/** What steering runs with now. */
-export interface Present {
-  readonly footprint: Footprint;
-  /** Text that the footprint was read from; null without a map. */
-  readonly mapText: string | null;
-  readonly geoip: GeoIp;
-  readonly defaultSite: string | null;
-  readonly originBase: string;
-  readonly ttlMs: number;
-}
-
-export const groundOf = (present: Present): GroundFact => ({
-  map: present.mapText === null ? null : createHash('sha256').update(present.mapText).digest('hex'),
-  defaultSite: present.defaultSite,
-  originBase: present.originBase,
-  ttlMs: present.ttlMs,
+export const titleFactsOf = ({ renditions }: TitleFacts): TitleFacts => ({
+  renditions: renditions.map(({ id, bytes }) => ({ id, bytes })),
 });
 
-export interface Past {
-  readonly scene: Scene;
+/** The settings of this run. */
+export interface HistorySettings extends DecisionSettings {
+  /** The text that the footprint was parsed from; null without a map. */
+  readonly mapText: string | null;
+}
+
+export const settingsFactsOf = (settings: HistorySettings): SettingsFacts => ({
+  map: settings.mapText === null ? null : createHash('sha256').update(settings.mapText).digest('hex'),
+  defaultSite: settings.defaultSite,
+  originBase: settings.originBase,
+  ttlMs: settings.ttlMs,
+});
+
+export interface PastQuery {
+  /** Epoch milliseconds. */
+  readonly at: number;
+  /** Title id. */
+  readonly title: string;
+  /** A valid client address. */
+  readonly address: string;
+}
+
+export interface PastInputs {
+  readonly inputs: DecisionInputs;
   readonly catalogRevision: number;
 }
 
-/** Throws `not_found` for a title that was not in the catalog, `history_missing` for a map that was not kept. */
-export async function readPast(
-  reading: Reading,
-  ask: { readonly at: number; readonly title: string; readonly address: string },
-  present: Present & { readonly ground: GroundFact },
-): Promise<Past> {
-  const { at } = ask;
-  const catalogRevision = z.number().parse((await reading.value(FACT.catalog, at)) ?? 0);
-  const title = titleFact.nullable().parse(await reading.value(FACT.title(ask.title), at));
+/** Throws `not_found` if the title was not in the catalog, `history_missing` if the map was not recorded. */
+export async function readPastInputs(
+  snapshot: HistorySnapshot,
+  query: PastQuery,
+  current: HistorySettings & { readonly facts: SettingsFacts },
+): Promise<PastInputs> {
+  const { at } = query;
+  const catalogRevision = z.number().parse((await snapshot.value(FACT_KEY.catalog, at)) ?? 0);
+  const title = titleFacts.nullable().parse(await snapshot.value(FACT_KEY.title(query.title), at));
   if (title === null)
     throw new Fault(
       'not_found',
-      `no title "${ask.title}" was in the catalog at ${new Date(at).toISOString()} (revision ${catalogRevision})`,
+      `no title "${query.title}" was in the catalog at ${new Date(at).toISOString()} (revision ${catalogRevision})`,
     );
-  const ground = groundFact.parse(await reading.value(FACT.ground, at));
+  const settings = settingsFacts.parse(await snapshot.value(FACT_KEY.settings, at));
   const footprint =
-    ground.map === present.ground.map ? present.footprint : await footprintThen(reading, ask, ground.map);
-  const appliances: (ApplianceFact & { readonly id: string })[] = [];
-  for (const [fact, value] of await reading.values('appliance!', at))
-    appliances.push({ id: lastOf(fact), ...applianceFact.parse(value) });
-  const contenders: Contender[] = [];
-  for (const appliance of appliances) {
-    const held = heldFact.nullable().parse(await reading.value(FACT.held(appliance.id, ask.title), at));
-    contenders.push({
-      id: appliance.id,
-      site: appliance.site,
-      weight: appliance.weight,
-      held: shareOf(held === null ? undefined : new Set(held), title.renditions),
-      base: appliance.base,
-      refusal: appliance.leaseEndedAt === null ? appliance.refusal : lapsed(at - appliance.leaseEndedAt),
-    });
-  }
-  const scene: Scene = {
+    settings.map === current.facts.map ? current.footprint : await readPastFootprint(snapshot, query, settings.map);
+  const appliances = await readAppliances(snapshot, at);
+  const inputs: DecisionInputs = {
     at,
     footprint,
-    geoip: present.geoip,
-    defaultSite: ground.defaultSite,
-    sites: sitePositions(sitesOf(appliances), footprint),
-    contenders,
-    originBase: ground.originBase,
-    ttlMs: ground.ttlMs,
+    geoip: current.geoip,
+    defaultSite: settings.defaultSite,
+    originBase: settings.originBase,
+    ttlMs: settings.ttlMs,
+    sites: sitePositions(reportedSites(appliances), footprint),
+    candidates: await readCandidates(snapshot, appliances, { query, title }),
   };
-  return { scene, catalogRevision };
+  return { inputs, catalogRevision };
 }
 
-async function footprintThen(
-  reading: Reading,
-  { at, address }: { readonly at: number; readonly address: string },
+type IdentifiedFacts = ApplianceFacts & { readonly id: string };
+
+async function readAppliances(snapshot: HistorySnapshot, at: number): Promise<IdentifiedFacts[]> {
+  const values = await snapshot.values(FACT_KEY.appliance(''), at);
+  return [...values].map(([key, value]) => ({ id: lastPartOf(key), ...applianceFacts.parse(value) }));
+}
+
+async function readCandidates(
+  snapshot: HistorySnapshot,
+  appliances: readonly IdentifiedFacts[],
+  { query: { at, title: titleId }, title }: { readonly query: PastQuery; readonly title: TitleFacts },
+): Promise<ApplianceCandidate[]> {
+  const candidates: ApplianceCandidate[] = [];
+  for (const { id, site, weight, base, refusal, leaseEndedAt } of appliances) {
+    const held = holdingsFact.nullable().parse(await snapshot.value(FACT_KEY.held(id, titleId), at));
+    candidates.push({
+      id,
+      site,
+      weight,
+      held: heldShare(held === null ? undefined : new Set(held), title.renditions),
+      base,
+      refusal: leaseEndedAt === null ? refusal : leaseExpired(at - leaseEndedAt),
+    });
+  }
+  return candidates;
+}
+
+async function readPastFootprint(
+  snapshot: HistorySnapshot,
+  { at, address }: PastQuery,
   map: string | null,
 ): Promise<Footprint> {
   if (map === null) return emptyFootprint;
-  const text = await reading.value(FACT.map, at);
+  const text = await snapshot.value(FACT_KEY.map, at);
   if (typeof text !== 'string')
     throw new Fault(
       'history_missing',
       `the map of ${new Date(at).toISOString()} had more than ${MAP_CHARS_MAX} characters and was not kept; only the map in force can be used again`,
     );
-  return parseFootprint(partFor(address, text), 'the map of then');
+  return parseFootprint(mapCovering(address, text), 'the recorded map');
 }
 
 /**
- * The map without networks that cannot cover the address. To read a network takes microseconds, and a map may have a
- * million: plays would wait for it. The text was a valid map when it was kept.
+ * The map without the networks that cannot cover the address. Parsing takes microseconds per network and a map may have a
+ * million of them, for which plays would have to wait. The text is a valid map, because it was in force when it was recorded.
  */
-function partFor(address: string, text: string): string {
+function mapCovering(address: string, text: string): string {
   const { bits, key } = parseAddress(address)!;
   const first = bits === 32 ? Number(key) >>> 24 : Number(BigInt(key) >> 112n);
   const [radix, firstBits] = bits === 32 ? [10, 8] : [16, 16];

@@ -1,7 +1,7 @@
-// Facts as they were: rows in a level database of history's own, so that its size, its compactions and its damage are
-// never the registry's. A row says what a fact is from an instant on. Keys, with instants as nine digits of base 36:
-//   f!FACT!INSTANT → [value], [] where the fact ended       j!INSTANT → facts that changed then: what pruning follows
-//   s!INSTANT → a span: how long history was kept from then  n!NAME → a note, overwritten in place
+// History on disk: every value of every fact, each with the instant from which it holds. It has a level database of its own,
+// so that its size, compactions and corruption never affect the registry. Instants are nine digits of base 36 in keys:
+//   f!FACT!INSTANT → [value], or [] if the fact ended       j!INSTANT → facts that changed then; pruning follows these
+//   s!INSTANT → a period of recording that began then       n!NAME → a checkpoint, overwritten in place
 
 import assert from 'node:assert';
 import { join } from 'node:path';
@@ -11,86 +11,108 @@ import { Fault } from '../../protocol/faults.ts';
 import { openLevel } from '../../runtime/level.ts';
 
 export const HISTORY_LAYOUT = 1;
-/** Spans that one step of pruning removes at most; each start of steering makes one. */
-const SPANS_STEP_MAX = 1_000;
-const META = 'meta';
-const meta = z.object({
+/** Periods that one pruning step removes at most. Each start of steering begins one. */
+const PERIODS_STEP_MAX = 1_000;
+const META_KEY = 'meta';
+const metaValue = z.object({
   layout: z.number(),
-  /** Instants before it cannot be answered any more. */
+  /** Values before this instant may have been pruned. */
   horizon: z.number(),
   /** Rows of facts, superseded ones included. */
   rows: z.number(),
 });
-const spanValue = z.object({ to: z.number(), start: z.boolean() });
+const periodValue = z.object({ to: z.number(), start: z.boolean() });
 
-export interface Change {
+export interface FactChange {
   readonly fact: string;
-  /** Null: the fact is gone. */
+  /** Null if the fact ended. */
   readonly value: unknown;
 }
 
-/** A time through which every change was recorded. */
-export interface Span {
+/** A period through which every change was recorded. */
+export interface RecordedPeriod {
   readonly from: number;
-  /** Seen alive then; a later end is unknown where steering was killed. */
+  /** The last commit. If steering was killed it may have run longer. */
   readonly to: number;
-  /** Whether steering started with it; else it could not write before, or stood still. */
+  /** True for the first period of a run of steering; later ones follow an interruption of recording. */
   readonly start: boolean;
 }
 
-export interface Commit {
-  /** Later than any before. */
+export interface HistoryCommit {
+  /** Later than that of any commit before. */
   readonly at: number;
-  readonly changes: readonly Change[];
-  /** Null removes. */
-  readonly notes: ReadonlyMap<string, unknown>;
-  readonly span: Span | null;
+  readonly changes: readonly FactChange[];
+  /** By name; null removes. */
+  readonly checkpoints: ReadonlyMap<string, unknown>;
+  readonly period: RecordedPeriod | null;
 }
 
-/** History at one moment of its own: what is written or pruned meanwhile does not show. */
-export interface Reading {
+/** A consistent view of the history, which later commits and pruning do not change. */
+export interface HistorySnapshot {
   readonly horizon: number;
-  /** Null where the fact did not exist. */
+  /** Null if the fact did not exist. */
   value(fact: string, at: number): Promise<unknown>;
-  /** All facts whose names begin so, that existed. */
+  /** All facts that existed and whose names have the prefix. */
   values(prefix: string, at: number): Promise<Map<string, unknown>>;
-  /** The last span that began at `at` or before, and the first after. */
-  spans(at: number): Promise<{ readonly last: Span | null; readonly next: Span | null }>;
-  notes(): Promise<Map<string, unknown>>;
+  /** The last period that began at `at` or before, and the first that began later. */
+  periods(at: number): Promise<{ readonly last: RecordedPeriod | null; readonly next: RecordedPeriod | null }>;
+  checkpoints(): Promise<Map<string, unknown>>;
 }
 
-type Db = Level<string, unknown>;
+export interface PruneLimits {
+  readonly before: number;
+  readonly rowsMax: number;
+  /** Changes examined in one step at most. */
+  readonly stepMax: number;
+}
+
+interface PrunableChanges {
+  /** Of superseded rows and of the change entries that led to them. */
+  readonly keys: readonly string[];
+  readonly rowsLeft: number;
+  /** The new horizon. */
+  readonly horizon: number;
+  /** The last change examined. */
+  readonly oldestAt: number;
+  readonly more: boolean;
+}
+
+type HistoryDb = Level<string, unknown>;
 
 export class HistoryStore {
-  readonly #db: Db;
+  readonly #db: HistoryDb;
   #horizon: number;
   #rows: number;
-  #last: number;
-  /** No change on disk is older, and no end of a span. */
-  #oldest = 0;
+  #lastAt: number;
+  /** Lower bound of the changes and period ends on disk, so that most pruning steps can return at once. */
+  #oldestAt = 0;
 
-  private constructor(db: Db, state: { readonly horizon: number; readonly rows: number; readonly last: number }) {
+  private constructor(
+    db: HistoryDb,
+    state: { readonly horizon: number; readonly rows: number; readonly lastAt: number },
+  ) {
     this.#db = db;
     this.#horizon = state.horizon;
     this.#rows = state.rows;
-    this.#last = state.last;
+    this.#lastAt = state.lastAt;
   }
 
   /** Throws `store_locked`, `store_mismatch` or `disk_failed`. */
   static async open(directory: string): Promise<HistoryStore> {
     const path = join(directory, 'history');
-    const db: Db = await openLevel({ path, valueEncoding: 'json' });
+    const db: HistoryDb = await openLevel({ path, valueEncoding: 'json' });
     try {
-      const { layout, horizon, rows } = metaOf(await db.get(META));
+      const { layout, horizon, rows } = parseMeta(await db.get(META_KEY));
       if (layout !== HISTORY_LAYOUT)
         throw new Fault(
           'store_mismatch',
           `${path} has layout ${layout}, this version writes ${HISTORY_LAYOUT}; remove it while steering is stopped: only explanations of the past are lost`,
         );
-      const [change] = await db.keys({ gt: 'j!', lt: 'j"', reverse: true, limit: 1 }).all();
-      const [span] = await db.iterator({ gt: 's!', lt: 's"', reverse: true, limit: 1 }).all();
-      const ends = [change === undefined ? 0 : instantOf(change), span === undefined ? 0 : spanOf(span).to];
-      return new HistoryStore(db, { horizon, rows, last: Math.max(...ends) });
+      const [lastChange] = await db.keys({ gt: 'j!', lt: 'j"', reverse: true, limit: 1 }).all();
+      const [lastPeriod] = await db.iterator({ gt: 's!', lt: 's"', reverse: true, limit: 1 }).all();
+      const changedAt = lastChange === undefined ? 0 : instantOf(lastChange);
+      const recordedTo = lastPeriod === undefined ? 0 : parsePeriod(lastPeriod).to;
+      return new HistoryStore(db, { horizon, rows, lastAt: Math.max(changedAt, recordedTo) });
     } catch (error) {
       await db.close();
       throw error;
@@ -102,106 +124,118 @@ export class HistoryStore {
   }
 
   /** The newest instant on disk. */
-  get last(): number {
-    return this.#last;
+  get lastAt(): number {
+    return this.#lastAt;
   }
 
   get horizon(): number {
     return this.#horizon;
   }
 
-  /** One atomic batch. Not while another commit or pruning is under way. */
-  async commit({ at, changes, notes, span }: Commit): Promise<void> {
-    assert(at > this.#last, 'history goes forward');
+  /** Writes one atomic batch. Commits and pruning must not overlap. */
+  async commit({ at, changes, checkpoints, period }: HistoryCommit): Promise<void> {
+    assert(at > this.#lastAt, 'history goes forward');
     const rows = this.#rows + changes.length;
-    const batch = this.#db.batch().put(META, { layout: HISTORY_LAYOUT, rows, horizon: this.#horizon });
+    const batch = this.#db.batch().put(META_KEY, { layout: HISTORY_LAYOUT, rows, horizon: this.#horizon });
     for (const { fact, value } of changes) batch.put(rowKey(fact, at), value === null ? [] : [value]);
     if (changes.length > 0)
       batch.put(
         `j!${digits(at)}`,
         changes.map(({ fact }) => fact),
       );
-    for (const [name, value] of notes)
+    for (const [name, value] of checkpoints)
       if (value === null) batch.del(`n!${name}`);
       else batch.put(`n!${name}`, value);
-    if (span !== null) batch.put(`s!${digits(span.from)}`, { to: span.to, start: span.start });
+    if (period !== null) batch.put(`s!${digits(period.from)}`, { to: period.to, start: period.start });
     await batch.write();
     this.#rows = rows;
-    this.#last = at;
+    this.#lastAt = at;
   }
 
   /**
-   * A step of letting go, oldest changes first: of those up to `before`, and of later ones while there are more rows than
-   * `rowsMax`. The newest row of a fact up to the horizon stays, for it holds there. True where more is to be done.
+   * One step of pruning, oldest changes first: those up to `before`, and later ones while there are more rows than `rowsMax`.
+   * The newest row of a fact at the horizon stays, because its value holds there. Returns true if another step is needed.
    */
-  async prune(limits: {
-    readonly before: number;
-    readonly rowsMax: number;
-    readonly stepMax: number;
-  }): Promise<boolean> {
-    if (limits.before < this.#oldest && this.#rows <= limits.rowsMax) return false;
-    const gone = new Set<string>();
-    let left = this.#rows;
+  async prune(limits: PruneLimits): Promise<boolean> {
+    if (limits.before < this.#oldestAt && this.#rows <= limits.rowsMax) return false;
+    const { keys, rowsLeft, horizon, oldestAt, more } = await this.#prunableChanges(limits);
+    const periods = await this.#prunablePeriods(Math.max(horizon, limits.before));
+    this.#oldestAt = Math.min(oldestAt, periods.oldestAt);
+    if (keys.length + periods.keys.length === 0) return false;
+    const batch = this.#db.batch().put(META_KEY, { layout: HISTORY_LAYOUT, rows: rowsLeft, horizon });
+    for (const key of [...keys, ...periods.keys]) batch.del(key);
+    await batch.write();
+    this.#rows = rowsLeft;
+    this.#horizon = horizon;
+    return more;
+  }
+
+  async #prunableChanges({ before, rowsMax, stepMax }: PruneLimits): Promise<PrunableChanges> {
+    const superseded = new Set<string>();
+    const changes: string[] = [];
+    let examined = 0;
     let horizon = this.#horizon;
-    let looked = 0;
+    let oldestAt = this.#lastAt;
     let more = false;
-    let oldest = this.#last;
-    const rows = rowsOf(this.#db);
+    const rows = iterateRows(this.#db);
     try {
       for await (const [key, value] of this.#db.iterator({ gt: 'j!', lt: 'j"' })) {
         const at = instantOf(key);
-        oldest = at;
-        if (at > limits.before && left <= limits.rowsMax) break;
-        more = looked >= limits.stepMax;
+        oldestAt = at;
+        if (at > before && this.#rows - superseded.size <= rowsMax) break;
+        more = examined >= stepMax;
         if (more) break;
         const facts = z.array(z.string()).parse(value);
-        const before = gone.size;
-        for (const fact of facts) for (const row of await superseded(rows, fact, at)) gone.add(row);
-        left -= gone.size - before;
-        gone.add(key);
-        looked += facts.length;
+        for (const fact of facts) for (const row of await supersededRows(rows, fact, at)) superseded.add(row);
+        changes.push(key);
+        examined += facts.length;
         horizon = at;
       }
     } finally {
       await rows.close();
     }
-    for await (const entry of this.#db.iterator({ gt: 's!', lt: 's"', limit: SPANS_STEP_MAX })) {
-      const { to } = spanOf(entry);
-      oldest = Math.min(oldest, to);
-      if (to >= Math.max(horizon, limits.before)) break;
-      gone.add(entry[0]);
-    }
-    this.#oldest = oldest;
-    if (gone.size === 0) return false;
-    const batch = this.#db.batch().put(META, { layout: HISTORY_LAYOUT, rows: left, horizon });
-    for (const key of gone) batch.del(key);
-    await batch.write();
-    this.#rows = left;
-    this.#horizon = horizon;
-    return more;
+    return { keys: [...superseded, ...changes], rowsLeft: this.#rows - superseded.size, horizon, oldestAt, more };
   }
 
-  async read<T>(use: (reading: Reading) => Promise<T>): Promise<T> {
+  async #prunablePeriods(
+    endedBefore: number,
+  ): Promise<{ readonly keys: readonly string[]; readonly oldestAt: number }> {
+    const keys: string[] = [];
+    let oldestAt = Infinity;
+    for await (const entry of this.#db.iterator({ gt: 's!', lt: 's"', limit: PERIODS_STEP_MAX })) {
+      const { to } = parsePeriod(entry);
+      oldestAt = Math.min(oldestAt, to);
+      if (to >= endedBefore) break;
+      keys.push(entry[0]);
+    }
+    return { keys, oldestAt };
+  }
+
+  /** The snapshot is valid until the promise of `use` settles. */
+  async read<T>(use: (snapshot: HistorySnapshot) => Promise<T>): Promise<T> {
     const snapshot = this.#db.snapshot();
-    const rows = rowsOf(this.#db, snapshot);
+    const rows = iterateRows(this.#db, snapshot);
     try {
       return await use({
-        horizon: metaOf(await this.#db.get(META, { snapshot })).horizon,
+        horizon: parseMeta(await this.#db.get(META_KEY, { snapshot })).horizon,
         value: async (fact, at) => {
           rows.seek(rowKey(fact, at));
           const row = await rows.next();
-          return row !== undefined && factOf(row[0]) === fact ? valueOf(row[1]) : null;
+          return row !== undefined && factOf(row[0]) === fact ? parseValue(row[1]) : null;
         },
-        values: (prefix, at) => newest(rows, prefix, at),
-        spans: async (at) => {
+        values: (prefix, at) => valuesAt(rows, prefix, at),
+        periods: async (at) => {
           const key = `s!${digits(at)}`;
           const [last] = await this.#db.iterator({ gt: 's!', lte: key, reverse: true, limit: 1, snapshot }).all();
           const [next] = await this.#db.iterator({ gt: key, lt: 's"', limit: 1, snapshot }).all();
-          return { last: last === undefined ? null : spanOf(last), next: next === undefined ? null : spanOf(next) };
+          return {
+            last: last === undefined ? null : parsePeriod(last),
+            next: next === undefined ? null : parsePeriod(next),
+          };
         },
-        notes: async () => {
-          const notes = await this.#db.iterator({ gt: 'n!', lt: 'n"', snapshot }).all();
-          return new Map(notes.map(([key, value]) => [key.slice(2), value]));
+        checkpoints: async () => {
+          const entries = await this.#db.iterator({ gt: 'n!', lt: 'n"', snapshot }).all();
+          return new Map(entries.map(([key, value]) => [key.slice(2), value]));
         },
       });
     } finally {
@@ -215,23 +249,24 @@ export class HistoryStore {
   }
 }
 
-const rowsOf = (db: Db, snapshot?: ReturnType<Db['snapshot']>) =>
+/** Iterates backwards: after a seek the next row is the newest one at or before the key. */
+const iterateRows = (db: HistoryDb, snapshot?: ReturnType<HistoryDb['snapshot']>) =>
   db.iterator<string, unknown>({ gt: 'f!', lt: 'f"', reverse: true, snapshot });
-type Rows = ReturnType<typeof rowsOf>;
+type RowIterator = ReturnType<typeof iterateRows>;
 
-/** What need not be kept once nobody asks for an instant before `at`, when the fact changed. */
-async function superseded(rows: Rows, fact: string, at: number): Promise<string[]> {
+/** Rows of a fact, which changed at `at`, that no instant from `at` on needs. */
+async function supersededRows(rows: RowIterator, fact: string, at: number): Promise<string[]> {
   rows.seek(rowKey(fact, at));
   const [row, previous] = await rows.nextv(2);
-  const gone: string[] = [];
-  if (row !== undefined && row[0] === rowKey(fact, at) && valueOf(row[1]) === null) gone.push(row[0]);
-  if (previous !== undefined && factOf(previous[0]) === fact) gone.push(previous[0]);
-  return gone;
+  const superseded: string[] = [];
+  if (row !== undefined && row[0] === rowKey(fact, at) && parseValue(row[1]) === null) superseded.push(row[0]);
+  if (previous !== undefined && factOf(previous[0]) === fact) superseded.push(previous[0]);
+  return superseded;
 }
 
-/** Backwards from fact to fact: two seeks each, however many rows one has. */
-async function newest(rows: Rows, prefix: string, at: number): Promise<Map<string, unknown>> {
-  const found = new Map<string, unknown>();
+/** Walks backwards from fact to fact with two seeks each, however many rows a fact has. */
+async function valuesAt(rows: RowIterator, prefix: string, at: number): Promise<Map<string, unknown>> {
+  const values = new Map<string, unknown>();
   rows.seek(`f!${prefix}~`);
   let row = await rows.next();
   while (row !== undefined && row[0].startsWith(`f!${prefix}`)) {
@@ -241,16 +276,16 @@ async function newest(rows: Rows, prefix: string, at: number): Promise<Map<strin
       row = await rows.next();
       if (row === undefined || factOf(row[0]) !== fact) continue;
     }
-    const value = valueOf(row[1]);
-    if (value !== null) found.set(fact, value);
+    const value = parseValue(row[1]);
+    if (value !== null) values.set(fact, value);
     rows.seek(`f!${fact}!`);
     row = await rows.next();
   }
-  return found;
+  return values;
 }
 
 const INSTANT_DIGITS = 9;
-/** Sorts as the numbers do; enough until the year 5188. */
+/** Sorts like the number; sufficient until the year 5188. */
 const digits = (at: number): string =>
   Math.min(Math.max(0, at), 36 ** INSTANT_DIGITS - 1)
     .toString(36)
@@ -258,11 +293,11 @@ const digits = (at: number): string =>
 const rowKey = (fact: string, at: number): string => `f!${fact}!${digits(at)}`;
 const factOf = (key: string): string => key.slice(2, -INSTANT_DIGITS - 1);
 const instantOf = (key: string): number => Number.parseInt(key.slice(-INSTANT_DIGITS), 36);
-/** Level takes no null. */
-const valueOf = (stored: unknown): unknown => z.array(z.unknown()).parse(stored)[0] ?? null;
-const metaOf = (stored: unknown): z.infer<typeof meta> =>
-  meta.parse(stored ?? { layout: HISTORY_LAYOUT, horizon: 0, rows: 0 });
-const spanOf = ([key, value]: readonly [string, unknown]): Span => ({
+/** Values are wrapped in an array, because level cannot store null. */
+const parseValue = (stored: unknown): unknown => z.array(z.unknown()).parse(stored)[0] ?? null;
+const parseMeta = (stored: unknown): z.infer<typeof metaValue> =>
+  metaValue.parse(stored ?? { layout: HISTORY_LAYOUT, horizon: 0, rows: 0 });
+const parsePeriod = ([key, value]: readonly [string, unknown]): RecordedPeriod => ({
   from: instantOf(key),
-  ...spanValue.parse(value),
+  ...periodValue.parse(value),
 });

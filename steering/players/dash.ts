@@ -1,74 +1,76 @@
-// A steered MPD, written as text: one BaseURL with a serviceLocation per pathway in front, ContentSteering as the last
-// child (its place in the schema of ISO/IEC 23009-1 since edition 5), everything else byte for byte. Relative BaseURLs
-// deeper down resolve against the pathway's; absolute ones below the origin are written once per pathway.
+// Steers an MPD by editing its text: one BaseURL with a serviceLocation per pathway goes first, ContentSteering becomes the
+// last child (its place in the schema of ISO/IEC 23009-1 since edition 5), and everything else stays byte for byte. Relative
+// BaseURLs further down resolve against the pathway's; absolute ones below the origin are repeated per pathway.
 
 import { Fault } from '../../protocol/faults.ts';
-import { resolveTarget, targetOn, type Base, type Place, type Target } from './pathway.ts';
+import {
+  resolveUri,
+  uriOn,
+  type ManifestLocation,
+  type ManifestPathway,
+  type ManifestSteering,
+  type UriTarget,
+} from './pathway.ts';
 
-export interface DashSteering {
-  readonly place: Place;
-  readonly pathways: readonly Base[];
-  readonly serverUri: string;
-}
-
-/** Throws `manifest_invalid` where no MPD can be found in the text. */
-export function steerDash(text: string, steering: DashSteering): string {
-  const elements = scan(text);
+/** Throws `manifest_invalid` if the text has no MPD element at its root. */
+export function steerDash(text: string, steering: ManifestSteering): string {
+  const elements = scanElements(text);
   const mpd = elements.find((element) => element.depth === 0);
   if (mpd === undefined || mpd.name !== 'MPD')
-    throw new Fault('manifest_invalid', `${steering.place.path} has no MPD element at its root`);
+    throw new Fault('manifest_invalid', `${steering.manifest.path} has no MPD element at its root`);
   const children = elements.filter((element) => element.depth === 1);
   const prefix = mpd.prefix;
-  const edits: Edit[] = [];
+  const edits: TextEdit[] = [];
   const bases = children.filter(({ name }) => name === 'BaseURL');
-  const root = rootTarget(bases, text, steering.place);
+  const root = rootTarget(bases, text, steering.manifest);
   for (const element of bases) edits.push({ start: element.start, end: element.end, text: '' });
-  // A Location would lead a player that reloads away from its steered copy; another's steering would fight this one.
+  // A Location would make a reloading player leave its steered copy, and the MPD's own steering would compete with this one.
   for (const element of children)
     if (['Location', 'PatchLocation', 'ContentSteering'].includes(element.name))
       edits.push({ start: element.start, end: element.end, text: '' });
   for (const element of elements)
-    if (element.name === 'BaseURL' && element.depth > 1) edits.push(...deepBase(element, { text, steering, prefix }));
+    if (element.name === 'BaseURL' && element.depth > 1)
+      edits.push(...nestedBaseEdits(element, { text, steering, prefix }));
   const anchor = children.find(({ name }) => name !== 'ProgramInformation')?.start ?? mpd.innerEnd;
   edits.push({ start: anchor, end: anchor, text: baseUrls(root, steering.pathways, prefix).join('\n  ') + '\n  ' });
   edits.push({ start: mpd.innerEnd, end: mpd.innerEnd, text: `  ${contentSteering(steering, prefix)}\n` });
-  return apply(text, edits);
+  return applyEdits(text, edits);
 }
 
-/** The directory that relative URLs resolve against: the manifest's, or where its first own BaseURL points. */
-function rootTarget(bases: readonly Element[], text: string, place: Place): Target {
+/** What relative URLs resolve against: the MPD's first BaseURL that is an asset or, without one, the directory of the MPD. */
+function rootTarget(bases: readonly XmlElement[], text: string, manifest: ManifestLocation): UriTarget {
   for (const element of bases) {
-    const target = resolveTarget(innerText(element, text), place);
+    const target = resolveUri(innerText(element, text), manifest);
     if ('asset' in target) return target;
   }
-  return { asset: place.path.slice(0, place.path.lastIndexOf('/') + 1) };
+  return { asset: manifest.path.slice(0, manifest.path.lastIndexOf('/') + 1) };
 }
 
-/** Null edits for a relative one: it is right as it stands. */
-function deepBase(
-  element: Element,
-  { text, steering, prefix }: { readonly text: string; readonly steering: DashSteering; readonly prefix: string },
-): Edit[] {
+/** A relative BaseURL needs no edit, because it resolves against that of the pathway. */
+function nestedBaseEdits(
+  element: XmlElement,
+  { text, steering, prefix }: { readonly text: string; readonly steering: ManifestSteering; readonly prefix: string },
+): TextEdit[] {
   const uri = innerText(element, text);
   if (!/^([A-Za-z][A-Za-z0-9+.-]*:|\/)/.test(uri)) return [];
-  const target = resolveTarget(uri, steering.place);
+  const target = resolveUri(uri, steering.manifest);
   if (!('asset' in target)) return [];
   return [{ start: element.start, end: element.end, text: baseUrls(target, steering.pathways, prefix).join('') }];
 }
 
-const baseUrls = (target: Target, pathways: readonly Base[], prefix: string): string[] =>
+const baseUrls = (target: UriTarget, pathways: readonly ManifestPathway[], prefix: string): string[] =>
   pathways.map(
     (pathway) =>
-      `<${prefix}BaseURL serviceLocation="${escape(pathway.id)}">${escape(targetOn(target, pathway))}</${prefix}BaseURL>`,
+      `<${prefix}BaseURL serviceLocation="${escape(pathway.id)}">${escape(uriOn(target, pathway))}</${prefix}BaseURL>`,
   );
 
-const contentSteering = ({ pathways, serverUri }: DashSteering, prefix: string): string =>
+const contentSteering = ({ pathways, serverUri }: ManifestSteering, prefix: string): string =>
   `<${prefix}ContentSteering defaultServiceLocation="${escape(pathways[0]!.id)}" queryBeforeStart="false">` +
   `${escape(serverUri)}</${prefix}ContentSteering>`;
 
-interface Element {
+interface XmlElement {
   readonly name: string;
-  /** Namespace prefix with its colon, or nothing. */
+  /** Namespace prefix with its colon, or the empty string. */
   readonly prefix: string;
   readonly depth: number;
   readonly start: number;
@@ -77,24 +79,25 @@ interface Element {
   readonly innerEnd: number;
 }
 
-/** Markup that is no element, then tags; attribute values may hold `>`. */
+/** Comments, CDATA, processing instructions and declarations, then tags, whose attribute values may contain `>`. */
 const MARKUP =
   /<!--[\s\S]*?-->|<!\[CDATA\[[\s\S]*?\]\]>|<\?[\s\S]*?\?>|<![^>]*>|<(\/?)((?:[\w.-]+:)?)([\w.-]+)(?:[^<>"']|"[^"]*"|'[^']*')*?(\/?)>/g;
 
-/** Elements in the order of their start tags. Fill validated the document at import; this only finds places in it. */
-function scan(text: string): Element[] {
-  const found: Element[] = [];
-  const open: { readonly at: number; readonly name: string }[] = [];
+/** Elements in the order of their start tags. Fill validated the document at import; this only locates elements in it. */
+function scanElements(text: string): XmlElement[] {
+  const elements: XmlElement[] = [];
+  /** Indexes into `elements` of those that are still open, innermost last. */
+  const open: number[] = [];
   for (const match of text.matchAll(MARKUP)) {
     const [whole, close, prefix, name, empty] = match;
     if (name === undefined) continue;
     const end = match.index + whole.length;
     if (close === '/') {
-      const begun = open.pop();
-      if (begun !== undefined) found[begun.at] = { ...found[begun.at]!, innerEnd: match.index, end };
+      const index = open.pop();
+      if (index !== undefined) elements[index] = { ...elements[index]!, innerEnd: match.index, end };
       continue;
     }
-    found.push({
+    elements.push({
       name,
       prefix: prefix!,
       depth: open.length,
@@ -103,28 +106,28 @@ function scan(text: string): Element[] {
       innerStart: end,
       innerEnd: end,
     });
-    if (empty !== '/') open.push({ at: found.length - 1, name });
+    if (empty !== '/') open.push(elements.length - 1);
   }
-  return found;
+  return elements;
 }
 
-interface Edit {
+interface TextEdit {
   readonly start: number;
   readonly end: number;
   readonly text: string;
 }
 
-function apply(text: string, edits: readonly Edit[]): string {
+function applyEdits(text: string, edits: readonly TextEdit[]): string {
   let out = '';
-  let at = 0;
+  let offset = 0;
   for (const edit of [...edits].sort((a, b) => a.start - b.start || a.end - b.end)) {
-    out += text.slice(at, edit.start) + edit.text;
-    at = Math.max(at, edit.end);
+    out += text.slice(offset, edit.start) + edit.text;
+    offset = Math.max(offset, edit.end);
   }
-  return out + text.slice(at);
+  return out + text.slice(offset);
 }
 
-const innerText = (element: Element, text: string): string =>
+const innerText = (element: XmlElement, text: string): string =>
   text
     .slice(element.innerStart, element.innerEnd)
     .replaceAll(/<!\[CDATA\[([\s\S]*?)\]\]>/g, '$1')

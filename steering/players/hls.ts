@@ -1,41 +1,36 @@
-// A steered multivariant playlist, written as text so that tags nobody here knows survive. Every pathway lists the same
-// variants in the same order, each with its own rendition groups: hls.js 1.7 dies with the edge where they share one.
+// Steers a multivariant playlist by editing its text, so that unknown tags survive. Every pathway lists the same variants in
+// the same order, each with its own rendition groups: where pathways share one, hls.js 1.7 fails together with the appliance.
 
-import type { Base, Place } from './pathway.ts';
-import { resolveTarget, targetOn } from './pathway.ts';
+import { resolveUri, uriOn, type ManifestLocation, type ManifestPathway, type ManifestSteering } from './pathway.ts';
 
-export interface HlsSteering {
-  readonly place: Place;
-  /** First is best; the playlist's own first pathway must be the first of the steering list. */
-  readonly pathways: readonly Base[];
-  /** Absolute URL of the steering list; it carries the ids of these pathways. */
-  readonly serverUri: string;
-  /** Bits per second, for a media playlist that must be given a variant. */
+export interface HlsSteering extends ManifestSteering {
+  /** Bits per second, for the variant that a media playlist is wrapped in. */
   readonly bandwidth: number;
 }
 
 const GROUP_ATTRIBUTES = ['AUDIO', 'VIDEO', 'SUBTITLES', 'CLOSED-CAPTIONS'];
 
 export function steerHls(text: string, steering: HlsSteering): string {
-  const playlist = readPlaylist(text, steering);
+  const playlist = parsePlaylist(text, steering);
+  // The player starts with the first pathway of the playlist, so it must be the first of the steering list too.
   const first = steering.pathways[0]!;
   const body = steering.pathways.flatMap((pathway) =>
-    playlist.entries.flatMap((entry) => write(entry, pathway, steering)),
+    playlist.entries.flatMap((entry) => formatEntry(entry, pathway, steering)),
   );
   return [
     '#EXTM3U',
-    ...playlist.head.map((line) => writeHead(line, first, { steering, variables: playlist.variables })),
+    ...playlist.head.map((line) => formatHeadLine(line, first, { steering, variables: playlist.variables })),
     `#EXT-X-CONTENT-STEERING:SERVER-URI="${steering.serverUri}",PATHWAY-ID="${first.id}"`,
     ...body,
     '',
   ].join('\n');
 }
 
-/** A tag that names a rendition or variant, ready to be written once per pathway. */
-interface Entry {
+/** A tag that names a rendition or variant; it is repeated per pathway. */
+interface PlaylistEntry {
   readonly tag: '#EXT-X-MEDIA' | '#EXT-X-STREAM-INF' | '#EXT-X-I-FRAME-STREAM-INF';
   readonly attributes: Attributes;
-  /** The line after STREAM-INF. */
+  /** The line after STREAM-INF; null for tags with a URI attribute. */
   readonly uri: string | null;
   /** Unknown tags and comments between STREAM-INF and its URI. */
   readonly between: readonly string[];
@@ -44,20 +39,20 @@ interface Entry {
 interface Playlist {
   /** All other tags, in order. */
   readonly head: readonly string[];
-  readonly entries: readonly Entry[];
+  readonly entries: readonly PlaylistEntry[];
   readonly variables: ReadonlyMap<string, string>;
 }
 
-function readPlaylist(text: string, { place, bandwidth }: HlsSteering): Playlist {
+function parsePlaylist(text: string, { manifest, bandwidth }: HlsSteering): Playlist {
   const lines = text
     .replace(/^\uFEFF/, '')
     .split(/\r?\n/)
     .map((line) => line.trim())
     .filter((line) => line !== '' && line !== '#EXTM3U');
-  if (!lines.some((line) => line.startsWith('#EXT-X-STREAM-INF:'))) return mediaPlaylist(place, bandwidth);
+  if (!lines.some((line) => line.startsWith('#EXT-X-STREAM-INF:'))) return wrapMediaPlaylist(manifest, bandwidth);
   const variables = new Map<string, string>();
   const head: string[] = [];
-  const entries: Entry[] = [];
+  const entries: PlaylistEntry[] = [];
   let between: string[] | null = null;
   let variant: Attributes | null = null;
   for (const line of lines) {
@@ -72,35 +67,43 @@ function readPlaylist(text: string, { place, bandwidth }: HlsSteering): Playlist
       const tag = line.startsWith('#EXT-X-MEDIA:') ? '#EXT-X-MEDIA' : '#EXT-X-I-FRAME-STREAM-INF';
       entries.push({ tag, attributes: substituteUri(parseAttributes(line), variables), uri: null, between: [] });
     } else if (line.startsWith('#EXT-X-CONTENT-STEERING:')) {
-      // Another's steering would fight this one.
+      // Dropped, because the playlist's own steering would compete with this one.
     } else if (between !== null) {
       between.push(line);
     } else {
-      if (line.startsWith('#EXT-X-DEFINE:')) define(parseAttributes(line), variables);
+      if (line.startsWith('#EXT-X-DEFINE:')) defineVariable(parseAttributes(line), variables);
       head.push(line);
     }
   }
-  return { head, entries: withStableIds(onePathway(entries)), variables };
+  return { head, entries: withStableIds(onlyFirstPathway(entries)), variables };
 }
 
-/** The title's manifest is itself a media playlist: a multivariant one with it as the only variant. */
-function mediaPlaylist(place: Place, bandwidth: number): Playlist {
+/** Makes a multivariant playlist whose only variant is the given media playlist. */
+function wrapMediaPlaylist(manifest: ManifestLocation, bandwidth: number): Playlist {
   const attributes: Attributes = new Map([['BANDWIDTH', String(Math.max(1, Math.ceil(bandwidth)))]]);
-  const entry: Entry = { tag: '#EXT-X-STREAM-INF', attributes, uri: place.path.split('/').at(-1)!, between: [] };
+  const entry: PlaylistEntry = {
+    tag: '#EXT-X-STREAM-INF',
+    attributes,
+    uri: manifest.path.split('/').at(-1)!,
+    between: [],
+  };
   return { head: [], entries: withStableIds([entry]), variables: new Map() };
 }
 
-/** A playlist that comes with pathways of its own keeps the first: ours replace the hosts of the others. */
-function onePathway(entries: readonly Entry[]): readonly Entry[] {
+/** Keeps the first pathway of a playlist that has its own; the others name hosts that this steering replaces. */
+function onlyFirstPathway(entries: readonly PlaylistEntry[]): readonly PlaylistEntry[] {
   const first = entries.find((entry) => entry.tag === '#EXT-X-STREAM-INF')?.attributes.get('PATHWAY-ID');
-  const kept = entries.filter((entry) => entry.tag === '#EXT-X-MEDIA' || entry.attributes.get('PATHWAY-ID') === first);
-  const groups = new Set(kept.flatMap(({ attributes }) => GROUP_ATTRIBUTES.map((name) => attributes.get(name))));
-  return kept.filter(
+  const onFirst = entries.filter(
+    (entry) => entry.tag === '#EXT-X-MEDIA' || entry.attributes.get('PATHWAY-ID') === first,
+  );
+  const groups = new Set(onFirst.flatMap(({ attributes }) => GROUP_ATTRIBUTES.map((name) => attributes.get(name))));
+  return onFirst.filter(
     ({ tag, attributes }) => tag !== '#EXT-X-MEDIA' || first === undefined || groups.has(attributes.get('GROUP-ID')),
   );
 }
 
-function withStableIds(entries: readonly Entry[]): readonly Entry[] {
+/** Adds a STABLE-VARIANT-ID to variants without one, so that players recognise a variant on another pathway. */
+function withStableIds(entries: readonly PlaylistEntry[]): readonly PlaylistEntry[] {
   const taken = new Set(entries.map(({ attributes }) => attributes.get('STABLE-VARIANT-ID')));
   let next = 0;
   return entries.map((entry) => {
@@ -112,10 +115,10 @@ function withStableIds(entries: readonly Entry[]): readonly Entry[] {
   });
 }
 
-function write(entry: Entry, pathway: Base, { place }: HlsSteering): string[] {
+function formatEntry(entry: PlaylistEntry, pathway: ManifestPathway, { manifest }: HlsSteering): string[] {
   const attributes = new Map(entry.attributes);
   const uri = unquote(attributes.get('URI'));
-  if (uri !== null) attributes.set('URI', `"${targetOn(resolveTarget(uri, place), pathway)}"`);
+  if (uri !== null) attributes.set('URI', `"${uriOn(resolveUri(uri, manifest), pathway)}"`);
   if (entry.tag === '#EXT-X-MEDIA') suffixGroup(attributes, 'GROUP-ID', pathway);
   else {
     for (const name of GROUP_ATTRIBUTES) suffixGroup(attributes, name, pathway);
@@ -123,19 +126,19 @@ function write(entry: Entry, pathway: Base, { place }: HlsSteering): string[] {
   }
   const tag = `${entry.tag}:${formatAttributes(attributes)}`;
   if (entry.uri === null) return [tag];
-  return [tag, ...entry.between, targetOn(resolveTarget(entry.uri, place), pathway)];
+  return [tag, ...entry.between, uriOn(resolveUri(entry.uri, manifest), pathway)];
 }
 
-/** `CLOSED-CAPTIONS=NONE` is a keyword, not a group. */
-function suffixGroup(attributes: Map<string, string>, name: string, pathway: Base): void {
+/** Leaves `CLOSED-CAPTIONS=NONE` alone, which is a keyword and not a group. */
+function suffixGroup(attributes: Map<string, string>, name: string, pathway: ManifestPathway): void {
   const group = unquote(attributes.get(name));
   if (group !== null) attributes.set(name, `"${group}@${pathway.id}"`);
 }
 
-/** Session keys and data are one for all pathways: their URIs lead to the first. */
-function writeHead(
+/** Session keys and data cannot differ by pathway, so their URIs point to the first one. */
+function formatHeadLine(
   line: string,
-  first: Base,
+  first: ManifestPathway,
   { steering, variables }: { readonly steering: HlsSteering; readonly variables: ReadonlyMap<string, string> },
 ): string {
   const tag = /^#EXT-X-SESSION-(?:KEY|DATA)(?=:)/.exec(line)?.[0];
@@ -143,11 +146,11 @@ function writeHead(
   const attributes = new Map(substituteUri(parseAttributes(line), variables));
   const uri = unquote(attributes.get('URI'));
   if (uri === null) return line;
-  attributes.set('URI', `"${targetOn(resolveTarget(uri, steering.place), first)}"`);
+  attributes.set('URI', `"${uriOn(resolveUri(uri, steering.manifest), first)}"`);
   return `${tag}:${formatAttributes(attributes)}`;
 }
 
-/** Values as written, quotes included. */
+/** By name; values as written, quotes included. */
 type Attributes = ReadonlyMap<string, string>;
 
 function parseAttributes(line: string): Attributes {
@@ -163,13 +166,13 @@ const formatAttributes = (attributes: Attributes): string =>
 const unquote = (value: string | undefined): string | null =>
   value !== undefined && /^".*"$/.test(value) ? value.slice(1, -1) : null;
 
-function define(attributes: Attributes, variables: Map<string, string>): void {
+function defineVariable(attributes: Attributes, variables: Map<string, string>): void {
   const name = unquote(attributes.get('NAME'));
   const value = unquote(attributes.get('VALUE'));
   if (name !== null && value !== null) variables.set(name, value);
 }
 
-/** Variables in a URI must be put in before it is resolved, or `{$x}` would be escaped. */
+/** Variables must be substituted before a URI is resolved, which would escape `{$x}`. */
 const substitute = (text: string, variables: ReadonlyMap<string, string>): string =>
   text.replaceAll(/\{\$([A-Za-z0-9_-]+)\}/g, (whole, name: string) => variables.get(name) ?? whole);
 

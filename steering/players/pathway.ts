@@ -1,53 +1,50 @@
-// Where a pathway's assets are: from a URL inside a manifest to the same asset below each pathway's base.
+// From a URI inside a manifest to the URL of the same asset on each pathway, and the validation of requested asset paths.
 
 import { ASSET_PATH_CHARS_MAX } from '../../protocol/ids.ts';
 
-/** What a manifest needs to know of a pathway. */
-export interface Base {
+/** The part of a pathway that is written into a manifest. */
+export interface ManifestPathway {
   readonly id: string;
-  /** Absolute, no trailing slash. */
+  /** Absolute base URL without a trailing slash. */
   readonly base: string;
 }
 
-/** How the origin names the manifest, so that the URLs in it can be resolved. */
-export interface Place {
-  /** `--origin`, no trailing slash. */
+/** Where the manifest lies on the origin: its URIs are relative to that. */
+export interface ManifestLocation {
+  /** Value of `--origin`, without a trailing slash. */
   readonly originBase: string;
   /** Asset path of the manifest. */
   readonly path: string;
 }
 
-/** A URL of a manifest: an asset that every pathway has, or something elsewhere that stays as it is. */
-export type Target = { readonly asset: string } | { readonly elsewhere: string };
-
-export function resolveTarget(uri: string, place: Place): Target {
-  const manifest = `${place.originBase}${place.path}`;
-  if (!URL.canParse(uri, manifest)) return { elsewhere: uri };
-  const { href } = new URL(uri, manifest);
-  if (!href.startsWith(`${place.originBase}/`)) return { elsewhere: uri };
-  return { asset: href.slice(place.originBase.length) };
+/** What a manifest is steered with. */
+export interface ManifestSteering {
+  readonly manifest: ManifestLocation;
+  /** Best first. */
+  readonly pathways: readonly ManifestPathway[];
+  /** Absolute URL of the steering list; its query names the ids of `pathways`. */
+  readonly serverUri: string;
 }
 
-export const targetOn = (target: Target, pathway: Base): string =>
-  'asset' in target ? pathway.base + target.asset : target.elsewhere;
+/** A URI in a manifest: an asset, which every pathway serves, or an external URI, which is left unchanged. */
+export type UriTarget = { readonly asset: string } | { readonly external: string };
 
-/**
- * The base URL that an appliance advertises, as steering hands it out: without query, fragment, user or trailing slash,
- * and with everything escaped that could end a quoted string in a playlist. Null where it is no such URL.
- */
-export function baseOf(advertised: string): string | null {
-  if (!URL.canParse(advertised)) return null;
-  const url = new URL(advertised);
-  if (url.protocol !== 'http:' && url.protocol !== 'https:') return null;
-  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') return null;
-  return `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
+export function resolveUri(uri: string, manifest: ManifestLocation): UriTarget {
+  const manifestUrl = `${manifest.originBase}${manifest.path}`;
+  if (!URL.canParse(uri, manifestUrl)) return { external: uri };
+  const { href } = new URL(uri, manifestUrl);
+  if (!href.startsWith(`${manifest.originBase}/`)) return { external: uri };
+  return { asset: href.slice(manifest.originBase.length) };
 }
 
+export const uriOn = (target: UriTarget, pathway: ManifestPathway): string =>
+  'asset' in target ? pathway.base + target.asset : target.external;
+
 /**
- * The asset path of a request for `/v1/route/…`, percent-encoding kept; or what is wrong with it. Dot segments are
- * refused in every spelling, for the client would resolve them against another appliance's path.
+ * Validates the asset path of a request for `/v1/route/…` and keeps its percent-encoding. Dot segments are refused in every
+ * spelling, because the client would resolve them against the path of the appliance.
  */
-export function assetPathOf(raw: string): { readonly path: string } | { readonly problem: string } {
+export function parseAssetPath(raw: string): { readonly path: string } | { readonly problem: string } {
   if (raw.length > ASSET_PATH_CHARS_MAX) return { problem: `is longer than ${ASSET_PATH_CHARS_MAX} characters` };
   if (!/^\/[!-~]+$/.test(raw) || /[\\#?]/.test(raw)) return { problem: 'must start with / and be percent-encoded' };
   let decoded: string;

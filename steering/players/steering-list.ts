@@ -1,6 +1,6 @@
-// The content steering answer, one document for HLS and DASH. Stateless: the request names the pathways that the manifest
-// declared and the answer orders exactly those, for a client that loses an id from the list ends playback. An
-// appliance that must be left goes behind the origin; the others keep their order, so that nobody moves without need.
+// The content steering answer, one document for HLS and DASH. It is stateless: the request names the pathways that the
+// manifest declared, and the answer orders exactly those, because a player whose pathway is missing ends playback. Appliances
+// to steer away from move behind the origin; the others keep their order, so that no player moves without need.
 
 import { z } from 'zod';
 import { PATHWAYS_MAX } from '../../protocol/decision.ts';
@@ -9,12 +9,12 @@ import { id } from '../../protocol/ids.ts';
 
 export const STEERING_LIST_TYPE = 'application/vnd.apple.steering-list';
 
-const reported = (what: RegExp, must: string): z.ZodOptional<z.ZodString> =>
-  z.string().max(600).regex(what, must).optional();
+const playerReport = (pattern: RegExp, problem: string): z.ZodOptional<z.ZodString> =>
+  z.string().max(600).regex(pattern, problem).optional();
 
-/** HLS names one pathway; dash.js sends a quoted list. Throughput is bits per second, per location in DASH. */
-const pathwayReport = reported(/^[A-Za-z0-9._,"-]*$/, 'must be pathway ids, joined by commas');
-const throughputReport = reported(/^[0-9.,"]*$/, 'must be bits per second, joined by commas');
+/** HLS players name one pathway, dash.js sends a quoted list. Throughput is in bits per second, in DASH per location. */
+const pathwayReport = playerReport(/^[A-Za-z0-9._,"-]*$/, 'must be pathway ids, joined by commas');
+const throughputReport = playerReport(/^[0-9.,"]*$/, 'must be bits per second, joined by commas');
 
 export const steeringQuery = z.object({
   session: z
@@ -34,12 +34,12 @@ export interface SteeringList {
   readonly 'PATHWAY-PRIORITY': readonly string[];
 }
 
-/** Throws `request_malformed` naming the id. */
-export function declaredPathways(text: string): string[] {
+/** Throws `request_malformed`, naming the bad id. */
+export function parseDeclaredPathways(text: string): string[] {
   const ids = text.split(',');
-  for (const name of ids)
-    if (!id.safeParse(name).success)
-      throw new Fault('request_malformed', `query.pathways holds "${name.slice(0, 70)}", which is no pathway id`, {
+  for (const each of ids)
+    if (!id.safeParse(each).success)
+      throw new Fault('request_malformed', `query.pathways holds "${each.slice(0, 70)}", which is not a pathway id`, {
         detail: { field: 'query.pathways' },
       });
   if (new Set(ids).size !== ids.length)
@@ -53,19 +53,13 @@ export function declaredPathways(text: string): string[] {
   return ids;
 }
 
-/** `leave` says whether a running play should move away from the pathway. */
-export function steeringList(
+/** `avoided` are the pathways that running plays should leave. */
+export const steeringList = (
   declared: readonly string[],
-  leave: (pathway: string) => boolean,
+  avoided: ReadonlySet<string>,
   ttlS: number,
-): SteeringList {
-  return {
-    VERSION: 1,
-    TTL: ttlS,
-    'PATHWAY-PRIORITY': [...declared.filter((name) => !leave(name)), ...declared.filter((name) => leave(name))],
-  };
-}
-
-/** Spread over ± 20 %, so that players which started together do not come back together. `at` lies in [0, 1). */
-export const jitteredTtlS = (ttlMs: number, at: number): number =>
-  Math.max(1, Math.round((ttlMs / 1000) * (0.8 + 0.4 * at)));
+): SteeringList => ({
+  VERSION: 1,
+  TTL: ttlS,
+  'PATHWAY-PRIORITY': [...declared.filter((id) => !avoided.has(id)), ...declared.filter((id) => avoided.has(id))],
+});

@@ -1,5 +1,5 @@
-// The page: files of steering/ui and hls.js, read once at start into a list of what may be served. A path is looked up,
-// never opened, so no spelling of `..` reaches the disk.
+// Serves the player page: the files of steering/ui and hls.js, read into memory at start. A request looks up its path in that
+// map and never opens a file, so that no spelling of `..` reaches the disk.
 
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
@@ -25,8 +25,8 @@ const TYPES: Readonly<Record<string, string>> = {
 };
 
 /**
- * Scripts and styles from here alone. hls.js runs its worker and its media from blob: URLs; segments and playlists come
- * from appliances and origin, which are other hosts, so fetching may go to any. Its subtitle tracks begin as empty data: URLs.
+ * Scripts and styles come from this service only. hls.js runs its worker and its media from blob: URLs, and its subtitle tracks
+ * start as empty data: URLs. Segments and playlists come from appliances and the origin, so `connect-src` allows any host.
  */
 export const UI_CSP = [
   "default-src 'none'",
@@ -48,7 +48,7 @@ export interface UiFile {
   readonly body: Buffer;
 }
 
-/** By path below /ui/. A missing folder leaves hls.js alone. */
+/** By path below /ui/. If the directory is missing, only hls.js is served. */
 export function readUi(directory: string): Map<string, UiFile> {
   const files = new Map<string, UiFile>();
   for (const path of listFiles(directory)) {
@@ -81,12 +81,12 @@ const uiFile = (type: string, body: Buffer): UiFile => ({
   etag: `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"`,
 });
 
-const toPage = ({ reply }: { readonly reply: FastifyReply }): FastifyReply => reply.redirect('/ui/', 302);
+const redirectToPage = ({ reply }: { readonly reply: FastifyReply }): FastifyReply => reply.redirect('/ui/', 302);
 
 export function uiRoutes(files: ReadonlyMap<string, UiFile>): Route[] {
   return [
-    route({ method: 'GET', path: '/', summary: 'The page.', roles: null, run: toPage }),
-    route({ method: 'GET', path: '/ui', summary: 'The page.', roles: null, run: toPage }),
+    route({ method: 'GET', path: '/', summary: 'The page.', roles: null, run: redirectToPage }),
+    route({ method: 'GET', path: '/ui', summary: 'The page.', roles: null, run: redirectToPage }),
     route({
       method: 'GET',
       path: '/ui/*',
@@ -111,7 +111,7 @@ function serve(file: UiFile, request: FastifyRequest, reply: FastifyReply): Fast
     .header('referrer-policy', 'no-referrer')
     .header('cache-control', 'no-cache')
     .header('etag', file.etag);
-  const known = (request.headers['if-none-match'] ?? '').split(',').map((tag) => tag.trim().replace(/^W\//, ''));
-  if (known.includes(file.etag)) return reply.code(304).send();
+  const cached = (request.headers['if-none-match'] ?? '').split(',').map((tag) => tag.trim().replace(/^W\//, ''));
+  if (cached.includes(file.etag)) return reply.code(304).send();
   return reply.type(file.type).send(file.body);
 }

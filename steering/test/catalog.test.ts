@@ -1,22 +1,23 @@
-// The catalog against a fill that speaks HTTP: by revision, in pages, from nothing, and while fill is gone.
+// Pulls of the catalog from an HTTP stub of fill: by revision, in pages, from scratch, and while fill is down.
 
 import { afterEach, describe, expect, it } from 'vitest';
 import type { CatalogPage, Title } from '../../protocol/catalog.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { createMetrics } from '../../runtime/metrics.ts';
-import { Catalog, keepCatalog, MemoryCatalogStore, pullCatalog, type CatalogPullDeps } from '../catalog.ts';
+import { Catalog, runCatalogPulls, MemoryCatalogStore, pullCatalog, type CatalogPullDeps } from '../catalog.ts';
 import { METRICS } from '../metrics.ts';
-import { aFill, aTitle, fallbackCount, tokenOf, until, type FillStub } from './stage.ts';
+import { openFillStub, aTitle, fallbackCount, tokenOf, until, type FillStub } from './harness.ts';
 
-interface Change {
+interface TitleChange {
   readonly revision: number;
   readonly title?: Title;
   readonly removed?: string;
 }
 
-/** Fill's side: changes after `since`, oldest first, at most `size` a page. */
+/** Pages as fill serves them: changes after `since`, oldest first, at most `size` per page. */
 const paging =
-  (changes: readonly Change[], size: number) =>
+  (changes: readonly TitleChange[], size: number) =>
   (since: number): CatalogPage => {
     const due = changes.filter((change) => change.revision > since);
     const page = due.slice(0, size);
@@ -33,85 +34,86 @@ let fill: FillStub;
 afterEach(() => fill.close());
 
 async function start(
-  changes: readonly Change[],
+  changes: readonly TitleChange[],
   size = 2,
 ): Promise<CatalogPullDeps & { readonly store: MemoryCatalogStore }> {
-  fill = await aFill(paging(changes, size));
+  fill = await openFillStub(paging(changes, size));
   const store = new MemoryCatalogStore();
   return {
     store,
     catalog: new Catalog(store),
     fillUrl: fill.url,
     token: tokenOf('service', 'steering'),
+    clock: systemClock,
     metrics: createMetrics(METRICS),
     log: silentLog,
   };
 }
 
-const title = (id: string, revision: number): Change => ({ revision, title: aTitle({ id, revision }) });
-const idsOf = ({ catalog }: { readonly catalog: Catalog }): string[] => catalog.titles.map(({ id }) => id).sort();
+const title = (id: string, revision: number): TitleChange => ({ revision, title: aTitle({ id, revision }) });
+const pathwayIds = ({ catalog }: { readonly catalog: Catalog }): string[] => catalog.titles.map(({ id }) => id).sort();
 
 describe('the catalog', () => {
-  it('is pulled page by page, then by what changed', async () => {
+  it('is pulled page by page, and afterwards only the changes', async () => {
     const changes = [title('a', 1), title('b', 2), title('c', 3), title('d', 4), title('e', 5)];
     const deps = await start(changes);
     await pullCatalog(deps);
-    expect(idsOf(deps)).toEqual(['a', 'b', 'c', 'd', 'e']);
+    expect(pathwayIds(deps)).toEqual(['a', 'b', 'c', 'd', 'e']);
     fill.pages = paging([...changes, { revision: 6, removed: 'b' }, title('a', 7)], 2);
     await pullCatalog(deps);
-    expect(idsOf(deps)).toEqual(['a', 'c', 'd', 'e']);
+    expect(pathwayIds(deps)).toEqual(['a', 'c', 'd', 'e']);
     expect(deps.catalog.find('a')!.revision).toBe(7);
     expect(deps.catalog.revision).toBe(7);
   });
 
-  it('is on disk after each page, and asked for from there', async () => {
+  it('is on disk after each page and is pulled from that revision after a restart', async () => {
     const deps = await start([title('a', 1), title('b', 2), title('c', 3)]);
     await pullCatalog(deps);
-    const again = new Catalog(deps.store);
-    await again.load();
-    expect([again.revision, again.titles.length]).toEqual([3, 3]);
-    const asked: number[] = [];
+    const restarted = new Catalog(deps.store);
+    await restarted.load();
+    expect([restarted.revision, restarted.titles.length]).toEqual([3, 3]);
+    const revisions: number[] = [];
     fill.pages = (since) => {
-      asked.push(since);
+      revisions.push(since);
       return paging([title('c', 3)], 2)(since);
     };
-    await pullCatalog({ ...deps, catalog: again });
-    expect(asked).toEqual([3]);
+    await pullCatalog({ ...deps, catalog: restarted });
+    expect(revisions).toEqual([3]);
   });
 
-  it('follows a fill that began anew: what it no longer names is gone', async () => {
+  it('is replaced when fill lost its state: titles that fill no longer lists are removed', async () => {
     const deps = await start([title('a', 1), title('b', 2), title('c', 9)]);
     await pullCatalog(deps);
     fill.pages = paging([title('b', 1), title('z', 2)], 1);
     await pullCatalog(deps);
-    expect(idsOf(deps)).toEqual(['b', 'z']);
+    expect(pathwayIds(deps)).toEqual(['b', 'z']);
     expect(deps.catalog.revision).toBe(2);
-    const again = new Catalog(deps.store);
-    await again.load();
-    expect(again.titles.map(({ id }) => id).sort()).toEqual(['b', 'z']);
+    const restarted = new Catalog(deps.store);
+    await restarted.load();
+    expect(restarted.titles.map(({ id }) => id).sort()).toEqual(['b', 'z']);
   });
 
-  it('finds a title by a path below its base, and follows a base that moves', async () => {
+  it('finds a title by a path below its base, also after the base moved', async () => {
     const moved = { ...aTitle({ id: 'a', revision: 2 }), base: '/new/' };
     const deps = await start([title('a', 1)]);
     await pullCatalog(deps);
-    expect(deps.catalog.owning('/a/x/y.m4s')?.id).toBe('a');
-    expect(deps.catalog.owning('/ab/x')).toBeNull();
+    expect(deps.catalog.findByPath('/a/x/y.m4s')?.id).toBe('a');
+    expect(deps.catalog.findByPath('/ab/x')).toBeNull();
     fill.pages = paging([{ revision: 2, title: moved }], 1);
     await pullCatalog(deps);
-    expect(deps.catalog.owning('/a/x')).toBeNull();
-    expect(deps.catalog.owning('/new/x')?.id).toBe('a');
+    expect(deps.catalog.findByPath('/a/x')).toBeNull();
+    expect(deps.catalog.findByPath('/new/x')?.id).toBe('a');
   });
 
-  it('stays in force while fill is gone, counted as a fallback, and goes on when it is back', async () => {
+  it('stays in force while fill is down, counted as a fallback, and is pulled again afterwards', async () => {
     const changes = [title('a', 1)];
     const deps = await start(changes);
     const stop = new AbortController();
-    const loop = keepCatalog(deps, stop.signal);
+    const loop = runCatalogPulls(deps, stop.signal);
     await until(() => deps.catalog.revision === 1, 'the first pull');
     fill.failWith = 503;
     await until(async () => (await fallbackCount(deps.metrics, 'fill_down_catalog_kept')) > 0, 'the fallback');
-    expect(idsOf(deps)).toEqual(['a']);
+    expect(pathwayIds(deps)).toEqual(['a']);
     fill.failWith = null;
     fill.pages = paging([...changes, title('b', 2)], 2);
     await until(() => deps.catalog.revision === 2, 'fill is back');
@@ -119,11 +121,11 @@ describe('the catalog', () => {
     await loop;
   });
 
-  it('takes nothing from a page that breaks the protocol', async () => {
+  it('ignores a page that breaks the protocol', async () => {
     const deps = await start([title('a', 1)]);
     await pullCatalog(deps);
     fill.failWith = 200;
     await expect(pullCatalog(deps)).rejects.toMatchObject({ code: 'peer_invalid' });
-    expect([deps.catalog.revision, idsOf(deps)]).toEqual([1, ['a']]);
+    expect([deps.catalog.revision, pathwayIds(deps)]).toEqual([1, ['a']]);
   });
 });

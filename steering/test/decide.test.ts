@@ -1,8 +1,11 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Position } from '../../protocol/heartbeat.ts';
-import { decide, type Contender, type Question, type Verdict } from '../decide.ts';
-import { holdingClass, rank } from '../rank.ts';
+import { decide, jitteredTtlS, type PlayDecision } from '../decide.ts';
+import type { ApplianceCandidate } from '../decision-inputs.ts';
+import type { Zone } from '../footprint.ts';
+import { noGeoIp } from '../geoip.ts';
+import { holdingClass, rank, type RankContext } from '../rank.ts';
 
 const SITES = new Map<string, Position | null>([
   ['home', { lat: 0, lon: 0 }],
@@ -11,100 +14,118 @@ const SITES = new Map<string, Position | null>([
   ['unplaced', null],
 ]);
 
-const aContender = (id: string, given: Partial<Contender> = {}): Contender => ({
+const aCandidate = (id: string, fields: Partial<ApplianceCandidate> = {}): ApplianceCandidate => ({
   id,
   site: 'home',
   weight: 100,
   held: 1,
   base: `http://${id}.example`,
   refusal: null,
-  ...given,
+  ...fields,
 });
 
-const ask = (contenders: readonly Contender[], given: Partial<Question> = {}): Verdict =>
-  decide({
-    title: 'harbor',
-    session: 'abcdefghij012345',
-    client: {
-      footing: { address: '192.0.2.1', by: 'prefix', prefix: '192.0.2.0/24', site: 'home' },
-      position: { lat: 0, lon: 0 },
-    },
-    home: { backups: [], nearestAfterBackups: true },
-    sites: SITES,
-    contenders,
-    pathways: 3,
-    originBase: 'http://origin.example',
-    ...given,
-  });
+interface DecideOptions extends Partial<Pick<Zone, 'backups' | 'nearestAfterBackups'>> {
+  readonly pathwaysMax?: number;
+}
 
-const idsOf = (verdict: Verdict): string[] => verdict.pathways.map(({ id }) => id);
+/** The decision for a client whose prefix belongs to site `home`. */
+const decideFor = (
+  candidates: readonly ApplianceCandidate[],
+  { pathwaysMax = 3, backups = [], nearestAfterBackups = true }: DecideOptions = {},
+): PlayDecision =>
+  decide(
+    {
+      at: 0,
+      footprint: {
+        zones: new Map([['home', { site: 'home', position: null, prefixes: 1, backups, nearestAfterBackups }]]),
+        locate: () => ({ site: 'home', prefix: '192.0.2.0/24' }),
+      },
+      geoip: noGeoIp,
+      defaultSite: null,
+      sites: SITES,
+      candidates,
+      originBase: 'http://origin.example',
+      ttlMs: 30_000,
+    },
+    { title: 'harbor', address: '192.0.2.1', session: 'abcdefghij012345', pathwaysMax },
+  );
+
+const pathwayIds = ({ decision }: PlayDecision): string[] => decision.pathways.map(({ id }) => id);
 
 describe('a decision', () => {
-  it('names the own site first, then sites by distance, unknown distance last, the origin behind all', () => {
-    const verdict = ask(
+  it('names the own site first, then sites by distance, unknown distances next and the origin last', () => {
+    const { decision, fallbacks } = decideFor(
       [
-        aContender('u', { site: 'unplaced' }),
-        aContender('f', { site: 'far' }),
-        aContender('n', { site: 'near' }),
-        aContender('h', { held: 0 }),
+        aCandidate('u', { site: 'unplaced' }),
+        aCandidate('f', { site: 'far' }),
+        aCandidate('n', { site: 'near' }),
+        aCandidate('h', { held: 0 }),
       ],
-      { pathways: 4 },
+      { pathwaysMax: 4 },
     );
-    expect(idsOf(verdict)).toEqual(['h', 'n', 'f', 'u', 'origin']);
-    expect(verdict.pathways.map(({ reason }) => reason)).toEqual([
+    expect(decision.pathways.map(({ id }) => id)).toEqual(['h', 'n', 'f', 'u', 'origin']);
+    expect(decision.pathways.map(({ reason }) => reason)).toEqual([
       'its site serves 192.0.2.0/24; holds none of it and would pull it through',
       'its site is 111 km away; holds the title',
       'its site is 2224 km away; holds the title',
       'the distance of its site is unknown; holds the title',
       'last resort: the source of every asset',
     ]);
-    expect(verdict.fallbacks).toEqual([]);
+    expect(fallbacks).toEqual([]);
   });
 
-  it('prefers holders of the same site to those that would pull', () => {
-    const contenders = [aContender('none', { held: 0 }), aContender('half', { held: 0.5 }), aContender('all')];
-    expect(idsOf(ask(contenders))).toEqual(['all', 'half', 'none', 'origin']);
+  it('prefers holders of the title to other appliances of the same site', () => {
+    const candidates = [aCandidate('none', { held: 0 }), aCandidate('half', { held: 0.5 }), aCandidate('all')];
+    expect(pathwayIds(decideFor(candidates))).toEqual(['all', 'half', 'none', 'origin']);
   });
 
-  it('gives each play its session in every base but the origin, which knows none', () => {
-    expect(ask([aContender('a')]).pathways.map(({ base }) => base)).toEqual([
+  it('prefixes every base with the session, except that of the origin', () => {
+    expect(decideFor([aCandidate('a')]).decision.pathways.map(({ base }) => base)).toEqual([
       'http://a.example/~abcdefghij012345',
       'http://origin.example',
     ]);
   });
 
-  it('says of everybody why, in rank order', () => {
-    const verdict = ask([aContender('a'), aContender('b', { refusal: 'it is full' }), aContender('c', { held: 0.2 })], {
-      pathways: 1,
-    });
-    expect(verdict.considered.map(({ appliance, outcome }) => `${appliance} ${outcome}`).sort()).toEqual([
+  it('gives a reason for every appliance, in rank order', () => {
+    const { considered } = decideFor(
+      [aCandidate('a'), aCandidate('b', { refusal: 'it is full' }), aCandidate('c', { held: 0.2 })],
+      { pathwaysMax: 1 },
+    );
+    expect(considered.map(({ appliance, outcome }) => `${appliance} ${outcome}`).sort()).toEqual([
       'a chosen',
       'b refused',
       'c spare',
     ]);
-    expect(verdict.considered.find(({ appliance }) => appliance === 'b')!.reason).toBe('it is full');
+    expect(considered.find(({ appliance }) => appliance === 'b')!.reason).toBe('it is full');
   });
 
-  it('takes the named fallbacks: the next site, then the origin alone', () => {
+  it('uses the named fallbacks: first the next site, then the origin alone', () => {
     const down = { refusal: 'its lease ended' };
-    expect(ask([aContender('h', down), aContender('n', { site: 'near' })]).fallbacks).toEqual(['site_down_next_site']);
-    const nobody = ask([aContender('h', down), aContender('n', { site: 'near', ...down })]);
-    expect(idsOf(nobody)).toEqual(['origin']);
-    expect(nobody.fallbacks).toEqual(['appliances_down_origin']);
-    expect(ask([]).fallbacks).toEqual(['appliances_down_origin']);
+    const nextSite = decideFor([aCandidate('h', down), aCandidate('n', { site: 'near' })]);
+    expect(nextSite.fallbacks).toEqual(['site_down_next_site']);
+    const originOnly = decideFor([aCandidate('h', down), aCandidate('n', { site: 'near', ...down })]);
+    expect(pathwayIds(originOnly)).toEqual(['origin']);
+    expect(originOnly.fallbacks).toEqual(['appliances_down_origin']);
+    expect(decideFor([]).fallbacks).toEqual(['appliances_down_origin']);
   });
 
-  it("goes to the map's backups before any nearer site, and nowhere else where the map says so", () => {
-    const contenders = [aContender('n', { site: 'near' }), aContender('f', { site: 'far' })];
+  it("prefers the map's backups to nearer sites, and uses no other site if the map forbids it", () => {
+    const candidates = [aCandidate('n', { site: 'near' }), aCandidate('f', { site: 'far' })];
     const backups = ['far'];
-    expect(idsOf(ask(contenders, { home: { backups, nearestAfterBackups: true } }))).toEqual(['f', 'n', 'origin']);
-    const strict = ask(contenders, { home: { backups, nearestAfterBackups: false } });
-    expect(idsOf(strict)).toEqual(['f', 'origin']);
+    expect(pathwayIds(decideFor(candidates, { backups }))).toEqual(['f', 'n', 'origin']);
+    const strict = decideFor(candidates, { backups, nearestAfterBackups: false });
+    expect(pathwayIds(strict)).toEqual(['f', 'origin']);
     expect(strict.considered.find(({ appliance }) => appliance === 'n')!.reason).toContain('backupZones only');
+  });
+
+  it('has a TTL spread over ± 20 % that is never zero', () => {
+    expect(jitteredTtlS(30_000, 0)).toBe(24);
+    expect(jitteredTtlS(30_000, 0.999)).toBe(36);
+    expect(jitteredTtlS(100, 0)).toBe(1);
   });
 });
 
-const anyContender: fc.Arbitrary<Omit<Contender, 'id' | 'base'>> = fc.record({
+const anyCandidate: fc.Arbitrary<Omit<ApplianceCandidate, 'id' | 'base'>> = fc.record({
   site: fc.constantFrom(...SITES.keys()),
   weight: fc.integer({ min: 1, max: 1000 }),
   held: fc.constantFrom(0, 0.05, 0.5, 0.99, 1),
@@ -112,59 +133,66 @@ const anyContender: fc.Arbitrary<Omit<Contender, 'id' | 'base'>> = fc.record({
 });
 
 const anyFleet = fc
-  .array(anyContender, { maxLength: 30 })
-  .map((list) => list.map((given, at) => aContender(`a${at}`, given)));
+  .array(anyCandidate, { maxLength: 30 })
+  .map((fleet) => fleet.map((fields, index) => aCandidate(`a${index}`, fields)));
+
+const contextFor = (title: string): RankContext => ({
+  title,
+  home: { site: 'home', position: { lat: 0, lon: 0 }, backups: [], nearestAfterBackups: true },
+  sites: SITES,
+});
 
 describe('any decision', () => {
-  it('has the origin once and last, no pathway twice, no refused one, and at most what was asked', () => {
+  it('ends with the origin, repeats no pathway, names no refused appliance and at most the requested number', () => {
     fc.assert(
-      fc.property(anyFleet, fc.integer({ min: 1, max: 8 }), (fleet, pathways) => {
-        const verdict = ask(fleet, { pathways });
-        const ids = idsOf(verdict);
-        const able = fleet.filter(({ refusal }) => refusal === null).length;
-        expect(ids.length).toBe(Math.min(pathways, able) + 1);
+      fc.property(anyFleet, fc.integer({ min: 1, max: 8 }), (fleet, pathwaysMax) => {
+        const playDecision = decideFor(fleet, { pathwaysMax });
+        const ids = pathwayIds(playDecision);
+        const eligible = fleet.filter(({ refusal }) => refusal === null).length;
+        expect(ids.length).toBe(Math.min(pathwaysMax, eligible) + 1);
         expect(ids.indexOf('origin')).toBe(ids.length - 1);
         expect(new Set(ids).size).toBe(ids.length);
-        for (const id of ids.slice(0, -1)) expect(fleet.find((one) => one.id === id)!.refusal).toBeNull();
-        expect(verdict.considered.length).toBe(fleet.length);
+        for (const id of ids.slice(0, -1)) expect(fleet.find((each) => each.id === id)!.refusal).toBeNull();
+        expect(playDecision.considered.length).toBe(fleet.length);
       }),
     );
   });
 
-  it('is the same whatever order the fleet is listed in', () => {
+  it('does not depend on the order in which the fleet is listed', () => {
     fc.assert(
       fc.property(
         anyFleet.chain((fleet) =>
           fc.tuple(fc.constant(fleet), fc.shuffledSubarray(fleet, { minLength: fleet.length })),
         ),
         ([fleet, shuffled]) => {
-          expect(idsOf(ask(shuffled, { pathways: 8 }))).toEqual(idsOf(ask(fleet, { pathways: 8 })));
+          const options = { pathwaysMax: 8 };
+          expect(pathwayIds(decideFor(shuffled, options))).toEqual(pathwayIds(decideFor(fleet, options)));
         },
       ),
     );
   });
 
-  it('does not reorder the others when one goes down', () => {
+  it('keeps the order of the other appliances when one disappears', () => {
     fc.assert(
       fc.property(anyFleet, fc.nat(), (fleet, pick) => {
         fc.pre(fleet.length > 0);
         const gone = fleet[pick % fleet.length]!.id;
-        const before = rank(fleet, rankingOf('harbor')).map(({ candidate }) => candidate.id);
+        const before = rank(fleet, contextFor('harbor')).map(({ candidate }) => candidate.id);
         const after = rank(
           fleet.filter(({ id }) => id !== gone),
-          rankingOf('harbor'),
+          contextFor('harbor'),
         ).map(({ candidate }) => candidate.id);
         expect(after).toEqual(before.filter((id) => id !== gone));
       }),
     );
   });
 
-  it('ranks by site tier, then by distance, then by what is held', () => {
+  it('ranks by site tier, then by distance, then by the share held', () => {
     fc.assert(
       fc.property(anyFleet, (fleet) => {
-        const ranked = rank(fleet, rankingOf('harbor'));
-        for (let at = 1; at < ranked.length; at += 1) {
-          const [before, after] = [ranked[at - 1]!, ranked[at]!];
+        const ranked = rank(fleet, contextFor('harbor'));
+        for (let index = 1; index < ranked.length; index += 1) {
+          const [before, after] = [ranked[index - 1]!, ranked[index]!];
           expect(before.distanceKm ?? Infinity).toBeLessThanOrEqual(after.distanceKm ?? Infinity);
           if (before.candidate.site === after.candidate.site)
             expect(holdingClass(before.candidate.held)).toBeGreaterThanOrEqual(holdingClass(after.candidate.held));
@@ -174,25 +202,22 @@ describe('any decision', () => {
   });
 });
 
-const rankingOf = (title: string): Parameters<typeof rank>[1] => ({
-  title,
-  home: { site: 'home', position: { lat: 0, lon: 0 }, backups: [], nearestAfterBackups: true },
-  sites: SITES,
-});
-
-describe('rendezvous inside a site', () => {
-  it('spreads titles over equals and sends one title to one of them', () => {
-    const equals = ['a', 'b', 'c'].map((id) => aContender(id));
-    const firsts = Array.from({ length: 300 }, (_, at) => rank(equals, rankingOf(`title-${at}`))[0]!.candidate.id);
+describe('rendezvous hashing', () => {
+  it('spreads titles over the equal appliances of a site and sends each title to one of them', () => {
+    const equals = ['a', 'b', 'c'].map((id) => aCandidate(id));
+    const firsts = Array.from(
+      { length: 300 },
+      (_, index) => rank(equals, contextFor(`title-${index}`))[0]!.candidate.id,
+    );
     for (const { id } of equals) expect(firsts.filter((first) => first === id).length).toBeGreaterThan(60);
   });
 
-  it('gives no client without footing the same site for every title', () => {
-    const spread = [aContender('x', { site: 'x' }), aContender('y', { site: 'y' })];
+  it('spreads titles over the sites for clients without a location', () => {
+    const candidates = [aCandidate('x', { site: 'x' }), aCandidate('y', { site: 'y' })];
     const home = { site: null, position: null, backups: [], nearestAfterBackups: true };
     const firsts = Array.from(
       { length: 100 },
-      (_, at) => rank(spread, { title: `t${at}`, home, sites: new Map() })[0]!.candidate.id,
+      (_, index) => rank(candidates, { title: `t${index}`, home, sites: new Map() })[0]!.candidate.id,
     );
     expect(new Set(firsts).size).toBe(2);
   });

@@ -1,35 +1,35 @@
-// The edge of steering: whose address counts, bytes that no client should send, the page, the description of itself.
+// The HTTP edge of steering: client addresses behind proxies, malformed requests, the player page and OpenAPI.
 
 import { afterEach, describe, expect, it } from 'vitest';
 import type { PlayAnswer } from '../../protocol/decision.ts';
 import { UI_CSP, readUi } from '../players/ui.ts';
-import { ask, type StageGiven } from './stage.ts';
-import { openTown, raw, type Town } from './town.ts';
+import { send, type TestSteeringOptions } from './harness.ts';
+import { openTwoSites, sendRaw, type TwoSites } from './two-sites.ts';
 
-let stage: Town;
-afterEach(() => stage.close());
-const open = async (given: StageGiven = {}): Promise<Town> => (stage = await openTown(given));
+let steering: TwoSites;
+afterEach(() => steering.close());
+const open = async (given: TestSteeringOptions = {}): Promise<TwoSites> => (steering = await openTwoSites(given));
 
 describe('the client’s address', () => {
-  const claim = { 'x-forwarded-for': '127.2.0.7' };
+  const forwarded = { 'x-forwarded-for': '127.2.0.7' };
   const siteOf = async (from: string): Promise<string | null> =>
-    (await ask(`${stage.url}/v1/play/harbor`, { from, headers: claim })).json<PlayAnswer>().client.site;
+    (await send(`${steering.url}/v1/play/harbor`, { from, headers: forwarded })).json<PlayAnswer>().client.site;
 
-  it('is the socket’s: a header that claims another is not believed', async () => {
+  it('is that of the socket; an untrusted X-Forwarded-For is ignored', async () => {
     await open();
-    const answer = await ask(`${stage.url}/v1/play/harbor`, { from: '127.1.0.1', headers: claim });
+    const answer = await send(`${steering.url}/v1/play/harbor`, { from: '127.1.0.1', headers: forwarded });
     expect(answer.json<PlayAnswer>().client).toMatchObject({ address: '127.1.0.1', site: 'north' });
   });
 
-  it('is what a trusted proxy says', async () => {
+  it('is the one that a trusted proxy forwards', async () => {
     await open({ trustProxy: ['127.1.0.1/32'] });
     expect(await siteOf('127.1.0.1')).toBe('south');
     expect(await siteOf('127.1.0.2')).toBe('north');
   });
 
-  it('that a trusted proxy garbles is nowhere, not a crash', async () => {
+  it('that a trusted proxy garbles belongs to the default site', async () => {
     await open({ trustProxy: ['127.1.0.1/32'], defaultSite: 'south' });
-    const answer = await ask(`${stage.url}/v1/play/harbor`, {
+    const answer = await send(`${steering.url}/v1/play/harbor`, {
       from: '127.1.0.1',
       headers: { 'x-forwarded-for': '<script>' },
     });
@@ -37,10 +37,10 @@ describe('the client’s address', () => {
   });
 });
 
-describe('bytes that no client should send', () => {
+describe('a malformed request is answered, and the service goes on, for', () => {
   it.each<[string, string, RegExp]>([
     [
-      'a host that would break out of a playlist',
+      'a Host header that would end a quoted string in a playlist',
       'GET /v1/titles/harbor/master.m3u8 HTTP/1.1\r\nHost: a"b\r\nConnection: close\r\n\r\n',
       /^HTTP\/1\.1 400 /,
     ],
@@ -55,45 +55,41 @@ describe('bytes that no client should send', () => {
       'GET /v1/titles HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello',
       /^HTTP\/1\.1 (200|4\d\d) /,
     ],
-    ['no HTTP at all', 'hello\r\n\r\n', /^HTTP\/1\.1 400 /],
+    ['bytes that are not HTTP', 'hello\r\n\r\n', /^HTTP\/1\.1 400 /],
+    ['an unknown method', 'BREW /v1/titles HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', /^HTTP\/1\.1 4\d\d /],
     [
-      'a method that is not known',
-      'BREW /v1/titles HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',
-      /^HTTP\/1\.1 4\d\d /,
-    ],
-    [
-      'dots on the way to the page',
+      'dot segments in the path of the page',
       'GET /ui/../../package.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',
       /^HTTP\/1\.1 404 /,
     ],
     [
-      'escaped dots',
+      'escaped dot segments',
       'GET /ui/%2e%2e/%2e%2e/package.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',
       /^HTTP\/1\.1 404 /,
     ],
-    ['a null', 'GET /ui/%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', /^HTTP\/1\.1 4\d\d /],
+    ['a null character', 'GET /ui/%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', /^HTTP\/1\.1 4\d\d /],
     ['a broken escape', 'GET /v1/play/%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', /^HTTP\/1\.1 4\d\d /],
   ])('%s', async (_, text, expected) => {
     await open();
-    expect(await raw(stage.url, text)).toMatch(expected);
-    expect((await ask(`${stage.url}/healthz`)).status).toBe(200);
+    expect(await sendRaw(steering.url, text)).toMatch(expected);
+    expect((await send(`${steering.url}/healthz`)).status).toBe(200);
   });
 });
 
 describe('the page', () => {
-  it('is served from a list, with a policy that lets hls.js work and nothing else run', async () => {
+  it('is served from memory, with a content security policy that allows what hls.js needs', async () => {
     await open({ ui: readUi('/nonexistent') });
-    const script = await ask(`${stage.url}/ui/hls.min.js`);
+    const script = await send(`${steering.url}/ui/hls.min.js`);
     expect(script.status).toBe(200);
     expect(script.headers['content-security-policy']).toBe(UI_CSP);
     expect(script.headers['content-type']).toBe('text/javascript; charset=utf-8');
     expect(script.body.length).toBeGreaterThan(100_000);
-    const again = await ask(`${stage.url}/ui/hls.min.js`, {
+    const again = await send(`${steering.url}/ui/hls.min.js`, {
       headers: { 'if-none-match': script.headers['etag'] as string },
     });
     expect([again.status, again.body]).toEqual([304, '']);
-    expect((await ask(`${stage.url}/ui/`)).status).toBe(404);
-    const root = await ask(`${stage.url}/`);
+    expect((await send(`${steering.url}/ui/`)).status).toBe(404);
+    const root = await send(`${steering.url}/`);
     expect([root.status, root.headers['location']]).toEqual([302, '/ui/']);
   });
 });
@@ -101,7 +97,7 @@ describe('the page', () => {
 describe('the service itself', () => {
   it('describes every route in OpenAPI', async () => {
     await open();
-    const { paths } = (await ask(`${stage.url}/openapi.json`)).json<{ paths: Record<string, unknown> }>();
+    const { paths } = (await send(`${steering.url}/openapi.json`)).json<{ paths: Record<string, unknown> }>();
     expect(Object.keys(paths).sort()).toEqual(
       [
         '/',

@@ -4,17 +4,17 @@ import {
   afterProbe,
   EXPECTED_MS,
   isFrozen,
-  judge,
-  UNTRIED,
+  eligibilityOf,
+  UNPROBED,
   type Condition,
   type ProbeResult,
-  type Probing,
+  type ProbeState,
 } from '../health.ts';
 
-const well: Condition = {
+const healthy: Condition = {
   leaseLeftMs: 5000,
   url: 'http://a.example',
-  probing: UNTRIED,
+  probeState: UNPROBED,
   state: 'serving',
   health: { level: 'green', causes: [] },
   drained: false,
@@ -22,30 +22,30 @@ const well: Condition = {
   connectionsMax: 10,
 };
 
-const after = (...results: ProbeResult[]): Probing => results.reduce(afterProbe, UNTRIED);
+const after = (...results: ProbeResult[]): ProbeState => results.reduce(afterProbe, UNPROBED);
 
 describe('probes', () => {
-  it.each<[string, ProbeResult[], Probing['standing']]>([
-    ['a refusal is death at once', ['answered', 'refused'], 'refused'],
+  it.each<[string, ProbeResult[], ProbeState['reachability']]>([
+    ['one refusal suffices', ['answered', 'refused'], 'refused'],
     ['one miss changes nothing', ['answered', 'missed'], 'ok'],
-    ['two misses in a row are silence', ['answered', 'missed', 'missed'], 'silent'],
-    ['misses with an answer between are none', ['missed', 'answered', 'missed'], 'ok'],
+    ['two misses in a row mean silence', ['answered', 'missed', 'missed'], 'silent'],
+    ['misses with an answer in between do not add up', ['missed', 'answered', 'missed'], 'ok'],
     ['one answer does not end silence', ['missed', 'missed', 'answered'], 'silent'],
     ['two answers do', ['missed', 'missed', 'answered', 'answered'], 'ok'],
-    ['silence after a refusal is still a refusal', ['refused', 'missed', 'missed'], 'refused'],
+    ['misses after a refusal leave it a refusal', ['refused', 'missed', 'missed'], 'refused'],
     ['an answer ends a refusal', ['refused', 'answered'], 'ok'],
-  ])('%s', (_, results, standing) => expect(after(...results).standing).toBe(standing));
+  ])('%s', (_, results, reachability) => expect(after(...results).reachability).toBe(reachability));
 
-  it('at the threshold flap no faster than every other probe', () => {
+  it('change reachability at most with every other probe', () => {
     fc.assert(
       fc.property(fc.array(fc.constantFrom<ProbeResult>('answered', 'missed'), { maxLength: 100 }), (results) => {
-        let state = UNTRIED;
-        const seen: Probing['standing'][] = [];
-        for (const result of results) seen.push((state = afterProbe(state, result)).standing);
-        const turns = seen.filter(
-          (standing, at) => at > 0 && (standing === 'silent') !== (seen[at - 1] === 'silent'),
+        let state = UNPROBED;
+        const seen: ProbeState['reachability'][] = [];
+        for (const result of results) seen.push((state = afterProbe(state, result)).reachability);
+        const changes = seen.filter(
+          (reachability, at) => at > 0 && (reachability === 'silent') !== (seen[at - 1] === 'silent'),
         ).length;
-        expect(turns).toBeLessThanOrEqual(results.length / 2);
+        expect(changes).toBeLessThanOrEqual(results.length / 2);
       }),
     );
   });
@@ -53,32 +53,46 @@ describe('probes', () => {
 
 describe('an appliance', () => {
   it.each<[string, Partial<Condition>, string, string | null, boolean]>([
-    ['that is well', {}, 'alive', null, false],
-    ['that fills', { state: 'filling' }, 'alive', null, false],
-    ['that is yellow', { health: { level: 'yellow', causes: ['x'] } }, 'alive', null, false],
-    ['whose lease ended', { leaseLeftMs: -1500 }, 'expired', 'its lease ended 2 s ago', true],
-    ['that refuses', { probing: after('refused') }, 'refused', 'nobody listens at http://a.example', true],
+    ['that is healthy', {}, 'alive', null, false],
+    ['that is filling', { state: 'filling' }, 'alive', null, false],
+    ['whose health is yellow', { health: { level: 'yellow', causes: ['x'] } }, 'alive', null, false],
+    ['whose lease expired', { leaseLeftMs: -1500 }, 'expired', 'its lease ended 2 s ago', true],
+    [
+      'that refuses connections',
+      { probeState: after('refused') },
+      'refused',
+      'nobody listens at http://a.example',
+      true,
+    ],
     [
       'that is silent',
-      { probing: after('missed', 'missed') },
+      { probeState: after('missed', 'missed') },
       'alive',
       '2 probes of http://a.example in a row got no answer',
       true,
     ],
     ['that the operator drained', { drained: true }, 'alive', 'the operator drained it', true],
-    ['that starts', { state: 'starting' }, 'alive', 'it says that it is starting', true],
-    ['that drains itself', { state: 'draining' }, 'alive', 'it says that it is draining', true],
-    ['that stopped', { state: 'stopped' }, 'alive', 'it says that it is stopped', true],
-    ['that is red', { health: { level: 'red', causes: ['disk lost'] } }, 'alive', 'its health is red: disk lost', true],
+    ['that is starting', { state: 'starting' }, 'alive', 'it says that it is starting', true],
+    ['that is draining by itself', { state: 'draining' }, 'alive', 'it says that it is draining', true],
+    ['that has stopped', { state: 'stopped' }, 'alive', 'it says that it is stopped', true],
+    [
+      'whose health is red',
+      { health: { level: 'red', causes: ['disk lost'] } },
+      'alive',
+      'its health is red: disk lost',
+      true,
+    ],
     ['that is full', { connections: 10 }, 'alive', 'it is full: all of its 10 connections are taken', false],
-  ])('%s', (_, given, liveness, refusal, leave) => {
-    expect(judge({ ...well, ...given }, false)).toEqual({ liveness, refusal, leave });
+  ])('%s', (_, fields, liveness, refusal, steerAway) => {
+    expect(eligibilityOf({ ...healthy, ...fields }, false)).toEqual({ liveness, refusal, steerAway });
   });
 
-  it('in a frozen fleet is trusted without lease or answer, but not against a refusal', () => {
-    expect(judge({ ...well, leaseLeftMs: -1, probing: after('missed', 'missed') }, true).refusal).toBeNull();
-    expect(judge({ ...well, leaseLeftMs: -1, probing: after('refused') }, true).refusal).not.toBeNull();
-    expect(judge({ ...well, leaseLeftMs: -1, drained: true }, true).refusal).not.toBeNull();
+  it('in a frozen fleet stays eligible without lease or answer, but not if it refuses connections or is drained', () => {
+    expect(
+      eligibilityOf({ ...healthy, leaseLeftMs: -1, probeState: after('missed', 'missed') }, true).refusal,
+    ).toBeNull();
+    expect(eligibilityOf({ ...healthy, leaseLeftMs: -1, probeState: after('refused') }, true).refusal).not.toBeNull();
+    expect(eligibilityOf({ ...healthy, leaseLeftMs: -1, drained: true }, true).refusal).not.toBeNull();
   });
 });
 
@@ -86,20 +100,28 @@ describe('the fleet freezes', () => {
   const fleet = (
     alive: number,
     gone: number,
-    probing: Probing,
+    probeState: ProbeState,
     leaseLeftMs = -1,
-  ): Pick<Condition, 'leaseLeftMs' | 'probing'>[] => [
-    ...Array.from({ length: alive }, () => ({ leaseLeftMs: 1, probing: after('answered') })),
-    ...Array.from({ length: gone }, () => ({ leaseLeftMs, probing })),
+  ): Pick<Condition, 'leaseLeftMs' | 'probeState'>[] => [
+    ...Array.from({ length: alive }, () => ({ leaseLeftMs: 1, probeState: after('answered') })),
+    ...Array.from({ length: gone }, () => ({ leaseLeftMs, probeState })),
   ];
   const silent = after('missed', 'missed');
 
   it.each<[string, ReturnType<typeof fleet>, boolean]>([
-    ['when more than 15 % of ten or more vanish in silence', fleet(8, 2, silent), true],
-    ['not when 15 % do', fleet(17, 3, silent), false],
+    ['when more than 15 % of ten or more vanish silently', fleet(8, 2, silent), true],
+    ['not when just 15 % do', fleet(17, 3, silent), false],
     ['not when fewer than ten are expected', fleet(0, 9, silent), false],
-    ['not when probes still reach them: then they stopped beating', fleet(0, 20, after('answered')), false],
-    ['not when they refuse: that is an answer', fleet(0, 20, after('refused')), false],
-    ['not for ever: after an hour nobody expects them', fleet(0, 20, silent, -EXPECTED_MS - 1), false],
+    [
+      'not when probes still get answers: the appliances only stopped sending heartbeats',
+      fleet(0, 20, after('answered')),
+      false,
+    ],
+    ['not when they refuse connections, because the network then works', fleet(0, 20, after('refused')), false],
+    [
+      'not for longer than an hour, after which they are no longer expected',
+      fleet(0, 20, silent, -EXPECTED_MS - 1),
+      false,
+    ],
   ])('%s', (_, conditions, frozen) => expect(isFrozen(conditions)).toBe(frozen));
 });

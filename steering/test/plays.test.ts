@@ -1,13 +1,13 @@
-// Play reports: counted once, sent until answered, bounded.
+// Play reports: every play is counted once, a report is sent until fill acknowledges it, and its rows are bounded.
 
 import { afterEach, describe, expect, it } from 'vitest';
 import { PLAY_REPORT_ROWS_MAX } from '../../protocol/plays.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { createMetrics } from '../../runtime/metrics.ts';
 import { METRICS } from '../metrics.ts';
-import { keepReporting, Plays, reportPlays, type PlayReportDeps } from '../plays.ts';
+import { runPlayReports, PlayCounter, sendPlayReport, type PlayReportDeps } from '../plays.ts';
 import type { ManualClock } from '../../runtime/test/manual-clock.ts';
-import { aFill, fallbackCount, handClock, sample, tokenOf, type FillStub } from './stage.ts';
+import { openFillStub, fallbackCount, manualClock, metricValue, tokenOf, type FillStub } from './harness.ts';
 
 let fill: FillStub | null = null;
 afterEach(async () => {
@@ -16,22 +16,22 @@ afterEach(async () => {
 });
 
 async function start(): Promise<PlayReportDeps & { readonly clock: ManualClock; readonly fill: FillStub }> {
-  fill = await aFill(() => ({ protocol: 1, revision: 0, titles: [], removed: [], more: false }));
-  const base = { clock: handClock(), metrics: createMetrics(METRICS), log: silentLog };
-  return { ...base, fill, plays: new Plays(base), fillUrl: fill.url, token: tokenOf('service', 'steering') };
+  fill = await openFillStub(() => ({ protocol: 1, revision: 0, titles: [], removed: [], more: false }));
+  const base = { clock: manualClock(), metrics: createMetrics(METRICS), log: silentLog };
+  return { ...base, fill, plays: new PlayCounter(base), fillUrl: fill.url, token: tokenOf('service', 'steering') };
 }
 
 describe('play reports', () => {
-  it('sum plays by title and site, and rise in sequence without a gap of time', async () => {
+  it('sum plays by title and site and follow one another without a gap in sequence or time', async () => {
     const deps = await start();
     deps.plays.count('harbor', 'north');
     deps.plays.count('harbor', 'north');
     deps.plays.count('harbor', null);
     deps.clock.advance(10_000);
-    expect(await reportPlays(deps)).toBe(true);
+    expect(await sendPlayReport(deps)).toBe(true);
     deps.plays.count('meadow', 'south');
     deps.clock.advance(10_000);
-    await reportPlays(deps);
+    await sendPlayReport(deps);
     const [first, second] = deps.fill.reports;
     expect(first!.asked).toEqual([
       { title: 'harbor', site: 'north', plays: 2 },
@@ -45,51 +45,51 @@ describe('play reports', () => {
     });
   });
 
-  it('with nothing asked are not sent', async () => {
+  it('without plays are not sent', async () => {
     const deps = await start();
-    await reportPlays(deps);
+    await sendPlayReport(deps);
     expect(deps.fill.reports).toEqual([]);
   });
 
-  it('that fill did not answer are sent again unchanged, and what came since goes with the next', async () => {
+  it('are repeated unchanged until acknowledged, and later plays go into the next one', async () => {
     const deps = await start();
     deps.plays.count('harbor', 'north');
     deps.fill.failWith = 503;
-    expect(await reportPlays(deps)).toBe(false);
+    expect(await sendPlayReport(deps)).toBe(false);
     expect(await fallbackCount(deps.metrics, 'fill_down_reports_kept')).toBe(1);
     deps.plays.count('harbor', 'north');
     deps.fill.failWith = null;
-    await reportPlays(deps);
-    await reportPlays(deps);
+    await sendPlayReport(deps);
+    await sendPlayReport(deps);
     expect(deps.fill.reports.map(({ seq, asked }) => [seq, asked[0]!.plays])).toEqual([
       [1, 1],
       [2, 1],
     ]);
   });
 
-  it('that fill refuses for what they are do not block those behind them', async () => {
+  it('that fill refuses as invalid are dropped and do not block later ones', async () => {
     const deps = await start();
     deps.plays.count('harbor', 'north');
     deps.fill.failWith = 422;
-    expect(await reportPlays(deps)).toBe(true);
-    expect(await sample(deps.metrics, 'larder_steering_play_rows_dropped_total')).toBe(1);
+    expect(await sendPlayReport(deps)).toBe(true);
+    expect(await metricValue(deps.metrics, 'larder_steering_play_rows_dropped_total')).toBe(1);
     deps.fill.failWith = null;
     deps.plays.count('meadow', 'north');
-    await reportPlays(deps);
+    await sendPlayReport(deps);
     expect(deps.fill.reports.map(({ asked }) => asked[0]!.title)).toEqual(['meadow']);
   });
 
-  it('keep to their bound while fill is away', async () => {
+  it('stay within their bound while fill is down', async () => {
     const deps = await start();
     for (let at = 0; at < PLAY_REPORT_ROWS_MAX + 7; at += 1) deps.plays.count(`t${at}`, null);
-    expect(deps.plays.next()!.asked).toHaveLength(PLAY_REPORT_ROWS_MAX);
-    expect(await sample(deps.metrics, 'larder_steering_play_rows_dropped_total')).toBe(7);
+    expect(deps.plays.nextReport()!.asked).toHaveLength(PLAY_REPORT_ROWS_MAX);
+    expect(await metricValue(deps.metrics, 'larder_steering_play_rows_dropped_total')).toBe(7);
   });
 
-  it('are sent once more when steering stops', async () => {
+  it('are sent a last time when steering stops', async () => {
     const deps = await start();
     const stop = new AbortController();
-    const loop = keepReporting(deps, stop.signal);
+    const loop = runPlayReports(deps, stop.signal);
     deps.plays.count('harbor', 'north');
     stop.abort();
     await loop;

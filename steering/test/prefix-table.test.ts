@@ -8,8 +8,8 @@ const prefixOf = (text: string): Prefix => {
   return prefix;
 };
 
-/** The obvious way: try every network, keep the longest that covers the address. */
-function naive(prefixes: readonly Prefix[], address: Address): string | null {
+/** The reference: tries every network and keeps the longest that covers the address. */
+function searchAll(prefixes: readonly Prefix[], address: Address): string | null {
   let best: Prefix | null = null;
   for (const prefix of prefixes) {
     if (prefix.bits !== address.bits) continue;
@@ -20,7 +20,7 @@ function naive(prefixes: readonly Prefix[], address: Address): string | null {
   return best === null ? null : formatPrefix(best);
 }
 
-// Few distinct bits, so that networks nest, touch and repeat.
+// Keys vary in a few bits only, so that networks nest, touch and repeat.
 const smallKey = (bits: 32 | 128): fc.Arbitrary<bigint> =>
   fc
     .tuple(
@@ -42,31 +42,31 @@ const aPrefix = (bits: 32 | 128): fc.Arbitrary<Prefix> =>
       return { bits, key: bits === 32 ? Number(masked) : masked, length };
     });
 
-describe('longest prefix', () => {
-  it.each([32, 128] as const)('of random %d-bit tables is what trying every network finds', (bits) => {
+describe('the longest prefix', () => {
+  it.each([32, 128] as const)('in random %d-bit tables is the one that an exhaustive search finds', (bits) => {
     fc.assert(
       fc.property(
         fc.array(aPrefix(bits), { maxLength: 40 }),
         fc.array(anAddress(bits), { minLength: 1, maxLength: 20 }),
         (prefixes, addresses) => {
           const table = new PrefixTable(prefixes.map((prefix) => ({ prefix, value: formatPrefix(prefix) })));
-          // The edges of every network too: off-by-one lives there.
+          // The first address of every network is tested too, where an off-by-one error would show.
           const edges = prefixes.map(({ key }): Address => ({ bits, key }));
           for (const address of [...addresses, ...edges])
-            expect(table.longest(address)?.value ?? null).toBe(naive(prefixes, address));
+            expect(table.longest(address)?.value ?? null).toBe(searchAll(prefixes, address));
         },
       ),
       { numRuns: 500 },
     );
   });
 
-  it('keeps the families apart: 0.0.0.0/0 covers no IPv6 address', () => {
+  it('is looked up per address family: 0.0.0.0/0 covers no IPv6 address', () => {
     const table = new PrefixTable([{ prefix: prefixOf('0.0.0.0/0'), value: 4 }]);
     expect(table.longest(parseAddress('255.255.255.255')!)?.value).toBe(4);
     expect(table.longest(parseAddress('::1')!)).toBeNull();
   });
 
-  it('handles the whole of IPv6 and its last address', () => {
+  it('is found in ::/0 and for the last IPv6 address', () => {
     const table = new PrefixTable([
       { prefix: prefixOf('::/0'), value: 'all' },
       { prefix: prefixOf('ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128'), value: 'last' },
@@ -80,13 +80,13 @@ describe('an address', () => {
   it.each([
     ['::ffff:192.0.2.1', '192.0.2.1'],
     ['fe80::1%eth0', 'fe80::1'],
-  ])('%s is %s', (text, same) => {
+  ])('%s equals %s', (text, same) => {
     expect(parseAddress(text)).toEqual(parseAddress(same));
     expect(parseAddress(text)).not.toBeNull();
   });
 
   it.each(['', 'x', '192.0.2', '010.0.0.1', '1.2.3.4.5', '256.1.1.1', '0x7f000001', ':::', '192.0.2.1/24', '12345'])(
-    '%j is none',
+    '%j is invalid',
     (text) => expect(parseAddress(text)).toBeNull(),
   );
 });
@@ -96,13 +96,13 @@ describe('a prefix', () => {
     ['10.0.0.1/8', 'has bits set beyond its length; write 10.0.0.0/8'],
     ['10.0.0.0/33', 'has a prefix longer than 32 bits'],
     ['2001:db8::1/32', 'has bits set beyond its length; write 2001:db8::/32'],
-    ['::ffff:10.0.0.0/104', 'is IPv4 in IPv6 clothes; write 10.0.0.0/8'],
-    ['010.0.0.0/8', 'is no network; write one as 192.0.2.0/24 or 2001:db8::/32'],
-    ['10.0.0.0/8/8', 'is no network; write one as 192.0.2.0/24 or 2001:db8::/32'],
-    ['', 'is no network; write one as 192.0.2.0/24 or 2001:db8::/32'],
+    ['::ffff:10.0.0.0/104', 'is an IPv4-mapped IPv6 network; write 10.0.0.0/8'],
+    ['010.0.0.0/8', 'is not a network; write one as 192.0.2.0/24 or 2001:db8::/32'],
+    ['10.0.0.0/8/8', 'is not a network; write one as 192.0.2.0/24 or 2001:db8::/32'],
+    ['', 'is not a network; write one as 192.0.2.0/24 or 2001:db8::/32'],
   ])('%j %s', (text, problem) => expect(parsePrefix(text)).toEqual({ problem }));
 
-  it('without a length is one address', () => {
+  it('without a length is a single address', () => {
     expect(formatPrefix(prefixOf('192.0.2.7'))).toBe('192.0.2.7/32');
     expect(formatPrefix(prefixOf('2001:db8::7'))).toBe('2001:db8::7/128');
   });

@@ -1,19 +1,19 @@
-// Probes at real sockets: one that answers, one where nobody listens, one that accepts and says nothing.
+// Probes of real sockets: one that answers, one where nobody listens, and one that accepts connections but never answers.
 
 import { createServer, type Server } from 'node:http';
 import { createServer as createTcpServer, type Server as TcpServer, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
-import { silentLog } from '../../runtime/log.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import type { ProbeResult } from '../health.ts';
 import { Prober, PROBE_TIMEOUT_MS } from '../probe.ts';
-import { closeServer, listen, until } from './stage.ts';
+import { closeServer, listen, until } from './harness.ts';
 
 const closing: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const close of closing.splice(0)) await close();
 });
 
-async function answering(
+async function answeringServer(
   status: number,
 ): Promise<{ readonly url: string; readonly server: Server; readonly seen: string[] }> {
   const seen: string[] = [];
@@ -27,8 +27,8 @@ async function answering(
   return { url: `http://127.0.0.1:${port}/`, server, seen };
 }
 
-/** Accepts, reads, and never says a word: what SIGSTOP looks like from outside. */
-async function mute(): Promise<{ readonly url: string; readonly sockets: Set<Socket> }> {
+/** Accepts and reads but never answers, like a process after SIGSTOP. */
+async function silentServer(): Promise<{ readonly url: string; readonly sockets: Set<Socket> }> {
   const sockets = new Set<Socket>();
   const server: TcpServer = createTcpServer((socket) => {
     sockets.add(socket);
@@ -54,70 +54,70 @@ function aProber(targets: { id: string; url: string }[]): {
   const results: [string, ProbeResult][] = [];
   const prober = new Prober({
     targets: () => targets,
-    probed: (id, result) => results.push([id, result]),
-    log: silentLog,
+    onResult: (id, result) => results.push([id, result]),
+    clock: systemClock,
   });
   return { prober, results };
 }
 
 describe('a probe', () => {
-  it.each([204, 404, 503])('that gets %d has found life, on a connection of its own', async (status) => {
-    const box = await answering(status);
-    const { prober, results } = aProber([{ id: 'a', url: box.url }]);
+  it.each([204, 404, 503])('counts status %d as an answer and opens its own connection', async (status) => {
+    const appliance = await answeringServer(status);
+    const { prober, results } = aProber([{ id: 'a', url: appliance.url }]);
     await prober.round();
     await prober.round();
     expect(results).toEqual([
       ['a', 'answered'],
       ['a', 'answered'],
     ]);
-    expect(box.seen).toEqual(['OPTIONS / close', 'OPTIONS / close']);
+    expect(appliance.seen).toEqual(['OPTIONS / close', 'OPTIONS / close']);
   });
 
-  it('where nobody listens is refused, at once', async () => {
-    const box = await answering(204);
-    await closeServer(box.server);
-    const { prober, results } = aProber([{ id: 'a', url: box.url }]);
-    const startedMs = performance.now();
+  it('is refused at once where nobody listens', async () => {
+    const appliance = await answeringServer(204);
+    await closeServer(appliance.server);
+    const { prober, results } = aProber([{ id: 'a', url: appliance.url }]);
+    const startedMs = systemClock.monotonic();
     await prober.round();
     expect(results).toEqual([['a', 'refused']]);
-    expect(performance.now() - startedMs).toBeLessThan(PROBE_TIMEOUT_MS / 2);
+    expect(systemClock.monotonic() - startedMs).toBeLessThan(PROBE_TIMEOUT_MS / 2);
   });
 
-  it('that gets no word is missed within its bound, and leaves no socket behind', async () => {
-    const box = await mute();
-    const { prober, results } = aProber([{ id: 'a', url: box.url }]);
-    const startedMs = performance.now();
+  it('without an answer is missed within the timeout and leaves no socket open', async () => {
+    const appliance = await silentServer();
+    const { prober, results } = aProber([{ id: 'a', url: appliance.url }]);
+    const startedMs = systemClock.monotonic();
     await prober.round();
-    const tookMs = performance.now() - startedMs;
+    const tookMs = systemClock.monotonic() - startedMs;
     expect(results).toEqual([['a', 'missed']]);
     expect(tookMs).toBeGreaterThan(PROBE_TIMEOUT_MS * 0.8);
     expect(tookMs).toBeLessThan(PROBE_TIMEOUT_MS * 2);
-    await until(() => box.sockets.size === 0, 'the socket is closed');
+    await until(() => appliance.sockets.size === 0, 'the socket is closed');
   });
 
-  it('under way is not doubled', async () => {
-    const box = await mute();
-    const target = { id: 'a', url: box.url };
+  it('in flight is not repeated', async () => {
+    const appliance = await silentServer();
+    const target = { id: 'a', url: appliance.url };
     const { prober, results } = aProber([target]);
     await Promise.all([prober.probe(target), prober.probe(target), prober.round()]);
     expect(results).toHaveLength(1);
   });
 
-  it('of one silent box holds up no other', async () => {
-    const [silent, lively] = [await mute(), await answering(204)];
+  it('of a silent appliance does not delay the others', async () => {
+    const [silent, responsive] = [await silentServer(), await answeringServer(204)];
     const { prober, results } = aProber([
-      { id: 'lively', url: lively.url },
+      { id: 'responsive', url: responsive.url },
       { id: 'silent', url: silent.url },
     ]);
     const round = prober.round();
-    await until(() => results.length === 1, 'the lively one answers');
-    expect(results).toEqual([['lively', 'answered']]);
+    await until(() => results.length === 1, 'the responsive one answers');
+    expect(results).toEqual([['responsive', 'answered']]);
     await round;
   });
 
-  it('round stops when it is told to', async () => {
-    const box = await answering(204);
-    const { prober, results } = aProber([{ id: 'a', url: box.url }]);
+  it('is no longer sent once the signal aborts', async () => {
+    const appliance = await answeringServer(204);
+    const { prober, results } = aProber([{ id: 'a', url: appliance.url }]);
     const stop = new AbortController();
     const loop = prober.run(stop.signal);
     await until(() => results.length > 0, 'a first round at once');

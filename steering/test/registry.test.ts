@@ -1,4 +1,4 @@
-// One contract for every registry and catalog store: what was saved is there after a reopening, nothing else is.
+// The contract of every registry and catalog store: exactly what was saved is loaded after reopening.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -7,20 +7,26 @@ import { Level } from 'level';
 import { afterEach, describe, expect, it } from 'vitest';
 import { silentLog } from '../../runtime/log.ts';
 import { MemoryCatalogStore, type CatalogStore } from '../catalog.ts';
-import { beatFacts, MemoryRegistry, type ApplianceRecord, type InventoryRecord, type Registry } from '../registry.ts';
-import { openStore } from '../store.ts';
-import { aBeat, aTitle } from './stage.ts';
+import {
+  storedHeartbeat,
+  MemoryRegistry,
+  type ApplianceRecord,
+  type InventoryRecord,
+  type Registry,
+} from '../registry.ts';
+import { openStateStore } from '../store.ts';
+import { aHeartbeat, aTitle } from './harness.ts';
 
-interface Opened {
+interface OpenStores {
   readonly registry: Registry;
   readonly catalog: CatalogStore;
   /** Closes and opens again on the same state. */
-  reopen(): Promise<Opened>;
+  reopen(): Promise<OpenStores>;
   close(): Promise<void>;
 }
 
 const directories: string[] = [];
-function aDirectory(): string {
+function newDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'steering-'));
   directories.push(directory);
   return directory;
@@ -29,8 +35,8 @@ afterEach(() => {
   for (const directory of directories.splice(0)) rmSync(directory, { recursive: true, force: true });
 });
 
-async function onDisk(directory = aDirectory()): Promise<Opened> {
-  const store = await openStore(directory, silentLog);
+async function onDisk(directory = newDirectory()): Promise<OpenStores> {
+  const store = await openStateStore(directory, silentLog);
   return {
     ...store,
     reopen: async () => {
@@ -40,8 +46,8 @@ async function onDisk(directory = aDirectory()): Promise<Opened> {
   };
 }
 
-function inMemory(): Promise<Opened> {
-  const opened: Opened = {
+function inMemory(): Promise<OpenStores> {
+  const opened: OpenStores = {
     registry: new MemoryRegistry(),
     catalog: new MemoryCatalogStore(),
     reopen: () => Promise.resolve(opened),
@@ -50,14 +56,14 @@ function inMemory(): Promise<Opened> {
   return Promise.resolve(opened);
 }
 
-const record = (appliance: string, given: Partial<ApplianceRecord> = {}): ApplianceRecord => ({
-  beat: beatFacts.parse(aBeat({ appliance })),
+const record = (appliance: string, fields: Partial<ApplianceRecord> = {}): ApplianceRecord => ({
+  beat: storedHeartbeat.parse(aHeartbeat({ appliance })),
   beatAt: '2026-03-01T12:00:00.000Z',
   leaseEndsAt: '2026-03-01T12:00:10.000Z',
   retired: null,
   drain: null,
   orders: [],
-  ...given,
+  ...fields,
 });
 const inventory = (appliance: string, revision: number): InventoryRecord => ({
   appliance,
@@ -69,8 +75,8 @@ const inventory = (appliance: string, revision: number): InventoryRecord => ({
 describe.each([
   ['on disk', onDisk],
   ['in memory', inMemory],
-])('a registry %s', (_, open: () => Promise<Opened>) => {
-  it('gives back what was saved last, after a reopening too', async () => {
+])('a registry %s', (_, open: () => Promise<OpenStores>) => {
+  it('loads what was saved last, also after reopening', async () => {
     let store = await open();
     const drained = record('a', {
       drain: { from: '2026-03-01T12:00:00Z', until: null, told: true },
@@ -91,7 +97,7 @@ describe.each([
     await store.close();
   });
 
-  it('forgets an appliance with its inventory, and no other whose name begins alike', async () => {
+  it('removes an appliance with its inventory, but none whose id has the same beginning', async () => {
     let store = await open();
     for (const id of ['a', 'a.b', 'ab']) {
       await store.registry.save(record(id));
@@ -105,11 +111,11 @@ describe.each([
     await store.close();
   });
 
-  it('keeps its own copy: a caller that changes a record afterwards changes nothing', async () => {
+  it('stores a copy, which later changes to the record do not affect', async () => {
     const store = await open();
-    const mine = record('a');
-    await store.registry.save(mine);
-    (mine.orders as unknown[]).push({ id: 'x', kind: 'resume' });
+    const saved = record('a');
+    await store.registry.save(saved);
+    (saved.orders as unknown[]).push({ id: 'x', kind: 'resume' });
     expect((await store.registry.load()).appliances[0]!.orders).toEqual([]);
     await store.close();
   });
@@ -121,7 +127,7 @@ describe.each([
     await store.close();
   });
 
-  it('holds the catalog as the last change left it', async () => {
+  it('loads the catalog as the last change left it', async () => {
     let store = await open();
     await store.catalog.apply({
       revision: 2,
@@ -140,27 +146,27 @@ describe.each([
 });
 
 describe('the state directory', () => {
-  it('open in another process is refused by name', async () => {
-    const directory = aDirectory();
+  it('is refused while another process has it open', async () => {
+    const directory = newDirectory();
     const first = await onDisk(directory);
-    await expect(openStore(directory, silentLog)).rejects.toMatchObject({ code: 'store_locked' });
+    await expect(openStateStore(directory, silentLog)).rejects.toMatchObject({ code: 'store_locked' });
     await first.close();
   });
 
-  it('of another layout is refused with a remedy', async () => {
-    const directory = aDirectory();
+  it('with another layout is refused, and the fault names the remedy', async () => {
+    const directory = newDirectory();
     await (await onDisk(directory)).close();
     const db = new Level<string, unknown>(join(directory, 'level'), { valueEncoding: 'json' });
     await db.put('meta!layout', 99);
     await db.close();
-    await expect(openStore(directory, silentLog)).rejects.toMatchObject({
+    await expect(openStateStore(directory, silentLog)).rejects.toMatchObject({
       code: 'store_mismatch',
       message: expect.stringContaining('empty --state directory') as string,
     });
   });
 
-  it('with a record that cannot be read loses that record only', async () => {
-    const directory = aDirectory();
+  it('with an unreadable record loses only that record', async () => {
+    const directory = newDirectory();
     const store = await onDisk(directory);
     await store.registry.save(record('a'));
     await store.close();

@@ -1,4 +1,4 @@
-// `larder steering run` as a process, from dist/ as `npm test` built it: starts, is killed, comes back, drains, refuses.
+// `larder steering run` as a process, from the dist/ that `npm run build` made: start, kill, restart, shutdown and bad settings.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -9,8 +9,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { explanation, playAnswer, type Fleet } from '../../protocol/decision.ts';
 import type { FaultBody } from '../../protocol/faults.ts';
 import { issueToken, readFleetKey } from '../../runtime/auth.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import { packageRoot } from '../../runtime/paths.ts';
-import { aBeat, aFill, ask, aTitle, fleetKey, until, type Answer, type FillStub } from './stage.ts';
+import { aHeartbeat, openFillStub, send, aTitle, fleetKey, until, type HttpAnswer, type FillStub } from './harness.ts';
 
 const entry = join(packageRoot, 'dist', 'larder.js');
 let directory: string;
@@ -20,7 +21,7 @@ const children: ChildProcess[] = [];
 beforeEach(async () => {
   if (!existsSync(entry)) throw new Error(`${entry} is missing; run: npm run build`);
   directory = mkdtempSync(join(tmpdir(), 'steering-'));
-  fill = await aFill((since) => ({
+  fill = await openFillStub((since) => ({
     protocol: 1,
     revision: 1,
     titles: since < 1 ? [aTitle({ id: 'harbor' })] : [],
@@ -50,7 +51,7 @@ function launch(...flags: string[]): { readonly child: ChildProcess; readonly ex
   return { child, exited: new Promise((resolve) => child.on('exit', resolve)) };
 }
 
-/** The port is in the log line that says `listening`. */
+/** Waits for the log line `listening`, which contains the port. */
 async function start(...flags: string[]): Promise<Running> {
   const { child, exited } = launch('--origin', 'http://origin.example', ...flags);
   const lines: string[] = [];
@@ -65,34 +66,34 @@ async function start(...flags: string[]): Promise<Running> {
   throw new Error(`steering did not come up:\n${lines.join('\n')}`);
 }
 
-async function failing(...flags: string[]): Promise<{ readonly code: number | null; readonly said: string }> {
+async function runFailing(...flags: string[]): Promise<{ readonly code: number | null; readonly stderr: string }> {
   const { child, exited } = launch(...flags);
-  let said = '';
-  for await (const chunk of child.stderr! as AsyncIterable<Buffer>) said += chunk.toString('utf8');
-  return { code: await exited, said };
+  let stderr = '';
+  for await (const chunk of child.stderr! as AsyncIterable<Buffer>) stderr += chunk.toString('utf8');
+  return { code: await exited, stderr };
 }
 
 const tokenOf = (role: 'operator' | 'appliance', id: string): string =>
   issueToken(readFleetKey(join(directory, 'fleet.key'))!, { role, id });
-const beat = (url: string, appliance: string): Promise<Answer> =>
-  ask(`${url}/v1/appliances/${appliance}/heartbeat`, {
+const sendHeartbeat = (url: string, appliance: string): Promise<HttpAnswer> =>
+  send(`${url}/v1/appliances/${appliance}/heartbeat`, {
     method: 'POST',
-    body: aBeat({ appliance, advertise: [fill.url] }),
+    body: aHeartbeat({ appliance, advertise: [fill.url] }),
     token: tokenOf('appliance', appliance),
   });
-const explainAt = (url: string, at: number): Promise<Answer> =>
-  ask(`${url}/v1/explain?client=127.0.0.1&title=harbor&at=${new Date(at).toISOString()}`, {
+const explainAt = (url: string, at: number): Promise<HttpAnswer> =>
+  send(`${url}/v1/explain?client=127.0.0.1&title=harbor&at=${new Date(at).toISOString()}`, {
     token: tokenOf('operator', 'operator'),
   });
 const fleetOf = async (url: string): Promise<Fleet> =>
-  (await ask(`${url}/v1/fleet`, { token: tokenOf('operator', 'operator') })).json<Fleet>();
+  (await send(`${url}/v1/fleet`, { token: tokenOf('operator', 'operator') })).json<Fleet>();
 
 describe('steering run', () => {
-  it('killed outright knows its fleet and its drains when it comes back', async () => {
+  it('restores its fleet and its drains after a kill', async () => {
     const first = await start();
     expect(statSync(join(directory, 'fleet.key')).mode & 0o777).toBe(0o600);
-    for (const appliance of ['a', 'b']) expect((await beat(first.url, appliance)).status).toBe(200);
-    const drained = await ask(`${first.url}/v1/appliances/a/state`, {
+    for (const appliance of ['a', 'b']) expect((await sendHeartbeat(first.url, appliance)).status).toBe(200);
+    const drained = await send(`${first.url}/v1/appliances/a/state`, {
       method: 'PUT',
       body: { state: 'draining', at: null, forMs: null },
       token: tokenOf('operator', 'operator'),
@@ -111,33 +112,39 @@ describe('steering run', () => {
     expect(await second.exited).toBe(0);
   });
 
-  it('killed outright still explains what it decided before, and says when it was away', async () => {
+  it('explains decisions from before a kill, and reports when it was down', async () => {
     writeFileSync(join(directory, 'fleet.key'), fleetKey.toString('hex'), { mode: 0o600 });
     const first = await start();
-    await until(async () => (await ask(`${first.url}/v1/play/harbor`)).status === 200, 'the catalog is pulled');
+    await until(async () => (await send(`${first.url}/v1/play/harbor`)).status === 200, 'the catalog is pulled');
     const idsAt = async (url: string, at: number): Promise<string[]> => {
       const answer = await explainAt(url, at);
       return answer.status === 200 ? explanation.parse(answer.json()).pathways.map(({ id }) => id) : [];
     };
     const joined = async (appliance: string): Promise<number> => {
-      await beat(first.url, appliance);
+      await sendHeartbeat(first.url, appliance);
       let at = 0;
-      await until(async () => (await idsAt(first.url, (at = Date.now()))).includes(appliance), 'it is in the history');
+      await until(
+        async () => (await idsAt(first.url, (at = systemClock.now()))).includes(appliance),
+        'the heartbeat is in the history',
+      );
       return at;
     };
     const at = await joined('a');
-    const play = playAnswer.parse((await ask(`${first.url}/v1/play/harbor`)).json());
-    // Written after `at`, so that nobody doubts that steering lived until then.
+    const play = playAnswer.parse((await send(`${first.url}/v1/play/harbor`)).json());
+    // A later commit extends the recorded period beyond `at`.
     await joined('b');
     first.child.kill('SIGKILL');
     await first.exited;
-    const killed = Date.now();
+    const killedAt = systemClock.now();
 
     const second = await start();
-    await until(async () => (await explainAt(second.url, Date.now())).status === 200, 'history goes on');
+    await until(
+      async () => (await explainAt(second.url, systemClock.now())).status === 200,
+      'history is recorded again',
+    );
     expect(await idsAt(second.url, at)).toEqual(play.pathways.map(({ id }) => id));
-    const away = (await explainAt(second.url, killed)).json<FaultBody>().error;
-    expect([away.code, away.message]).toEqual([
+    const whileDown = (await explainAt(second.url, killedAt)).json<FaultBody>().error;
+    expect([whileDown.code, whileDown.message]).toEqual([
       'history_missing',
       expect.stringMatching(/: steering did not run: it was last seen at \S+Z and started at \S+Z$/),
     ]);
@@ -145,41 +152,41 @@ describe('steering run', () => {
     expect(await second.exited).toBe(0);
   });
 
-  it('told to stop sends its last plays and ends with 0', async () => {
+  it('reports its last plays on SIGTERM and exits with 0', async () => {
     writeFileSync(join(directory, 'fleet.key'), fleetKey.toString('hex'), { mode: 0o600 });
     const running = await start();
-    await until(async () => (await ask(`${running.url}/v1/play/harbor`)).status === 200, 'the catalog is pulled');
+    await until(async () => (await send(`${running.url}/v1/play/harbor`)).status === 200, 'the catalog is pulled');
     running.child.kill('SIGTERM');
     expect(await running.exited).toBe(0);
     expect(fill.reports.map(({ asked }) => asked)).toEqual([[{ title: 'harbor', site: null, plays: 1 }]]);
   });
 
-  it('says everything that is wrong with its settings, and ends with 2', async () => {
-    const { code, said } = await failing('--ttl', 'soon', '--trust-proxy', 'everybody');
+  it('reports every problem of its settings and exits with 2', async () => {
+    const { code, stderr } = await runFailing('--ttl', 'soon', '--trust-proxy', 'everybody');
     expect(code).toBe(2);
-    expect(said).toContain('--origin is required');
-    expect(said).toContain('--ttl is "soon"');
-    expect(said).toContain('--trust-proxy is "everybody"');
+    expect(stderr).toContain('--origin is required');
+    expect(stderr).toContain('--ttl is "soon"');
+    expect(stderr).toContain('--trust-proxy is "everybody"');
   });
 
-  it('says where it cannot listen, and ends with 2', async () => {
-    const { code, said } = await failing('--origin', 'http://o.example', '--listen', new URL(fill.url).host);
+  it('names the address where it cannot listen and exits with 2', async () => {
+    const { code, stderr } = await runFailing('--origin', 'http://o.example', '--listen', new URL(fill.url).host);
     expect(code).toBe(2);
-    expect(said).toMatch(/cannot listen at 127\.0\.0\.1:\d+: .*EADDRINUSE/);
+    expect(stderr).toMatch(/cannot listen at 127\.0\.0\.1:\d+: .*EADDRINUSE/);
   });
 
-  it('refuses a bad map by zone and value, and ends with 2', async () => {
+  it('refuses a bad map, naming zone and value, and exits with 2', async () => {
     const map = join(directory, 'map.json');
     writeFileSync(map, '{"coverageZones":{"north":{"network":["10.0.0.1/8"]}}}');
-    const { code, said } = await failing('--origin', 'http://o.example', '--map', map);
+    const { code, stderr } = await runFailing('--origin', 'http://o.example', '--map', map);
     expect(code).toBe(2);
-    expect(said).toContain('zone north: network "10.0.0.1/8" has bits set beyond its length; write 10.0.0.0/8');
+    expect(stderr).toContain('zone north: network "10.0.0.1/8" has bits set beyond its length; write 10.0.0.0/8');
   });
 
-  it('refuses a state directory that another steering has open', async () => {
+  it('refuses a state directory that another process has open', async () => {
     await start();
-    const { code, said } = await failing('--origin', 'http://o.example');
+    const { code, stderr } = await runFailing('--origin', 'http://o.example');
     expect(code).toBe(1);
-    expect(said).toContain('is in use by another process');
+    expect(stderr).toContain('is in use by another process');
   });
 });

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { beatFacts, MemoryRegistry, type ApplianceRecord } from '../registry.ts';
+import { storedHeartbeat, MemoryRegistry, type ApplianceRecord } from '../registry.ts';
 import { WriteBehind } from '../write-behind.ts';
-import { aBeat } from './stage.ts';
+import { aHeartbeat } from './harness.ts';
 
-/** Writes take until they are let go, one by one. */
+/** Every write waits until the test lets it finish. */
 class SlowRegistry extends MemoryRegistry {
   readonly waiting: (() => void)[] = [];
   writes = 0;
@@ -15,15 +15,15 @@ class SlowRegistry extends MemoryRegistry {
   }
 }
 
-describe('writing behind', () => {
-  it('a slow disk writes one state at a time and the newest last, however many came', async () => {
+describe('the write-behind', () => {
+  it('to a slow disk writes one state at a time and the newest last, however many saves there were', async () => {
     const registry = new SlowRegistry();
     let seq = 0;
     const writer = new WriteBehind({
       registry,
-      newest: () => ({
+      current: () => ({
         record: {
-          beat: beatFacts.parse(aBeat({ appliance: 'a', seq })),
+          beat: storedHeartbeat.parse(aHeartbeat({ appliance: 'a', seq })),
           beatAt: '2026-03-01T12:00:00Z',
           leaseEndsAt: '2026-03-01T12:00:00Z',
           retired: null,
@@ -32,7 +32,7 @@ describe('writing behind', () => {
         },
         inventory: () => ({ appliance: 'a', incarnation: 'x', revision: seq, holdings: [] }),
       }),
-      failed: () => undefined,
+      onError: () => undefined,
     });
     for (seq = 1; seq < 1000; seq += 1) void writer.save('a', seq % 2 === 0 ? 'record' : 'inventory');
     const done = writer.close();

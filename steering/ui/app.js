@@ -1,10 +1,10 @@
-// The page: choose a title, play it along the pathways that steering ranks, draw who served each segment and say why.
-//   ?title=ID      begin with this title     ?buffer=SECONDS  load at most so far ahead (30)
-//   #demo=…        the demo's control port   window.larderPage is the record, for tests
+// The player page: choose a title, play it along the pathways that steering ranks, show which appliance served each segment and
+// why. `window.larderPage` exposes the recorded playback to tests. Parameters of the URL:
+//   ?title=ID   plays this title at once     ?buffer=SECONDS   limits the buffer (30)     #demo=PORT.TOKEN   the demo's control
 
-import { FleetPanel, controlFrom } from './fleet.js';
+import { FleetPanel, parseControl } from './fleet.js';
 import { Lanes, element, formatBytes, formatTime } from './lanes.js';
-import { Watch } from './watch.js';
+import { Playback } from './playback.js';
 
 const BUFFER_S = 30;
 const $ = (id) => document.getElementById(id);
@@ -14,14 +14,15 @@ const bufferS = Math.max(2, Number(query.get('buffer')) || BUFFER_S);
 const video = $('video');
 const lanes = new Lanes($('lanes'));
 const colors = new Map();
-const offered = new Map();
-let watch = null;
+/** By title id. */
+const titles = new Map();
+let playback = null;
 let chosen = null;
 let answer = null;
 
 window.larderPage = {
   get ready() {
-    return watch !== null;
+    return playback !== null;
   },
   get title() {
     return chosen?.id ?? null;
@@ -30,31 +31,31 @@ window.larderPage = {
     return answer;
   },
   get segments() {
-    return watch?.segments ?? [];
+    return playback?.segments ?? [];
   },
   get lost() {
-    return watch?.lost ?? [];
+    return playback?.lost ?? [];
   },
   get failovers() {
-    return watch?.failovers ?? [];
+    return playback?.failovers ?? [];
   },
   get stalls() {
-    return watch?.stalls ?? [];
+    return playback?.stalls ?? [];
   },
   get stallsMs() {
-    return watch?.stallsMs ?? 0;
+    return playback?.stallsMs ?? 0;
   },
   get pathway() {
-    return watch?.pathway ?? null;
+    return playback?.pathway ?? null;
   },
   get positionS() {
     return video.currentTime;
   },
   get bufferS() {
-    return watch === null ? 0 : Math.max(0, watch.bufferedUntilS - video.currentTime);
+    return playback === null ? 0 : Math.max(0, playback.bufferedUntilS - video.currentTime);
   },
   get fatal() {
-    return watch?.fatal ?? null;
+    return playback?.fatal ?? null;
   },
   choose: (id) => choose(id),
 };
@@ -62,29 +63,29 @@ window.larderPage = {
 await begin();
 
 async function begin() {
-  const door = controlFrom(location.hash);
-  if (door !== null) {
-    const panel = new FleetPanel({ card: $('fleet-card'), list: $('fleet'), note: $('fleet-note'), door, colorOf });
+  const control = parseControl(location.hash);
+  if (control !== null) {
+    const panel = new FleetPanel({ card: $('fleet-card'), list: $('fleet'), note: $('fleet-note'), control, colorOf });
     void panel.run();
   }
-  // Chromium plays HLS by itself too, but then nobody could say which appliance served what.
+  // A browser that plays HLS natively would not reveal which appliance served a segment.
   if (window.Hls === undefined || !window.Hls.isSupported())
     return notice('This browser has no Media Source Extensions, which the player of this page needs.');
   $('why-again').addEventListener('click', () => void explainAgain());
   try {
-    offer((await getJson('/v1/titles')).titles.filter((title) => title.dialects.includes('hls')));
+    listTitles((await getJson('/v1/titles')).titles.filter((title) => title.dialects.includes('hls')));
   } catch (error) {
-    notice(`Steering did not say which titles there are: ${error.message}`);
+    notice(`Steering did not list the titles: ${error.message}`);
   }
 }
 
-function offer(titles) {
-  if (titles.length === 0) {
+function listTitles(playable) {
+  if (playable.length === 0) {
     $('titles-empty').textContent = 'No title yet. Import one with: larder catalog import URL';
     return;
   }
   $('titles-empty').remove();
-  for (const title of titles) {
+  for (const title of playable) {
     const label = element('label');
     const radio = element('input');
     radio.type = 'radio';
@@ -95,17 +96,17 @@ function offer(titles) {
     time.textContent = formatTime(title.durationS);
     label.append(radio, title.name || title.id, time);
     $('titles').append(label);
-    offered.set(title.id, { ...title, radio });
+    titles.set(title.id, { ...title, radio });
   }
   const first = query.get('title') ?? '';
-  if (offered.has(first)) void choose(first);
+  if (titles.has(first)) void choose(first);
 }
 
 async function choose(id) {
-  chosen = offered.get(id);
+  chosen = titles.get(id);
   chosen.radio.checked = true;
-  watch?.stop();
-  watch = null;
+  playback?.stop();
+  playback = null;
   notice('');
   try {
     answer = await getJson(`/v1/play/${encodeURIComponent(id)}`);
@@ -117,24 +118,22 @@ async function choose(id) {
     answer.pathways.map((pathway) => ({ id: pathway.id, site: pathway.site, color: colorOf(pathway.id) })),
     chosen.durationS,
   );
-  watch = new Watch({ video, answer, bufferS, on: { segment, lost, failover, fatal, look } });
+  playback = new Playback({ video, answer, bufferS, on: { segment, lost, failover, fatal, sample } });
   showWhy();
   showNumbers();
-  // Refused where the browser wants a gesture first; the player's own button is there for that.
+  // Some browsers refuse to play before a gesture; the controls of the video element serve for that.
   await video.play().catch(() => undefined);
 }
 
-function segment(one) {
-  lanes.served({
-    ...one,
-    label: `${one.track} ${formatTime(one.startS)}: ${one.pathway}, ${formatBytes(one.bytes)}, ${one.ms} ms`,
-  });
+function segment(served) {
+  const { track, startS, pathway, bytes, ms } = served;
+  lanes.addSegment({ ...served, label: `${track} ${formatTime(startS)}: ${pathway}, ${formatBytes(bytes)}, ${ms} ms` });
   lanes.describe();
-  if (one.track === 'video' && one.pathway === watch?.pathway) markCurrent();
+  if (track === 'video' && pathway === playback?.pathway) markCurrent();
 }
 
-function lost(one) {
-  lanes.lost({ ...one, label: `${formatTime(one.startS)}: ${one.pathway}, ${one.reason}` });
+function lost(failed) {
+  lanes.addFailure({ ...failed, label: `${formatTime(failed.startS)}: ${failed.pathway}, ${failed.reason}` });
 }
 
 function failover({ from, to, startS, reason }) {
@@ -145,44 +144,45 @@ function failover({ from, to, startS, reason }) {
 }
 
 function fatal(reason) {
-  notice(`The film cannot go on: ${reason}. Choose it again to retry.`);
+  notice(`Playback cannot continue: ${reason}. Choose the title again to retry.`);
 }
 
-function look() {
-  lanes.move({ positionS: video.currentTime, bufferedUntilS: watch.bufferedUntilS, current: watch.pathway });
+function sample() {
+  lanes.moveTo({ positionS: video.currentTime, bufferedUntilS: playback.bufferedUntilS, current: playback.pathway });
   showNumbers();
 }
 
-let markedAs = null;
+/** Session and pathway that are marked as current. */
+let marked = null;
 
 function markCurrent() {
-  if (watch.failovers.length === 0 && markedAs !== `${answer.id} ${watch.pathway}`)
-    $('now').replaceChildren(strong(watch.pathway), ` serves ${chosen.name || chosen.id}.`);
-  markedAs = `${answer.id} ${watch.pathway}`;
-  for (const item of $('why').children) item.querySelector('.current').hidden = item.dataset.id !== watch.pathway;
+  if (playback.failovers.length === 0 && marked !== `${answer.id} ${playback.pathway}`)
+    $('now').replaceChildren(strong(playback.pathway), ` serves ${chosen.name || chosen.id}.`);
+  marked = `${answer.id} ${playback.pathway}`;
+  for (const item of $('why').children) item.querySelector('.current').hidden = item.dataset.id !== playback.pathway;
 }
 
 function showNumbers() {
   const set = (id, text) => {
     if ($(id).textContent !== text) $(id).textContent = text;
   };
-  set('n-pathway', watch?.pathway ?? '–');
-  set('n-segments', String(watch?.segments.length ?? 0));
-  set('n-bytes', formatBytes(watch?.bytes ?? 0));
-  set('n-failovers', String(watch?.failovers.length ?? 0));
+  set('n-pathway', playback?.pathway ?? '–');
+  set('n-segments', String(playback?.segments.length ?? 0));
+  set('n-bytes', formatBytes(playback?.bytes ?? 0));
+  set('n-failovers', String(playback?.failovers.length ?? 0));
   set('n-buffer', `${window.larderPage.bufferS.toFixed(1)} s`);
   set('n-stalls', `${(window.larderPage.stallsMs / 1000).toFixed(1)} s`);
 }
 
 function showWhy(decision = answer) {
   const { client } = decision;
-  const place = {
+  const location = {
     prefix: `belongs to ${client.prefix}: site ${client.site}`,
     position: `is in no known prefix; site ${client.site} is nearest`,
     default: `is in no known prefix; site ${client.site} is the default`,
     none: 'is in no known prefix',
   }[client.by];
-  $('why-footing').textContent = `Your address ${client.address} ${place}.`;
+  $('why-location').textContent = `Your address ${client.address} ${location}.`;
   $('why').replaceChildren(
     ...decision.pathways.map((pathway) => {
       const item = element('li');
@@ -194,7 +194,7 @@ function showWhy(decision = answer) {
       head.append(pathway.id, small);
       const current = element('span', 'current');
       current.textContent = 'serving now';
-      current.hidden = pathway.id !== watch?.pathway;
+      current.hidden = pathway.id !== playback?.pathway;
       const reason = element('p');
       reason.textContent = pathway.reason;
       item.append(head, current, reason);
@@ -204,14 +204,14 @@ function showWhy(decision = answer) {
   $('why-again').disabled = false;
 }
 
-/** Asks for a fresh decision; the play that runs keeps the pathways it was given. */
+/** Requests a new decision and shows it. The running play keeps its pathways. */
 async function explainAgain() {
   try {
     const fresh = await getJson(`/v1/play/${encodeURIComponent(chosen.id)}?session=${answer.id}`);
     colorPathways(fresh.pathways);
     showWhy(fresh);
   } catch (error) {
-    $('why-footing').textContent = `Steering did not answer (${error.message}); the film goes on without it.`;
+    $('why-location').textContent = `Steering did not answer (${error.message}); playback continues without it.`;
   }
 }
 
@@ -219,7 +219,7 @@ function colorPathways(pathways) {
   for (const { id } of pathways) colorOf(id);
 }
 
-/** A colour stays with its appliance for as long as the page is open. */
+/** An appliance keeps its colour while the page is open. */
 function colorOf(id) {
   if (id === 'origin') return 'var(--lane-origin)';
   if (!colors.has(id)) colors.set(id, `var(--lane-${colors.size % 4})`);
@@ -232,9 +232,9 @@ function notice(text) {
 }
 
 function strong(text) {
-  const made = element('strong');
-  made.textContent = text;
-  return made;
+  const created = element('strong');
+  created.textContent = text;
+  return created;
 }
 
 async function getJson(path) {

@@ -1,11 +1,11 @@
-// The demo's fleet and its buttons. Only there where the page was opened with the port and the token of a demo's control
-// in its fragment; a browser sends a fragment to no server.
+// The panel with the appliances of the demo and the buttons that stop, freeze and start them. It is shown only if the fragment
+// of the page's URL contains the port and the token of the demo's control service; browsers send fragments to no server.
 
 import { element } from './lanes.js';
 
-const LOOK_MS = 1_000;
+const POLL_MS = 1_000;
 
-const WORDS = { running: 'running', frozen: 'frozen, answers nothing', stopped: 'stopped' };
+const STATE_LABELS = { running: 'running', frozen: 'frozen, answers nothing', stopped: 'stopped' };
 const ACTIONS = {
   running: [
     { action: 'stop', label: 'Stop', hint: 'kill -9' },
@@ -18,60 +18,61 @@ const ACTIONS = {
   stopped: [{ action: 'start', label: 'Start', hint: 'start it again, with the disk it had' }],
 };
 
-/** Null where the page was opened without a control port. */
-export function controlFrom(hash) {
-  const named = /^#demo=(\d{1,5})\.([A-Za-z0-9_-]+)$/.exec(hash);
-  return named === null ? null : { control: `http://127.0.0.1:${named[1]}`, token: named[2] };
+/** The control service named in the fragment; null if there is none. */
+export function parseControl(fragment) {
+  const match = /^#demo=(\d{1,5})\.([A-Za-z0-9_-]+)$/.exec(fragment);
+  return match === null ? null : { url: `http://127.0.0.1:${match[1]}`, token: match[2] };
 }
 
 export class FleetPanel {
   #card;
   #list;
   #note;
-  #door;
+  #control;
   #rows = new Map();
   #colorOf;
+  /** Orders completed so far. */
   #orders = 0;
 
-  constructor({ card, list, note, door, colorOf }) {
+  constructor({ card, list, note, control, colorOf }) {
     this.#card = card;
     this.#list = list;
     this.#note = note;
-    this.#door = door;
+    this.#control = control;
     this.#colorOf = colorOf;
   }
 
   async run() {
     this.#card.hidden = false;
     for (;;) {
-      await this.#ask('GET', '').catch(() => this.#say('The demo does not answer; it has probably ended.'));
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      await this.#request('GET', '').catch(() => this.#showNote('The demo does not answer; it has probably ended.'));
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
 
-  async #ask(method, path) {
+  async #request(method, path) {
     const orders = this.#orders;
-    const response = await fetch(`${this.#door.control}/v1/appliances${path}`, {
+    const response = await fetch(`${this.#control.url}/v1/appliances${path}`, {
       method,
-      headers: { authorization: `Bearer ${this.#door.token}` },
+      headers: { authorization: `Bearer ${this.#control.token}` },
       cache: 'no-store',
     });
     const body = await response.json();
     if (!response.ok) throw new Error(body.error);
-    // A look that began before an order ended shows the fleet as it was.
+    // A poll that began before an order completed would show an outdated state.
     if (orders !== this.#orders) return;
     if (method === 'POST') this.#orders += 1;
-    if (this.#note.dataset.sticky !== 'yes') this.#say('');
-    for (const appliance of body.appliances) this.#show(appliance);
+    if (this.#note.dataset.sticky !== 'yes') this.#showNote('');
+    for (const appliance of body.appliances) this.#showRow(appliance);
   }
 
-  #show({ id, site, state }) {
+  #showRow({ id, site, state }) {
     const row = this.#rows.get(id) ?? this.#addRow(id, site);
     row.dot.style.setProperty('--lane', this.#colorOf(id));
     if (row.state === state) return;
     row.state = state;
-    row.word.textContent = WORDS[state];
-    row.word.className = `state state-${state}`;
+    row.stateLabel.textContent = STATE_LABELS[state];
+    row.stateLabel.className = `state state-${state}`;
     const focused = row.buttons.contains(document.activeElement);
     row.buttons.replaceChildren(...ACTIONS[state].map((action) => this.#button(id, action)));
     if (focused) row.buttons.firstElementChild.focus();
@@ -79,20 +80,20 @@ export class FleetPanel {
 
   #addRow(id, site) {
     const item = element('li');
-    const who = element('div', 'who');
+    const heading = element('div', 'who');
     const dot = element('span', 'dot');
     const name = element('strong');
     name.textContent = id;
     const small = element('small');
     small.textContent = `site ${site}`;
-    who.append(dot, name, small);
+    heading.append(dot, name, small);
     const text = element('div');
-    const word = element('div', 'state');
-    text.append(who, word);
+    const stateLabel = element('div', 'state');
+    text.append(heading, stateLabel);
     const buttons = element('div', 'buttons');
     item.append(text, buttons);
     this.#list.append(item);
-    const row = { state: null, dot, word, buttons };
+    const row = { state: null, dot, stateLabel, buttons };
     this.#rows.set(id, row);
     return row;
   }
@@ -105,19 +106,19 @@ export class FleetPanel {
     button.setAttribute('aria-label', `${label} ${id}`);
     button.addEventListener('click', async () => {
       button.disabled = true;
-      this.#say(action === 'start' ? `${id} is starting…` : '', 'yes');
+      this.#showNote(action === 'start' ? `${id} is starting…` : '', 'yes');
       try {
-        await this.#ask('POST', `/${id}/${action}`);
-        this.#say('');
+        await this.#request('POST', `/${id}/${action}`);
+        this.#showNote('');
       } catch (error) {
         button.disabled = false;
-        this.#say(error.message, 'yes');
+        this.#showNote(error.message, 'yes');
       }
     });
     return button;
   }
 
-  #say(text, sticky = 'no') {
+  #showNote(text, sticky = 'no') {
     this.#note.dataset.sticky = text === '' ? 'no' : sticky;
     if (this.#note.textContent !== text) this.#note.textContent = text;
   }

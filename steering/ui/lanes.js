@@ -1,5 +1,5 @@
-// The picture of who served what: a lane per pathway, a tick per segment at its place in the film. Ticks are added as
-// segments arrive and never redrawn; only buffer and playhead move.
+// The diagram of which appliance served which segment: a lane per pathway and a tick per segment at its time in the title. Ticks
+// are added as segments arrive and never redrawn; only the buffer and the playhead move.
 
 const TICKS_MAX = 20_000;
 
@@ -19,31 +19,26 @@ export class Lanes {
     this.#lanes.clear();
     this.#durationS = Math.max(1, durationS);
     this.#ticks = 0;
-    pathways.forEach((pathway, at) => this.#addLane(pathway, at));
-    if (pathways.length > 0) this.#root.append(axis(this.#durationS));
+    for (const pathway of pathways) this.#addLane(pathway);
+    if (pathways.length > 0) this.#root.append(timeAxis(this.#durationS));
   }
 
-  /** Duration as the player has measured it; the manifest's word may differ by a frame. */
-  get durationS() {
-    return this.#durationS;
-  }
-
-  served({ pathway, startS, durationS, track, label, bytes }) {
+  addSegment({ pathway, startS, durationS, track, label, bytes }) {
     const lane = this.#lanes.get(pathway);
     if (lane === undefined) return;
     lane.segments += 1;
     lane.bytes += bytes;
     lane.sum.textContent = `${lane.segments} · ${formatBytes(lane.bytes)}`;
-    this.#tick(lane, { startS, durationS, className: track === 'video' ? 'tick' : 'tick tick-side', label });
+    this.#addTick(lane, { startS, durationS, className: track === 'video' ? 'tick' : 'tick tick-side', label });
   }
 
-  lost({ pathway, startS, durationS, label }) {
+  addFailure({ pathway, startS, durationS, label }) {
     const lane = this.#lanes.get(pathway);
-    if (lane !== undefined) this.#tick(lane, { startS, durationS, className: 'tick tick-lost', label });
+    if (lane !== undefined) this.#addTick(lane, { startS, durationS, className: 'tick tick-lost', label });
   }
 
-  /** Where the film is and how far it is buffered. */
-  move({ positionS, bufferedUntilS, current }) {
+  /** Shows the playback position and the buffer ahead of it. */
+  moveTo({ positionS, bufferedUntilS, current }) {
     for (const [pathway, lane] of this.#lanes) {
       lane.playhead.style.left = this.#percent(positionS);
       lane.buffer.hidden = pathway !== current;
@@ -52,6 +47,7 @@ export class Lanes {
     }
   }
 
+  /** Updates the text alternative of the diagram. */
   describe() {
     const parts = [...this.#lanes]
       .filter(([, lane]) => lane.segments > 0)
@@ -81,7 +77,7 @@ export class Lanes {
     this.#lanes.set(id, { track, buffer, playhead, sum, segments: 0, bytes: 0 });
   }
 
-  #tick(lane, { startS, durationS, className, label }) {
+  #addTick(lane, { startS, durationS, className, label }) {
     if (this.#ticks >= TICKS_MAX) return;
     this.#ticks += 1;
     const tick = element('div', className);
@@ -96,7 +92,7 @@ export class Lanes {
   }
 }
 
-function axis(durationS) {
+function timeAxis(durationS) {
   const row = element('div', 'lane-axis');
   const marks = 4;
   for (let mark = 0; mark <= marks; mark += 1) {
@@ -109,9 +105,9 @@ function axis(durationS) {
 }
 
 export function element(name, className = '') {
-  const made = document.createElement(name);
-  if (className !== '') made.className = className;
-  return made;
+  const created = document.createElement(name);
+  if (className !== '') created.className = className;
+  return created;
 }
 
 export function formatTime(seconds) {
@@ -122,10 +118,10 @@ export function formatTime(seconds) {
 export function formatBytes(bytes) {
   const units = ['B', 'kB', 'MB', 'GB', 'TB'];
   let value = bytes;
-  let at = 0;
-  while (value >= 1000 && at < units.length - 1) {
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
     value /= 1000;
-    at += 1;
+    unit += 1;
   }
-  return `${at === 0 ? value : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2)} ${units[at]}`;
+  return `${unit === 0 ? value : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2)} ${units[unit]}`;
 }

@@ -1,5 +1,5 @@
-// Explanations of the past against what was decided then: random lives of a small fleet, a day told at the socket, and
-// what is said of times that nobody can tell of.
+// Explanations of the past against the decisions made then: random events in a small fleet, a scripted sequence over HTTP, and
+// the faults for instants that were not recorded.
 
 import * as fc from 'fast-check';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,28 +11,29 @@ import { explanation, type Explanation } from '../../../protocol/decision.ts';
 import { isFault } from '../../../protocol/faults.ts';
 import { LEASE_MS, type Heartbeat, type InventoryDelta } from '../../../protocol/heartbeat.ts';
 import { MemoryCatalogStore } from '../../catalog.ts';
-import { FORGET_MS } from '../../fleet.ts';
+import { REMOVE_AFTER_MS } from '../../fleet.ts';
 import { parseFootprint } from '../../footprint.ts';
 import type { ProbeResult } from '../../health.ts';
-import { HISTORY_AGE_MS, REOPEN_MS, SPAN_BREAK_MS } from '../recorder.ts';
-import { decideIn, decidePlay, type Decided } from '../../play.ts';
+import { HISTORY_AGE_MS, PERIOD_BREAK_MS, REOPEN_MS } from '../recorder.ts';
+import { decide, type PlayDecision } from '../../decide.ts';
+import { decidePlay } from '../../play.ts';
 import { MAP_CHARS_MAX } from '../replay.ts';
 import { MemoryRegistry } from '../../registry.ts';
 import {
-  aBeat,
+  aHeartbeat,
   aTitle,
-  ask,
+  send,
   fallbackCount,
-  handClock,
-  openStage,
-  sample,
-  wholeTitle,
-  type Stage,
-} from '../../test/stage.ts';
-import { faultOf, openTown, operator, type Town } from '../../test/town.ts';
+  manualClock,
+  openTestSteering,
+  metricValue,
+  allHoldings,
+  type TestSteering,
+} from '../../test/harness.ts';
+import { faultOf, openTwoSites, operator, type TwoSites } from '../../test/two-sites.ts';
 
 const directories: string[] = [];
-function aDirectory(): string {
+function newDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'history-'));
   directories.push(directory);
   return directory;
@@ -59,34 +60,34 @@ const MAPS = [
   { south: { network: [], coordinates: { latitude: 40, longitude: -4 } } },
 ].map((zones) => JSON.stringify({ coverageZones: zones }));
 
-interface Beat {
-  readonly kind: 'beat';
+interface HeartbeatEvent {
+  readonly kind: 'heartbeat';
   readonly id: string;
-  readonly given: Partial<Heartbeat> & Pick<Heartbeat, 'incarnation'>;
+  readonly fields: Partial<Heartbeat> & Pick<Heartbeat, 'incarnation'>;
   readonly holdings: Pick<InventoryDelta, 'added' | 'removed'> | null;
 }
 type Event =
-  | Beat
+  | HeartbeatEvent
   | { readonly kind: 'drain' | 'resume'; readonly id: string }
   | { readonly kind: 'probe'; readonly id: string; readonly result: ProbeResult }
   | { readonly kind: 'catalog'; readonly title: string; readonly bytes: number | null }
-  /** A beat just before is in the registry, and not in history yet. */
+  /** The registry has the heartbeat sent just before the restart, but history has not. */
   | {
       readonly kind: 'restart';
       readonly kill: boolean;
       readonly map: number;
       readonly defaultSite: string;
-      readonly justBefore: Beat | null;
+      readonly justBefore: HeartbeatEvent | null;
     }
-  | { readonly kind: 'nothing'; readonly seconds: number }
+  | { readonly kind: 'pause'; readonly seconds: number }
   | { readonly kind: 'month' };
 
-const someHoldings = fc.uniqueArray(fc.constantFrom(...TITLES.flatMap(wholeTitle)), { maxLength: 9 });
+const someHoldings = fc.uniqueArray(fc.constantFrom(...TITLES.flatMap(allHoldings)), { maxLength: 9 });
 const anId = fc.constantFrom(...IDS);
-const aBeatEvent: fc.Arbitrary<Beat> = fc.record({
-  kind: fc.constant('beat' as const),
+const aHeartbeatEvent: fc.Arbitrary<HeartbeatEvent> = fc.record({
+  kind: fc.constant('heartbeat' as const),
   id: anId,
-  given: fc.record(
+  fields: fc.record(
     {
       site: fc.constantFrom('north', 'south', 'west'),
       connections: fc.constantFrom(0, 1000),
@@ -100,7 +101,7 @@ const aBeatEvent: fc.Arbitrary<Beat> = fc.record({
   holdings: fc.option(fc.record({ added: someHoldings, removed: someHoldings })),
 });
 const anEvent: fc.Arbitrary<Event> = fc.oneof(
-  { weight: 18, arbitrary: aBeatEvent },
+  { weight: 18, arbitrary: aHeartbeatEvent },
   { weight: 3, arbitrary: fc.record({ kind: fc.constantFrom('drain' as const, 'resume' as const), id: anId }) },
   {
     weight: 3,
@@ -125,42 +126,52 @@ const anEvent: fc.Arbitrary<Event> = fc.oneof(
       kill: fc.boolean(),
       map: fc.nat(MAPS.length - 1),
       defaultSite: fc.constantFrom('north', 'south'),
-      justBefore: fc.option(aBeatEvent),
+      justBefore: fc.option(aHeartbeatEvent),
     }),
   },
   {
     weight: 3,
-    arbitrary: fc.record({ kind: fc.constant('nothing' as const), seconds: fc.integer({ min: 1, max: 12 }) }),
+    arbitrary: fc.record({ kind: fc.constant('pause' as const), seconds: fc.integer({ min: 1, max: 12 }) }),
   },
   { weight: 1, arbitrary: fc.constant({ kind: 'month' as const }) },
 );
 
-/** A steering that is started again now and then, with all that it would find on its disk. */
-class Life {
-  readonly #kept = { registry: new MemoryRegistry(), catalogStore: new MemoryCatalogStore(), clock: handClock() };
-  readonly #state = aDirectory();
+/** A steering service that restarts now and then on the same registry, catalog and history. */
+class Lifetime {
+  readonly #persistent = {
+    registry: new MemoryRegistry(),
+    catalogStore: new MemoryCatalogStore(),
+    clock: manualClock(),
+  };
+  readonly #state = newDirectory();
   readonly #seq = new Map<string, number>();
-  stage!: Stage;
+  steering!: TestSteering;
   #revision = 0;
-  /** Instants before it may have been pruned. */
-  keptFrom = 0;
+  /** Earlier instants may have been pruned. */
+  recordedFrom = 0;
 
   async start(map = 0, defaultSite = 'north'): Promise<void> {
     const mapText = MAPS[map]!;
     const footprint = parseFootprint(mapText, 'map');
-    this.stage = await openStage({ ...this.#kept, state: this.#state, mapText, footprint, defaultSite });
-    await this.stage.second();
+    this.steering = await openTestSteering({
+      ...this.#persistent,
+      state: this.#state,
+      mapText,
+      footprint,
+      defaultSite,
+    });
+    await this.steering.tick();
   }
 
-  async happen(event: Event): Promise<void> {
-    const { stage } = this;
-    const { fleet, clock } = stage;
-    const isKnown = 'id' in event && fleet.inventories().has(event.id);
-    if (event.kind === 'beat') this.#beat(event);
-    else if (event.kind === 'probe') fleet.probed(event.id, event.result);
-    else if (event.kind === 'drain' && isKnown)
+  async apply(event: Event): Promise<void> {
+    const { steering } = this;
+    const { fleet, clock } = steering;
+    const inFleet = 'id' in event && fleet.inventories().has(event.id);
+    if (event.kind === 'heartbeat') this.#heartbeat(event);
+    else if (event.kind === 'probe') fleet.recordProbe(event.id, event.result);
+    else if (event.kind === 'drain' && inFleet)
       await fleet.orderState(event.id, { state: 'draining', at: null, forMs: 5_000 });
-    else if (event.kind === 'resume' && isKnown)
+    else if (event.kind === 'resume' && inFleet)
       await fleet.orderState(event.id, { state: 'serving', at: null, forMs: null });
     else if (event.kind === 'catalog') {
       const { title: id, bytes } = event;
@@ -170,54 +181,52 @@ class Life {
         ...plain,
         renditions: plain.renditions.map((row, at) => ({ ...row, bytes: bytes! ** at })),
       };
-      await stage.catalog.apply({
+      await steering.catalog.apply({
         revision: this.#revision,
         titles: bytes === null ? [] : [title],
         removed: bytes === null ? [id] : [],
       });
     } else if (event.kind === 'restart') {
-      if (event.justBefore !== null) this.#beat(event.justBefore);
-      if (event.kill) await stage.kill();
+      if (event.justBefore !== null) this.#heartbeat(event.justBefore);
+      if (event.kill) await steering.kill();
       else {
-        await stage.close();
-        await stage.history.close();
+        await steering.close();
+        await steering.history.close();
       }
       await fleet.close();
       clock.advance(60_000);
       await this.start(event.map, event.defaultSite);
     }
     if (event.kind === 'month') {
-      // So long that steering forgets who was silent.
-      clock.advance(FORGET_MS + LEASE_MS);
-      this.keptFrom = clock.now() - HISTORY_AGE_MS;
+      // Long enough that silent appliances are removed.
+      clock.advance(REMOVE_AFTER_MS + LEASE_MS);
+      this.recordedFrom = clock.now() - HISTORY_AGE_MS;
     }
-    await this.stage.second(event.kind === 'nothing' ? event.seconds * 1_000 : 1_000);
+    await this.steering.tick(event.kind === 'pause' ? event.seconds * 1_000 : 1_000);
   }
 
-  #beat({ id, given, holdings }: Beat): void {
-    const { fleet } = this.stage;
+  #heartbeat({ id, fields, holdings }: HeartbeatEvent): void {
+    const { fleet } = this.steering;
     const seq = (this.#seq.get(id) ?? 0) + 1;
     this.#seq.set(id, seq);
-    const since = fleet.inventories().get(id)?.revisionFor(given.incarnation) ?? 0;
+    const since = fleet.inventories().get(id)?.revisionFor(fields.incarnation) ?? 0;
     const inventory = holdings === null ? null : { since, revision: seq, ...holdings };
-    fleet.beat({ ...aBeat({ appliance: id }), ...given, seq, inventory });
+    fleet.renewLease({ ...aHeartbeat({ appliance: id }), ...fields, seq, inventory });
   }
 
-  now(title: string, address: string): Decided | string {
-    const { stage } = this;
-    const found = stage.catalog.find(title);
-    if (found === null) return 'not_found';
-    return decidePlay(
-      { ...stage, ...stage.ground },
-      { title: found, address, session: SESSION, pathways: 3, countAs: null },
-    );
+  /** The decision of now, or the code of the fault. */
+  decisionNow(title: string, address: string): PlayDecision | string {
+    const { steering } = this;
+    if (steering.catalog.find(title) === null) return 'not_found';
+    const playRequest = { title, address, session: SESSION, pathwaysMax: 3 };
+    return decidePlay({ ...steering, ...steering.settings }, playRequest, null);
   }
 
-  async told(at: number, title: string, address: string): Promise<Decided | string> {
+  /** The decision of a past instant, or the code of the fault. */
+  async decisionAt(at: number, title: string, address: string): Promise<PlayDecision | string> {
     try {
-      const { scene } = await this.stage.history.past({ at, title, address });
-      const { decision, considered } = decideIn(scene, { title, address, session: SESSION, pathways: 3 });
-      return { decision, considered };
+      const { inputs } = await this.steering.history.inputsAt({ at, title, address });
+      return decide(inputs, { title, address, session: SESSION, pathwaysMax: 3 });
     } catch (error) {
       if (!isFault(error)) throw error;
       return error.code;
@@ -226,76 +235,77 @@ class Life {
 }
 
 describe('an explanation of the past', () => {
-  it('is the decision of then, whatever happened since', async () => {
+  it('is the decision made at that instant, whatever happened since', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(anEvent, { minLength: 5, maxLength: 30 }), fc.boolean(), async (events, kill) => {
-        const life = new Life();
-        await life.start();
-        const seen: { at: number; title: string; address: string; decided: Decided | string }[] = [];
+        const lifetime = new Lifetime();
+        await lifetime.start();
+        const seen: { at: number; title: string; address: string; playDecision: PlayDecision | string }[] = [];
         for (const event of events) {
-          await life.happen(event);
-          const at = life.stage.clock.now();
+          await lifetime.apply(event);
+          const at = lifetime.steering.clock.now();
           for (const title of TITLES)
-            for (const address of CLIENTS) seen.push({ at, title, address, decided: life.now(title, address) });
+            for (const address of CLIENTS)
+              seen.push({ at, title, address, playDecision: lifetime.decisionNow(title, address) });
         }
-        await life.happen({ kind: 'restart', kill, map: 0, defaultSite: 'north', justBefore: null });
-        for (const { at, title, address, decided } of seen) {
-          const told = await life.told(at, title, address);
-          if (told !== 'history_missing' || at >= life.keptFrom) expect(told).toEqual(decided);
+        await lifetime.apply({ kind: 'restart', kill, map: 0, defaultSite: 'north', justBefore: null });
+        for (const { at, title, address, playDecision } of seen) {
+          const repeated = await lifetime.decisionAt(at, title, address);
+          if (repeated !== 'history_missing' || at >= lifetime.recordedFrom) expect(repeated).toEqual(playDecision);
         }
-        await life.stage.close();
-        await life.stage.history.close();
+        await lifetime.steering.close();
+        await lifetime.steering.history.close();
       }),
       { numRuns: 40 },
     );
   });
 });
 
-describe('at the socket', () => {
-  let town: Town;
+describe('GET /v1/explain with an instant', () => {
+  let steering: TwoSites;
   afterEach(async () => {
-    await town.close();
-    await town.history.close();
+    await steering.close();
+    await steering.history.close();
   });
-  const explain = (at: number | string): ReturnType<typeof ask> => {
+  const explain = (at: number | string): ReturnType<typeof send> => {
     const instant = encodeURIComponent(typeof at === 'string' ? at : new Date(at).toISOString());
-    return ask(`${town.url}/v1/explain?client=127.1.0.1&title=harbor&at=${instant}`, { token: operator });
+    return send(`${steering.url}/v1/explain?client=127.1.0.1&title=harbor&at=${instant}`, { token: operator });
   };
-  const told = async (at: number): Promise<Explanation> => explanation.parse((await explain(at)).json());
-  /** What was said where nothing could be told. */
+  const explainedAt = async (at: number): Promise<Explanation> => explanation.parse((await explain(at)).json());
+  /** Status, code and message of the fault. */
   const refused = async (at: number | string): Promise<readonly [number, string, string]> => {
     const answer = await explain(at);
     return [answer.status, faultOf(answer).code, faultOf(answer).message];
   };
 
-  it('a day is told as players had it: alive, drained, expired, gone from the catalog', async () => {
-    town = await openTown({ state: aDirectory() });
-    const answers: { readonly at: number; readonly play: Awaited<ReturnType<Town['play']>> }[] = [];
-    const look = async (): Promise<void> => {
-      await town.second();
-      answers.push({ at: town.clock.now(), play: await town.play() });
+  it('repeats what players received while an appliance was alive, drained and expired, until the title was removed', async () => {
+    steering = await openTwoSites({ state: newDirectory() });
+    const answers: { readonly at: number; readonly play: Awaited<ReturnType<TwoSites['play']>> }[] = [];
+    const play = async (): Promise<void> => {
+      await steering.tick();
+      answers.push({ at: steering.clock.now(), play: await steering.play() });
     };
-    await look();
-    const inventory = { since: 0, revision: 1, added: wholeTitle('harbor').slice(0, 3), removed: [] };
-    await town.beat({ appliance: 'n1', seq: 1, inventory });
-    await look();
-    await town.beat({ appliance: 's1', site: 'south', seq: 1 });
-    await look();
-    await town.fleet.orderState('n1', { state: 'draining', at: null, forMs: 5_000 });
-    await look();
-    for (let passed = 0; passed < 14; passed += 1) await look();
-    await town.catalog.apply({ revision: 2, titles: [], removed: ['harbor'] });
-    await town.second();
+    await play();
+    const inventory = { since: 0, revision: 1, added: allHoldings('harbor').slice(0, 3), removed: [] };
+    await steering.heartbeat({ appliance: 'n1', seq: 1, inventory });
+    await play();
+    await steering.heartbeat({ appliance: 's1', site: 'south', seq: 1 });
+    await play();
+    await steering.fleet.orderState('n1', { state: 'draining', at: null, forMs: 5_000 });
+    await play();
+    for (let passed = 0; passed < 14; passed += 1) await play();
+    await steering.catalog.apply({ revision: 2, titles: [], removed: ['harbor'] });
+    await steering.tick();
 
     for (const { at, play } of answers) {
-      const then = await told(at);
+      const then = await explainedAt(at);
       const bare = (pathways: typeof play.pathways): unknown[] => pathways.map((row) => ({ ...row, base: '' }));
       expect([then.at, then.client, bare(then.pathways)]).toEqual([play.at, play.client, bare(play.pathways)]);
       expect(then.catalogRevision).toBe(1);
     }
-    const stories = await Promise.all(answers.map(async ({ at }) => (await told(at)).considered));
+    const considered = await Promise.all(answers.map(async ({ at }) => (await explainedAt(at)).considered));
     const reasonsOf = (id: string): (string | undefined)[] =>
-      stories
+      considered
         .map((rows) => rows.find(({ appliance }) => appliance === id)?.reason)
         .filter((reason, at, all) => at === 0 || reason !== all[at - 1]);
     expect(reasonsOf('n1')).toEqual([
@@ -305,42 +315,42 @@ describe('at the socket', () => {
       'its site serves 127.1.0.0/16; holds 75 %',
       ...Array.from({ length: 8 }, (_, at) => `its lease ended ${at === 0 ? '0 ms' : `${at} s`} ago`),
     ]);
-    expect(await refused(town.clock.now())).toEqual([
+    expect(await refused(steering.clock.now())).toEqual([
       404,
       'not_found',
       'no title "harbor" was in the catalog at 2026-03-01T12:00:19.000Z (revision 2)',
     ]);
   });
 
-  it('says why nothing can be told: before the first row, between two runs, ahead, or no instant', async () => {
-    const given = { state: aDirectory(), clock: handClock() };
-    town = await openTown(given);
-    expect((await refused(given.clock.now()))[2]).toBe('the history cannot be read: it is being opened');
-    await town.second();
-    const begin = given.clock.now();
-    await town.second();
-    await town.kill();
-    given.clock.advance(60_000);
-    town = await openTown(given);
-    await town.second();
+  it('is refused before recorded history, between two runs, in the future, and without a valid instant', async () => {
+    const options = { state: newDirectory(), clock: manualClock() };
+    steering = await openTwoSites(options);
+    expect((await refused(options.clock.now()))[2]).toBe('the history cannot be read: it is being opened');
+    await steering.tick();
+    const begin = options.clock.now();
+    await steering.tick();
+    await steering.kill();
+    options.clock.advance(60_000);
+    steering = await openTwoSites(options);
+    await steering.tick();
     expect(await refused(begin - 1)).toEqual([
       404,
       'history_missing',
-      'nothing can be told of 2026-03-01T12:00:00.999Z: history begins at 2026-03-01T12:00:01.000Z',
+      'there is no history for 2026-03-01T12:00:00.999Z: history begins at 2026-03-01T12:00:01.000Z',
     ]);
     expect(await refused(begin + 30_000)).toEqual([
       404,
       'history_missing',
-      'nothing can be told of 2026-03-01T12:00:31.000Z: steering did not run: it was last seen at 2026-03-01T12:00:02.000Z and started at 2026-03-01T12:01:03.000Z',
+      'there is no history for 2026-03-01T12:00:31.000Z: steering did not run: it was last seen at 2026-03-01T12:00:02.000Z and started at 2026-03-01T12:01:03.000Z',
     ]);
-    expect((await told(begin)).pathways.map(({ id }) => id)).toEqual(['origin']);
-    // A machine that was put to sleep.
-    const asleep = given.clock.now();
-    await town.second(SPAN_BREAK_MS + 1_000);
+    expect((await explainedAt(begin)).pathways.map(({ id }) => id)).toEqual(['origin']);
+    // The machine was suspended.
+    const asleep = options.clock.now();
+    await steering.tick(PERIOD_BREAK_MS + 1_000);
     expect((await refused(asleep + 5_000))[2]).toContain('history was not written from 2026-03-01T12:01:03.000Z to');
-    // A clock a little ahead of this one is no mistake.
-    expect((await explain(given.clock.now() + 59_000)).status).toBe(200);
-    const [status, code, message] = await refused(given.clock.now() + 61_000);
+    // The client's clock may be a little ahead of steering's.
+    expect((await explain(options.clock.now() + 59_000)).status).toBe(200);
+    const [status, code, message] = await refused(options.clock.now() + 61_000);
     expect([status, code]).toEqual([400, 'request_malformed']);
     expect(message).toMatch(/^query\.at is 2026-03-01T12:02:35\.000Z, which lies ahead \(here it is .*\); ask for/);
     expect(await refused('yesterday')).toEqual([
@@ -350,152 +360,156 @@ describe('at the socket', () => {
     ]);
   });
 
-  it('keeps nothing of an appliance that was forgotten, a week after', async () => {
-    town = await openTown({ state: aDirectory() });
-    await town.second();
-    const rows = (): Promise<number> => sample(town.metrics, 'larder_steering_history_rows');
+  it('keeps no row of an appliance a week after its removal', async () => {
+    steering = await openTwoSites({ state: newDirectory() });
+    await steering.tick();
+    const rows = (): Promise<number> => metricValue(steering.metrics, 'larder_steering_history_rows');
     const before = await rows();
-    const inventory = { since: 0, revision: 1, added: wholeTitle('harbor'), removed: [] };
-    await town.beat({ appliance: 'n1', inventory });
-    await town.second();
+    const inventory = { since: 0, revision: 1, added: allHoldings('harbor'), removed: [] };
+    await steering.heartbeat({ appliance: 'n1', inventory });
+    await steering.tick();
     expect(await rows()).toBe(before + 2);
-    await town.second(FORGET_MS + LEASE_MS);
-    await town.second();
-    await town.second(HISTORY_AGE_MS + 1_000);
+    await steering.tick(REMOVE_AFTER_MS + LEASE_MS);
+    await steering.tick();
+    await steering.tick(HISTORY_AGE_MS + 1_000);
     expect(await rows()).toBe(before);
   });
 
-  it('reaches back a week, and less where there are too many rows, and says so', async () => {
-    town = await openTown({ state: aDirectory(), historyLimits: { rowsMax: 80 } });
+  it('reaches back a week, or less with too many rows, and names the first instant', async () => {
+    steering = await openTwoSites({ state: newDirectory(), historyLimits: { rowsMax: 80 } });
     let seq = 0;
     const flip = async (ms?: number): Promise<number> => {
       seq += 1;
-      await town.beat({ appliance: 'n1', seq, state: seq % 2 === 0 ? 'serving' : 'starting' });
-      await town.second(ms);
-      return town.clock.now();
+      await steering.heartbeat({ appliance: 'n1', seq, state: seq % 2 === 0 ? 'serving' : 'starting' });
+      await steering.tick(ms);
+      return steering.clock.now();
     };
-    const beginToldTo = async (at: number): Promise<number> =>
+    const historyBeginFor = async (at: number): Promise<number> =>
       Date.parse(/: history begins at (\S+)$/.exec((await refused(at))[2])![1]!);
     const first = await flip();
     const stepMs = 6 * 3_600_000;
-    while (town.clock.now() < first + HISTORY_AGE_MS + stepMs) {
+    while (steering.clock.now() < first + HISTORY_AGE_MS + stepMs) {
       await flip(stepMs);
       await flip();
     }
-    const week = await beginToldTo(first);
-    expect(Math.abs(town.clock.now() - HISTORY_AGE_MS - week)).toBeLessThanOrEqual(stepMs);
-    expect((await told(week)).considered).toHaveLength(1);
+    const week = await historyBeginFor(first);
+    expect(Math.abs(steering.clock.now() - HISTORY_AGE_MS - week)).toBeLessThanOrEqual(stepMs);
+    expect((await explainedAt(week)).considered).toHaveLength(1);
     for (let more = 0; more < 60; more += 1) await flip();
-    const less = await beginToldTo(week);
-    expect(town.clock.now() - less).toBeGreaterThan(30_000);
-    expect((await told(less)).considered).toHaveLength(1);
-    expect(await sample(town.metrics, 'larder_steering_history_rows')).toBeLessThanOrEqual(80);
+    const less = await historyBeginFor(week);
+    expect(steering.clock.now() - less).toBeGreaterThan(30_000);
+    expect((await explainedAt(less)).considered).toHaveLength(1);
+    expect(await metricValue(steering.metrics, 'larder_steering_history_rows')).toBeLessThanOrEqual(80);
   });
 });
 
-describe('a map too long to be kept', () => {
-  it('explains while it is in force, and is named afterwards', async () => {
-    const given = { state: aDirectory(), clock: handClock() };
-    const past = (town: Town): Promise<unknown> =>
-      town.history.past({ at: Date.parse('2026-03-01T12:00:02Z'), title: 'harbor', address: '127.1.0.1' });
+describe('a map too long to be recorded', () => {
+  it('allows explanations while it is in force, and is the reason of the fault afterwards', async () => {
+    const options = { state: newDirectory(), clock: manualClock() };
+    const inputsOf = (steering: TwoSites): Promise<unknown> =>
+      steering.history.inputsAt({ at: Date.parse('2026-03-01T12:00:02Z'), title: 'harbor', address: '127.1.0.1' });
     for (const mapText of ['x'.repeat(MAP_CHARS_MAX + 1), '{"coverageZones":{}}']) {
-      const town = await openTown({ ...given, mapText });
-      await town.second();
-      await town.second();
-      if (mapText.length > MAP_CHARS_MAX) await past(town);
+      const steering = await openTwoSites({ ...options, mapText });
+      await steering.tick();
+      await steering.tick();
+      if (mapText.length > MAP_CHARS_MAX) await inputsOf(steering);
       else
-        await expect(past(town)).rejects.toMatchObject({
+        await expect(inputsOf(steering)).rejects.toMatchObject({
           code: 'history_missing',
           message: expect.stringContaining('was not kept; only the map in force') as string,
         });
-      await town.close();
-      await town.history.close();
+      await steering.close();
+      await steering.history.close();
     }
   });
 });
 
-describe('what is too much for one second', () => {
-  it('is written in the next ones, goes on after a kill, and is told of from when it was whole', async () => {
-    const given = {
-      state: aDirectory(),
+describe('changes beyond the limit of one commit', () => {
+  it('are written in the next ones, even after a kill, and history begins once all are written', async () => {
+    const options = {
+      state: newDirectory(),
       historyLimits: { changesMax: 2 },
       registry: new MemoryRegistry(),
-      clock: handClock(),
+      clock: manualClock(),
       titles: TITLES.map((id) => aTitle({ id })),
     };
-    let town = await openTown(given);
-    const added = TITLES.flatMap(wholeTitle);
-    town.fleet.beat(aBeat({ appliance: 'n1', inventory: { since: 0, revision: 1, added, removed: [] } }));
-    // One appliance, ground and map, three titles, the catalog's revision, three holdings.
-    for (let written = 0; written < 4; written += 1) await town.second();
-    const early = town.clock.now();
-    await town.fleet.close();
-    await town.kill();
-    town = await openTown(given);
-    for (let written = 0; written < 2; written += 1) await town.second();
+    let steering = await openTwoSites(options);
+    const added = TITLES.flatMap(allHoldings);
+    steering.fleet.renewLease(
+      aHeartbeat({ appliance: 'n1', inventory: { since: 0, revision: 1, added, removed: [] } }),
+    );
+    // One appliance, the settings, three titles, the revision of the catalog and three holdings.
+    for (let written = 0; written < 4; written += 1) await steering.tick();
+    const early = steering.clock.now();
+    await steering.fleet.close();
+    await steering.kill();
+    steering = await openTwoSites(options);
+    for (let written = 0; written < 2; written += 1) await steering.tick();
     const heldAt = async (at: number): Promise<unknown> =>
       Promise.all(
         TITLES.map(async (title) => {
-          const { scene } = await town.history.past({ at, title, address: '127.1.0.1' });
-          return scene.contenders[0]?.held;
+          const { inputs } = await steering.history.inputsAt({ at, title, address: '127.1.0.1' });
+          return inputs.candidates[0]?.held;
         }),
       );
-    expect(await heldAt(town.clock.now())).toEqual([1, 1, 1]);
+    expect(await heldAt(steering.clock.now())).toEqual([1, 1, 1]);
     await expect(heldAt(early)).rejects.toMatchObject({ code: 'history_missing' });
-    await town.close();
-    await town.history.close();
+    await steering.close();
+    await steering.history.close();
   });
 });
 
 describe('history_down_unrecorded', () => {
-  it('costs no play, is counted, told as a gap, and mended when the disk is back', async () => {
-    const state = aDirectory();
-    // A file where the directory should be.
+  it('affects no play, is counted, is reported as a gap, and ends when the disk is back', async () => {
+    const state = newDirectory();
+    // A file blocks the path of the directory.
     writeFileSync(join(state, 'history'), '');
-    const town = await openTown({ state });
-    await town.beat({ appliance: 'n1' });
-    await town.second();
-    expect((await town.play()).pathways.map(({ id }) => id)).toEqual(['n1', 'origin']);
-    expect(await fallbackCount(town.metrics, 'history_down_unrecorded')).toBe(1);
-    const lost = town.clock.now();
-    await expect(town.history.past({ at: lost, title: 'harbor', address: '127.1.0.1' })).rejects.toMatchObject({
+    const steering = await openTwoSites({ state });
+    await steering.heartbeat({ appliance: 'n1' });
+    await steering.tick();
+    expect((await steering.play()).pathways.map(({ id }) => id)).toEqual(['n1', 'origin']);
+    expect(await fallbackCount(steering.metrics, 'history_down_unrecorded')).toBe(1);
+    const unrecorded = steering.clock.now();
+    await expect(
+      steering.history.inputsAt({ at: unrecorded, title: 'harbor', address: '127.1.0.1' }),
+    ).rejects.toMatchObject({
       code: 'disk_failed',
     });
     rmSync(join(state, 'history'));
-    await town.second(REOPEN_MS);
-    const past = (at: number): ReturnType<Town['history']['past']> =>
-      town.history.past({ at, title: 'harbor', address: '127.1.0.1' });
-    expect((await past(town.clock.now())).scene.contenders).toHaveLength(1);
+    await steering.tick(REOPEN_MS);
+    const inputsAt = (at: number): ReturnType<TwoSites['history']['inputsAt']> =>
+      steering.history.inputsAt({ at, title: 'harbor', address: '127.1.0.1' });
+    expect((await inputsAt(steering.clock.now())).inputs.candidates).toHaveLength(1);
 
-    // The disk goes away under it: the level is closed, and every write fails until it is opened again.
-    const before = town.clock.now();
-    await town.kill();
-    await town.second();
-    expect(await fallbackCount(town.metrics, 'history_down_unrecorded')).toBe(2);
-    await town.second(REOPEN_MS);
-    await expect(past(before + 1_000)).rejects.toMatchObject({
+    // The level is closed underneath, so that every write fails until it is reopened.
+    const before = steering.clock.now();
+    await steering.kill();
+    await steering.tick();
+    expect(await fallbackCount(steering.metrics, 'history_down_unrecorded')).toBe(2);
+    await steering.tick(REOPEN_MS);
+    await expect(inputsAt(before + 1_000)).rejects.toMatchObject({
       code: 'history_missing',
       message: expect.stringContaining('history was not written from') as string,
     });
-    expect((await past(before)).scene.contenders).toHaveLength(1);
-    await town.history.close();
+    expect((await inputsAt(before)).inputs.candidates).toHaveLength(1);
+    await steering.history.close();
   });
 
-  it('waits where the clock is set back, rather than tell two stories of one instant', async () => {
-    const clock = handClock();
-    const town = await openTown({ state: aDirectory(), clock });
+  it('pauses while the clock is set back, so that what was recorded of an instant never changes', async () => {
+    const clock = manualClock();
+    const steering = await openTwoSites({ state: newDirectory(), clock });
     const heldAt = async (at: number): Promise<unknown> =>
-      (await town.history.past({ at, title: 'harbor', address: '127.1.0.1' })).scene.contenders.length;
-    await town.second();
+      (await steering.history.inputsAt({ at, title: 'harbor', address: '127.1.0.1' })).inputs.candidates.length;
+    await steering.tick();
     const at = clock.now();
     clock.setNow(at - 600_000);
-    await town.beat({ appliance: 'n1' });
-    await town.second();
-    expect(await fallbackCount(town.metrics, 'history_down_unrecorded')).toBe(1);
-    await town.second(600_000);
+    await steering.heartbeat({ appliance: 'n1' });
+    await steering.tick();
+    expect(await fallbackCount(steering.metrics, 'history_down_unrecorded')).toBe(1);
+    await steering.tick(600_000);
     expect(await heldAt(at)).toBe(0);
     expect(await heldAt(clock.now())).toBe(1);
-    await town.close();
-    await town.history.close();
+    await steering.close();
+    await steering.history.close();
   });
 });

@@ -3,10 +3,11 @@ import { join } from 'node:path';
 import { XMLParser, XMLValidator } from 'fast-xml-parser';
 import { describe, expect, it } from 'vitest';
 import { packageRoot } from '../../../runtime/paths.ts';
-import { steerDash, type DashSteering } from '../dash.ts';
+import { steerDash } from '../dash.ts';
+import type { ManifestSteering } from '../pathway.ts';
 
-const steering: DashSteering = {
-  place: { originBase: 'http://origin.example/media', path: '/harbor/manifest.mpd' },
+const steering: ManifestSteering = {
+  manifest: { originBase: 'http://origin.example/media', path: '/harbor/manifest.mpd' },
   pathways: [
     { id: 'alpha', base: 'http://127.0.0.2:8080/~abcdefghij012345' },
     { id: 'origin', base: 'http://origin.example/media' },
@@ -14,7 +15,7 @@ const steering: DashSteering = {
   serverUri: 'http://steer.example/v1/steering/harbor?session=abcdefghij012345&pathways=alpha,origin',
 };
 
-const AWKWARD = `<?xml version="1.0" encoding="UTF-8"?>
+const UNUSUAL = `<?xml version="1.0" encoding="UTF-8"?>
 <!-- <BaseURL>in a comment</BaseURL> -->
 <MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" note="a > b">
   <ProgramInformation><Title><![CDATA[<BaseURL>x</BaseURL>]]></Title></ProgramInformation>
@@ -50,15 +51,15 @@ function childrenOfMpd(text: string): { readonly name: string; readonly text: st
 }
 
 const titles = join(packageRoot, 'ops', 'media', 'titles');
-const real = ['harbor', 'meadow']
+const samples = ['harbor', 'meadow']
   .map((title) => join(titles, title, 'manifest.mpd'))
   .filter((file) => existsSync(file))
   .map((file): [string, string] => [file.slice(titles.length), readFileSync(file, 'utf8')]);
 
-const PLAIN = '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>';
+const MINIMAL = '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>';
 
 describe('a steered MPD', () => {
-  it.each<[string, string]>([['that is plain', PLAIN], ['that is awkward', AWKWARD], ...real])(
+  it.each<[string, string]>([['a minimal MPD', MINIMAL], ['an unusual MPD', UNUSUAL], ...samples])(
     '%s has a BaseURL per pathway before everything but ProgramInformation, and ContentSteering last',
     (_, text) => {
       const children = childrenOfMpd(steerDash(text, steering));
@@ -77,14 +78,14 @@ describe('a steered MPD', () => {
 
   it('points at the directory of the manifest on each pathway', () => {
     expect(
-      childrenOfMpd(steerDash(PLAIN, steering))
+      childrenOfMpd(steerDash(MINIMAL, steering))
         .filter(({ name }) => name === 'BaseURL')
         .map(({ text }) => text),
     ).toEqual(['http://127.0.0.2:8080/~abcdefghij012345/harbor/', 'http://origin.example/media/harbor/']);
   });
 
-  it('folds in a BaseURL that the MPD had, keeps relative ones below it, and spreads absolute ones', () => {
-    const out = steerDash(AWKWARD, steering);
+  it('resolves its own BaseURL, keeps relative ones further down, and repeats absolute ones per pathway', () => {
+    const out = steerDash(UNUSUAL, steering);
     expect(out).toContain(
       '<BaseURL serviceLocation="alpha">http://127.0.0.2:8080/~abcdefghij012345/harbor/sub/</BaseURL>',
     );
@@ -98,8 +99,8 @@ describe('a steered MPD', () => {
     expect(out).toContain('<BaseURL>https://elsewhere.example/u.mp4</BaseURL>');
   });
 
-  it('keeps comments and character data, and drops Location and the steering that was there', () => {
-    const out = steerDash(AWKWARD, steering);
+  it('keeps comments and CDATA, and drops Location and its own ContentSteering', () => {
+    const out = steerDash(UNUSUAL, steering);
     expect(out).toContain('<!-- <BaseURL>in a comment</BaseURL> -->');
     expect(out).toContain('<![CDATA[<BaseURL>x</BaseURL>]]>');
     expect(out).toContain('note="a > b"');
@@ -107,13 +108,13 @@ describe('a steered MPD', () => {
     expect(out).not.toContain('other.example');
   });
 
-  it('follows a namespace prefix', () => {
+  it('uses the namespace prefix of the MPD', () => {
     const out = steerDash('<d:MPD xmlns:d="urn:mpeg:dash:schema:mpd:2011"><d:Period></d:Period></d:MPD>', steering);
     expect(out).toContain('<d:BaseURL serviceLocation="alpha">');
     expect(out).toContain('</d:ContentSteering>');
   });
 
-  it('is refused where there is no MPD', () => {
+  it('is refused without an MPD element at the root', () => {
     expect(() => steerDash('<html></html>', steering)).toThrow(expect.objectContaining({ code: 'manifest_invalid' }));
   });
 });

@@ -4,10 +4,10 @@ import { parse, types } from 'hls-parser';
 import { describe, expect, it } from 'vitest';
 import { packageRoot } from '../../../runtime/paths.ts';
 import { steerHls, type HlsSteering } from '../hls.ts';
-import { MASTER } from '../../test/stage.ts';
+import { MULTIVARIANT_PLAYLIST } from '../../test/harness.ts';
 
 const steering: HlsSteering = {
-  place: { originBase: 'http://origin.example/media', path: '/harbor/master.m3u8' },
+  manifest: { originBase: 'http://origin.example/media', path: '/harbor/master.m3u8' },
   pathways: [
     { id: 'alpha', base: 'http://127.0.0.2:8080/~abcdefghij012345' },
     { id: 'beta', base: 'https://beta.example/edge/~abcdefghij012345' },
@@ -49,11 +49,11 @@ interface VariantView {
 
 const strip = (value: string | undefined, base: string): string => (value ?? '').replace(base, 'BASE');
 
-/** What a player sees of each pathway, with the pathway's base and group suffix taken off. */
+/** The variants of each pathway, with the pathway's base and group suffix removed. */
 function viewByPathway(text: string, { pathways }: HlsSteering): Map<string, VariantView[]> {
   const playlist = parse(text);
   if (!(playlist instanceof types.MasterPlaylist)) throw new Error('no multivariant playlist');
-  // hls-parser 0.16 looks for a STABLE-PATHWAY-ID, which is no attribute: pathways are counted off in the text's order.
+  // hls-parser 0.16 reads a STABLE-PATHWAY-ID, which does not exist, so pathways are matched by their order in the text.
   const owners = [...text.matchAll(/^#EXT-X-(?:I-FRAME-)?STREAM-INF:.*,PATHWAY-ID="([^"]+)"/gm)].map(
     (match) => match[1],
   );
@@ -76,50 +76,52 @@ function viewByPathway(text: string, { pathways }: HlsSteering): Map<string, Var
 }
 
 const titles = join(packageRoot, 'ops', 'media', 'titles');
-const real = ['harbor', 'meadow', 'tunnel']
+const samples = ['harbor', 'meadow', 'tunnel']
   .map((title) => join(titles, title, 'master.m3u8'))
   .filter((file) => existsSync(file))
   .map((file): [string, string] => [file.slice(titles.length), readFileSync(file, 'utf8')]);
 
 describe('a steered playlist', () => {
-  it.each<[string, string]>([['of two variants', MASTER], ['with everything', RICH], ...real])(
-    '%s lists the same variants in the same order on every pathway',
-    (_, text) => {
-      const views = viewByPathway(steerHls(text, steering), steering);
-      const first = views.get('alpha')!;
-      expect(first.length).toBe([...text.matchAll(/^#EXT-X-(I-FRAME-)?STREAM-INF:/gm)].length);
-      for (const { id } of steering.pathways) expect(views.get(id)).toEqual(first);
-      expect(new Set(first.map(({ stable }) => stable)).size).toBe(first.length);
-    },
-  );
+  it.each<[string, string]>([
+    ['a playlist of two variants', MULTIVARIANT_PLAYLIST],
+    ['a playlist with every tag', RICH],
+    ...samples,
+  ])('%s lists the same variants in the same order on every pathway', (_, text) => {
+    const views = viewByPathway(steerHls(text, steering), steering);
+    const first = views.get('alpha')!;
+    expect(first.length).toBe([...text.matchAll(/^#EXT-X-(I-FRAME-)?STREAM-INF:/gm)].length);
+    for (const { id } of steering.pathways) expect(views.get(id)).toEqual(first);
+    expect(new Set(first.map(({ stable }) => stable)).size).toBe(first.length);
+  });
 
-  it.each<[string, string]>([['of two variants', MASTER], ['with everything', RICH], ...real])(
-    '%s shares no rendition group between pathways, and names none that is missing',
-    (_, text) => {
-      const out = steerHls(text, steering);
-      const named = [...out.matchAll(/^#EXT-X-STREAM-INF:.*PATHWAY-ID="([^"]+)"/gm)].flatMap(([line, pathway]) =>
-        [...line.matchAll(/(AUDIO|VIDEO|SUBTITLES|CLOSED-CAPTIONS)="([^"]+)"/g)].map(([, type, group]) => ({
-          pathway,
-          type,
-          group,
-        })),
-      );
-      for (const { pathway, type, group } of named) {
-        expect(group!.endsWith(`@${pathway}`)).toBe(true);
-        expect(out).toContain(`TYPE=${type},GROUP-ID="${group}"`);
-      }
-    },
-  );
+  it.each<[string, string]>([
+    ['a playlist of two variants', MULTIVARIANT_PLAYLIST],
+    ['a playlist with every tag', RICH],
+    ...samples,
+  ])('%s shares no rendition group between pathways, and references only groups that exist', (_, text) => {
+    const out = steerHls(text, steering);
+    const named = [...out.matchAll(/^#EXT-X-STREAM-INF:.*PATHWAY-ID="([^"]+)"/gm)].flatMap(([line, pathway]) =>
+      [...line.matchAll(/(AUDIO|VIDEO|SUBTITLES|CLOSED-CAPTIONS)="([^"]+)"/g)].map(([, type, group]) => ({
+        pathway,
+        type,
+        group,
+      })),
+    );
+    for (const { pathway, type, group } of named) {
+      expect(group!.endsWith(`@${pathway}`)).toBe(true);
+      expect(out).toContain(`TYPE=${type},GROUP-ID="${group}"`);
+    }
+  });
 
-  it('begins with its first pathway and names the steering list with all of them', () => {
-    const out = steerHls(MASTER, steering);
+  it('lists its first pathway first and references the steering list', () => {
+    const out = steerHls(MULTIVARIANT_PLAYLIST, steering);
     expect(out).toContain(`#EXT-X-CONTENT-STEERING:SERVER-URI="${steering.serverUri}",PATHWAY-ID="alpha"\n`);
     expect(/^#EXT-X-STREAM-INF:.*PATHWAY-ID="(\w+)"/m.exec(out)![1]).toBe('alpha');
     expect(out.startsWith('#EXTM3U\n')).toBe(true);
     expect(out.endsWith('\n')).toBe(true);
   });
 
-  it('keeps what it does not know, once, and drops the steering that was there', () => {
+  it('keeps unknown tags once and drops its own content steering', () => {
     const out = steerHls(RICH, steering);
     for (const line of [
       '# a comment that stays',
@@ -133,7 +135,7 @@ describe('a steered playlist', () => {
     expect(out).not.toContain('other.example');
   });
 
-  it('makes every URI absolute: assets below the pathway, others as they are', () => {
+  it('writes assets as absolute URLs below the pathway and leaves external URIs unchanged', () => {
     const out = steerHls(RICH, steering);
     for (const { base } of steering.pathways) {
       expect(out).toContain(`\n${base}/harbor/video/144p.m3u8\n`);
@@ -149,15 +151,15 @@ describe('a steered playlist', () => {
     expect(out).toContain('URI="skd://key"');
   });
 
-  it('leaves the keyword NONE alone and gives new stable ids that no variant has', () => {
-    expect(steerHls(MASTER, steering)).toContain('CLOSED-CAPTIONS=NONE,');
+  it('leaves the keyword NONE unchanged and adds stable ids that no variant has yet', () => {
+    expect(steerHls(MULTIVARIANT_PLAYLIST, steering)).toContain('CLOSED-CAPTIONS=NONE,');
     const ids = [...steerHls(RICH, steering).matchAll(/STABLE-VARIANT-ID="(\w+)".*PATHWAY-ID="alpha"/g)].map(
       (match) => match[1],
     );
     expect(ids).toEqual(['v2', 'v1', 'v3', 'v4']);
   });
 
-  it('of a playlist with pathways of its own keeps the first of them', () => {
+  it('keeps only the first pathway of a playlist that has its own', () => {
     const own = `#EXTM3U
 #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="one",NAME="e",URI="a.m3u8"
 #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="two",NAME="e",URI="https://b.example/a.m3u8"
@@ -171,9 +173,9 @@ https://b.example/v.m3u8
     expect(out.match(/^#EXT-X-STREAM-INF/gm)).toHaveLength(3);
   });
 
-  it('of a media playlist is a multivariant one with that as its variant', () => {
+  it('wraps a media playlist in a multivariant one with a single variant', () => {
     const media = '#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nseg.ts\n#EXT-X-ENDLIST\n';
-    const out = steerHls(media, { ...steering, place: { ...steering.place, path: '/harbor/index.m3u8' } });
+    const out = steerHls(media, { ...steering, manifest: { ...steering.manifest, path: '/harbor/index.m3u8' } });
     expect(out).toContain('BANDWIDTH=123457');
     expect(out).not.toContain('EXTINF');
     expect(viewByPathway(out, steering).get('origin')).toEqual([

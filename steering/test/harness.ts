@@ -1,25 +1,25 @@
-// What the tests of steering stand on: a clock in the hand, heartbeats and titles with sensible fields, a service on a
-// free port, and a fill that answers by HTTP in the words of the protocol.
+// The fixtures of the tests of steering: heartbeats and titles with sensible fields, a steering service on a free port with a
+// manual clock, and an HTTP stub of fill that speaks the protocol.
 
-import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { request } from 'node:http';
+import { createServer, request, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { catalogPage, type CatalogPage, type Title } from '../../protocol/catalog.ts';
 import type { Heartbeat } from '../../protocol/heartbeat.ts';
 import { playReport, type PlayReport } from '../../protocol/plays.ts';
 import { issueToken, type Caller } from '../../runtime/auth.ts';
-import { ManualClock } from '../../runtime/test/manual-clock.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { createMetrics, type Metrics } from '../../runtime/metrics.ts';
+import { ManualClock } from '../../runtime/test/manual-clock.ts';
 import { Catalog, MemoryCatalogStore, type CatalogStore } from '../catalog.ts';
+import type { DecisionSettings } from '../decision-inputs.ts';
 import { Fleet } from '../fleet.ts';
 import { emptyFootprint, type Footprint } from '../footprint.ts';
 import { noGeoIp, type GeoIp } from '../geoip.ts';
-import { History, type HistoryDeps } from '../history/recorder.ts';
+import { HistoryRecorder, type HistoryRecorderDeps } from '../history/recorder.ts';
 import { HistoryStore } from '../history/store.ts';
 import { METRICS } from '../metrics.ts';
-import { Plays } from '../plays.ts';
-import type { PlayDeps } from '../play.ts';
+import { PlayCounter } from '../plays.ts';
 import { MemoryRegistry, type Registry } from '../registry.ts';
 import { createSteeringService } from '../service.ts';
 import type { UiFile } from '../players/ui.ts';
@@ -27,14 +27,14 @@ import type { UiFile } from '../players/ui.ts';
 export const fleetKey = Buffer.alloc(32, 7);
 export const tokenOf = (role: Caller['role'], id: string = role): string => issueToken(fleetKey, { role, id });
 
-export const handClock = (at = Date.parse('2026-03-01T12:00:00Z')): ManualClock => new ManualClock(at);
+export const manualClock = (at = Date.parse('2026-03-01T12:00:00Z')): ManualClock => new ManualClock(at);
 
-export const aBeat = (given: Partial<Heartbeat> & { readonly appliance: string }): Heartbeat => ({
+export const aHeartbeat = (fields: Partial<Heartbeat> & { readonly appliance: string }): Heartbeat => ({
   protocol: 1,
   site: 'north',
   incarnation: '00000000000000aa',
   seq: 1,
-  advertise: [`http://${given.appliance}.example:8080`],
+  advertise: [`http://${fields.appliance}.example:8080`],
   position: null,
   timeZone: 'UTC',
   fillWindows: [],
@@ -53,15 +53,15 @@ export const aBeat = (given: Partial<Heartbeat> & { readonly appliance: string }
   inventory: null,
   ordersDone: [],
   version: '0.1.0',
-  ...given,
+  ...fields,
 });
 
 const RENDITIONS = ['video/144p', 'video/240p', 'audio/en', 'manifest'];
 
-export const aTitle = (given: Partial<Title> & { readonly id: string }): Title => ({
+export const aTitle = (fields: Partial<Title> & { readonly id: string }): Title => ({
   revision: 1,
-  name: given.id,
-  base: `/${given.id}/`,
+  name: fields.id,
+  base: `/${fields.id}/`,
   durationS: 120,
   bytes: 1000,
   renditions: RENDITIONS.map((id) => ({
@@ -74,14 +74,14 @@ export const aTitle = (given: Partial<Title> & { readonly id: string }): Title =
     height: null,
     language: null,
   })),
-  manifests: [{ dialect: 'hls', path: `/${given.id}/master.m3u8`, text: MASTER }],
+  manifests: [{ dialect: 'hls', path: `/${fields.id}/master.m3u8`, text: MULTIVARIANT_PLAYLIST }],
   importedAt: '2026-01-01T00:00:00Z',
-  ...given,
+  ...fields,
 });
 
-export const wholeTitle = (title: string): string[] => RENDITIONS.map((rendition) => `${title}:${rendition}`);
+export const allHoldings = (title: string): string[] => RENDITIONS.map((rendition) => `${title}:${rendition}`);
 
-export const MASTER = `#EXTM3U
+export const MULTIVARIANT_PLAYLIST = `#EXTM3U
 #EXT-X-VERSION:7
 #EXT-X-INDEPENDENT-SEGMENTS
 
@@ -92,26 +92,26 @@ video/144p/index.m3u8
 video/240p/index.m3u8
 `;
 
-export interface Stage {
+export interface TestSteering {
   readonly url: string;
   readonly clock: ManualClock;
   readonly fleet: Fleet;
   readonly catalog: Catalog;
   readonly metrics: Metrics<typeof METRICS>;
-  readonly plays: Plays;
-  readonly ground: Pick<PlayDeps, 'footprint' | 'geoip' | 'defaultSite' | 'originBase' | 'ttlMs'>;
-  /** Not running until it is ticked. */
-  readonly history: History;
-  /** A second of steering: the clock, the fleet, and history until it is on disk. */
-  second(ms?: number): Promise<void>;
-  /** Lets go of the disk without a last word, as a kill does. */
+  readonly plays: PlayCounter;
+  readonly settings: DecisionSettings;
+  /** Records only when `tick` is called. */
+  readonly history: HistoryRecorder;
+  /** Advances the clock by `ms`, by default one second, ticks fleet and history, and waits until history is on disk. */
+  tick(ms?: number): Promise<void>;
+  /** Closes the listener and the disk without recording the final state, like a kill. */
   kill(): Promise<void>;
-  /** Appliances that a heartbeat asked to be probed. */
+  /** Appliances that were probed because of a heartbeat. */
   readonly probes: string[];
   close(): Promise<void>;
 }
 
-export interface StageGiven {
+export interface TestSteeringOptions {
   readonly titles?: readonly Title[];
   readonly footprint?: Footprint;
   readonly geoip?: GeoIp;
@@ -119,10 +119,10 @@ export interface StageGiven {
   readonly registry?: Registry;
   readonly catalogStore?: CatalogStore;
   readonly clock?: ManualClock;
-  /** Directory of the state in which history is kept. */
+  /** State directory of history. Without one, history cannot be opened. */
   readonly state?: string;
-  readonly historyLimits?: HistoryDeps['limits'];
-  /** Text that the footprint was read from. */
+  readonly historyLimits?: HistoryRecorderDeps['limits'];
+  /** Text that the footprint was parsed from. */
   readonly mapText?: string;
   readonly trustProxy?: readonly string[];
   readonly publicUrl?: string;
@@ -130,37 +130,37 @@ export interface StageGiven {
   readonly ui?: ReadonlyMap<string, UiFile>;
 }
 
-export async function openStage(given: StageGiven = {}): Promise<Stage> {
-  const clock = given.clock ?? handClock();
+export async function openTestSteering(options: TestSteeringOptions = {}): Promise<TestSteering> {
+  const clock = options.clock ?? manualClock();
   const metrics = createMetrics(METRICS);
-  const { fleet, catalog } = await aFleet({ ...given, clock, metrics });
-  if (given.titles !== undefined) await catalog.apply({ revision: 1, titles: given.titles, removed: [] });
-  const plays = new Plays({ clock, metrics, log: silentLog });
-  const ground = {
-    footprint: given.footprint ?? emptyFootprint,
-    geoip: given.geoip ?? noGeoIp,
-    defaultSite: given.defaultSite ?? null,
+  const { fleet, catalog } = await openFleet({ ...options, clock, metrics });
+  if (options.titles !== undefined) await catalog.apply({ revision: 1, titles: options.titles, removed: [] });
+  const plays = new PlayCounter({ clock, metrics });
+  const settings: DecisionSettings = {
+    footprint: options.footprint ?? emptyFootprint,
+    geoip: options.geoip ?? noGeoIp,
+    defaultSite: options.defaultSite ?? null,
     originBase: 'http://origin.example/media',
     ttlMs: 30_000,
   };
-  const { state } = given;
+  const { state } = options;
   let historyStore: HistoryStore | null = null;
-  const history = new History({
+  const history = new HistoryRecorder({
     open: async () => {
       if (state === undefined) throw new Error('no state directory');
       return (historyStore = await HistoryStore.open(state));
     },
-    present: { ...ground, mapText: given.mapText ?? null },
+    settings: { ...settings, mapText: options.mapText ?? null },
     fleet,
     catalog,
     clock,
     metrics,
     log: silentLog,
-    ...(given.historyLimits === undefined ? {} : { limits: given.historyLimits }),
+    ...(options.historyLimits === undefined ? {} : { limits: options.historyLimits }),
   });
   const probes: string[] = [];
   const service = createSteeringService({
-    ...ground,
+    ...settings,
     fleet,
     catalog,
     history,
@@ -169,9 +169,9 @@ export async function openStage(given: StageGiven = {}): Promise<Stage> {
     clock,
     log: silentLog,
     fleetKey,
-    publicUrl: given.publicUrl ?? null,
-    trustProxy: given.trustProxy ?? [],
-    ui: given.ui ?? new Map(),
+    publicUrl: options.publicUrl ?? null,
+    trustProxy: options.trustProxy ?? [],
+    ui: options.ui ?? new Map(),
     prober: {
       probe: ({ id }) => {
         probes.push(id);
@@ -179,7 +179,7 @@ export async function openStage(given: StageGiven = {}): Promise<Stage> {
       },
     },
   });
-  const host = given.host ?? '127.0.0.1';
+  const host = options.host ?? '127.0.0.1';
   const { port } = await service.listen({ host, port: 0 });
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
   return {
@@ -189,10 +189,10 @@ export async function openStage(given: StageGiven = {}): Promise<Stage> {
     catalog,
     metrics,
     plays,
-    ground,
+    settings,
     history,
     probes,
-    second: async (ms = 1_000) => {
+    tick: async (ms = 1_000) => {
       clock.advance(ms);
       fleet.tick();
       history.tick();
@@ -207,47 +207,47 @@ export async function openStage(given: StageGiven = {}): Promise<Stage> {
   };
 }
 
-export async function aFleet(given: {
+export async function openFleet(options: {
   readonly clock?: ManualClock;
   readonly metrics?: Metrics<typeof METRICS>;
   readonly registry?: Registry;
   readonly catalogStore?: CatalogStore;
 }): Promise<{ readonly fleet: Fleet; readonly catalog: Catalog; readonly metrics: Metrics<typeof METRICS> }> {
-  const metrics = given.metrics ?? createMetrics(METRICS);
+  const metrics = options.metrics ?? createMetrics(METRICS);
   let ids = 0;
   const fleet = new Fleet({
-    registry: given.registry ?? new MemoryRegistry(),
-    clock: given.clock ?? handClock(),
+    registry: options.registry ?? new MemoryRegistry(),
+    clock: options.clock ?? manualClock(),
     metrics,
     log: silentLog,
     newId: () => `order-${(ids += 1)}`,
   });
-  const catalog = new Catalog(given.catalogStore ?? new MemoryCatalogStore());
+  const catalog = new Catalog(options.catalogStore ?? new MemoryCatalogStore());
   await Promise.all([fleet.load(), catalog.load()]);
   return { fleet, catalog, metrics };
 }
 
-/** The value of one sample, 0 where it never was counted. */
-export async function sample(metrics: Pick<Metrics<typeof METRICS>, 'expose'>, name: string): Promise<number> {
+/** The value of a metric, labels included in `name`; 0 if it was never counted. */
+export async function metricValue(metrics: Pick<Metrics<typeof METRICS>, 'expose'>, name: string): Promise<number> {
   const { body } = await metrics.expose();
   const line = body.split('\n').find((candidate) => candidate.startsWith(`${name} `));
   return line === undefined ? 0 : Number(line.slice(name.length + 1));
 }
 
 export const fallbackCount = (metrics: Pick<Metrics<typeof METRICS>, 'expose'>, name: string): Promise<number> =>
-  sample(metrics, `larder_fallback_total{name="${name}"}`);
+  metricValue(metrics, `larder_fallback_total{name="${name}"}`);
 
-export interface Answer {
+export interface HttpAnswer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly body: string;
-  /** A cast, named where it is made. */
+  /** An unchecked cast to the type that the caller expects. */
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters
   json<T>(): T;
 }
 
-/** One request from a chosen local address; redirects are shown, not followed. */
-export function ask(
+/** Sends one request, from the local address `from` if given. Redirects are returned, not followed. */
+export function send(
   url: string,
   options: {
     readonly method?: string;
@@ -256,7 +256,7 @@ export function ask(
     readonly token?: string;
     readonly from?: string;
   } = {},
-): Promise<Answer> {
+): Promise<HttpAnswer> {
   const body =
     options.body === undefined
       ? undefined
@@ -300,14 +300,14 @@ export function ask(
 export interface FillStub {
   readonly url: string;
   readonly reports: PlayReport[];
-  /** Status to refuse everything with; null answers. */
+  /** Status of every answer; null answers normally. */
   failWith: number | null;
   pages: (since: number) => CatalogPage;
   close(): Promise<void>;
 }
 
-/** Answers only what the protocol allows, and takes only what the protocol allows. */
-export async function aFill(pages: (since: number) => CatalogPage): Promise<FillStub> {
+/** A stub of fill that validates requests and answers by the schemas of the protocol. */
+export async function openFillStub(pages: (since: number) => CatalogPage): Promise<FillStub> {
   const stub: FillStub = { url: '', reports: [], failWith: null, pages, close: () => Promise.resolve() };
   const server = createServer((incoming, outgoing) => {
     void (async () => {
@@ -353,11 +353,11 @@ async function readAll(incoming: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-/** Waits for a condition, never for a time. */
+/** Waits for a condition; fails after ten seconds. */
 export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  const deadline = Date.now() + 10_000;
+  const deadline = systemClock.monotonic() + 10_000;
   while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    if (systemClock.monotonic() > deadline) throw new Error(`never came true: ${what}`);
+    await systemClock.sleep(5);
   }
 }

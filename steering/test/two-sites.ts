@@ -1,22 +1,31 @@
-// A stage with two sites and two titles, and the callers that its tests share.
+// A steering service with two sites and two titles, and the requests that its tests share.
 
 import { connect } from 'node:net';
 import { playAnswer, type PlayAnswer } from '../../protocol/decision.ts';
 import type { FaultBody } from '../../protocol/faults.ts';
 import type { Heartbeat } from '../../protocol/heartbeat.ts';
 import { parseFootprint } from '../footprint.ts';
-import { aBeat, ask, aTitle, openStage, tokenOf, type Answer, type Stage, type StageGiven } from './stage.ts';
+import {
+  aHeartbeat,
+  send,
+  aTitle,
+  openTestSteering,
+  tokenOf,
+  type HttpAnswer,
+  type TestSteering,
+  type TestSteeringOptions,
+} from './harness.ts';
 
 const MPD = '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>';
-/** HLS alone. */
+/** Has an HLS manifest only. */
 const harbor = aTitle({ id: 'harbor' });
-/** HLS and DASH. */
+/** Has manifests in both dialects. */
 const meadow = aTitle({
   id: 'meadow',
   manifests: [...aTitle({ id: 'meadow' }).manifests, { dialect: 'dash', path: '/meadow/manifest.mpd', text: MPD }],
 });
 
-/** Clients bound to 127.1.0.0/16 are in the north, to 127.2.0.0/16 in the south. */
+/** Clients from 127.1.0.0/16 belong to site north, those from 127.2.0.0/16 to site south. */
 const footprint = parseFootprint(
   JSON.stringify({
     coverageZones: {
@@ -27,32 +36,32 @@ const footprint = parseFootprint(
   'map.json',
 );
 
-export interface Town extends Stage {
-  beat(given: Partial<Heartbeat> & { readonly appliance: string }): Promise<Answer>;
+export interface TwoSites extends TestSteering {
+  heartbeat(fields: Partial<Heartbeat> & { readonly appliance: string }): Promise<HttpAnswer>;
   play(title?: string, from?: string): Promise<PlayAnswer>;
 }
 
-export async function openTown(given: StageGiven = {}): Promise<Town> {
-  const stage = await openStage({ titles: [harbor, meadow], footprint, ...given });
+export async function openTwoSites(options: TestSteeringOptions = {}): Promise<TwoSites> {
+  const steering = await openTestSteering({ titles: [harbor, meadow], footprint, ...options });
   return {
-    ...stage,
-    beat: (beat) =>
-      ask(`${stage.url}/v1/appliances/${beat.appliance}/heartbeat`, {
+    ...steering,
+    heartbeat: (fields) =>
+      send(`${steering.url}/v1/appliances/${fields.appliance}/heartbeat`, {
         method: 'POST',
-        body: aBeat(beat),
-        token: tokenOf('appliance', beat.appliance),
+        body: aHeartbeat(fields),
+        token: tokenOf('appliance', fields.appliance),
       }),
     play: async (title = 'harbor', from = '127.1.0.1') =>
-      playAnswer.parse((await ask(`${stage.url}/v1/play/${title}`, { from })).json()),
+      playAnswer.parse((await send(`${steering.url}/v1/play/${title}`, { from })).json()),
   };
 }
 
 export const operator = tokenOf('operator');
-export const faultOf = (answer: Answer): FaultBody['error'] => answer.json<FaultBody>().error;
-export const idsOf = ({ pathways }: PlayAnswer): string[] => pathways.map(({ id }) => id);
+export const faultOf = (answer: HttpAnswer): FaultBody['error'] => answer.json<FaultBody>().error;
+export const pathwayIds = ({ pathways }: PlayAnswer): string[] => pathways.map(({ id }) => id);
 
-/** Sends bytes as they are and reads until the end. */
-export function raw(url: string, text: string): Promise<string> {
+/** Sends the text unchanged over TCP and returns everything received until the connection closes. */
+export function sendRaw(url: string, text: string): Promise<string> {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
     let answer = '';

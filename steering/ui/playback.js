@@ -1,26 +1,26 @@
-// Plays one title by hls.js and keeps the record of it: every segment with the pathway that served it, every fail-over,
-// every stall. What it finds is told to `on`; it draws nothing itself.
+// Plays one title with hls.js and records every segment with the pathway that served it, every fail-over and every stall. It
+// reports them to the callbacks in `on` and draws nothing itself.
 
 /**
- * A box that hangs accepts connections and answers nothing. Three seconds and one retry is what this page waits for one
- * before hls.js takes the next pathway; refusals and error statuses move on at once.
+ * An appliance that hangs accepts connections but never answers. The page allows it three seconds and one retry before hls.js
+ * switches to the next pathway. After refused connections and error statuses it switches at once.
  */
-const PATIENCE = {
+const LOAD_POLICY = {
   maxTimeToFirstByteMs: 3_000,
   maxLoadTimeMs: 6_000,
   timeoutRetry: { maxNumRetry: 1, retryDelayMs: 0, maxRetryDelayMs: 0 },
   errorRetry: { maxNumRetry: 1, retryDelayMs: 100, maxRetryDelayMs: 500 },
 };
 
-const SEGMENTS_KEPT_MAX = 20_000;
-const LOOK_MS = 50;
-/** A decoder may pause for a frame or two without anybody seeing it. */
+const SEGMENTS_RECORDED_MAX = 20_000;
+const SAMPLE_MS = 50;
+/** Shorter pauses of the decoder, of a frame or two, are not visible. */
 const STALL_MIN_MS = 250;
 const RECOVERIES_MAX = 3;
 
 const TRACKS = { main: 'video', audio: 'audio', subtitle: 'text' };
 
-export class Watch {
+export class Playback {
   segments = [];
   lost = [];
   failovers = [];
@@ -37,14 +37,14 @@ export class Watch {
   #recoveries = 0;
   #position = { atS: 0, movedMs: performance.now(), started: false };
 
-  /** `answer` is steering's /v1/play; `bufferS` the most that is loaded ahead. */
+  /** `answer` is that of steering's /v1/play; `bufferS` limits how far ahead segments are loaded. */
   constructor({ video, answer, bufferS, on }) {
     this.#video = video;
     this.#on = on;
     this.#bases = answer.pathways.map(({ id, base }) => ({ id, base }));
-    const policy = { default: PATIENCE };
+    const policy = { default: LOAD_POLICY };
     this.#hls = new window.Hls({
-      contentSteeringController: fairSteering((url) => this.#pathwayOf(url)),
+      contentSteeringController: steeringControllerFor((url) => this.#pathwayOf(url)),
       enableWorker: false,
       maxBufferLength: bufferS,
       maxMaxBufferLength: bufferS,
@@ -55,11 +55,11 @@ export class Watch {
       steeringManifestLoadPolicy: policy,
     });
     const { Events } = window.Hls;
-    this.#hls.on(Events.FRAG_LOADED, (_event, data) => this.#served(data));
-    this.#hls.on(Events.ERROR, (_event, data) => this.#failed(data));
+    this.#hls.on(Events.FRAG_LOADED, (_event, data) => this.#recordSegment(data));
+    this.#hls.on(Events.ERROR, (_event, data) => this.#recordError(data));
     this.#hls.loadSource(answer.manifests.find((manifest) => manifest.dialect === 'hls').url);
     this.#hls.attachMedia(video);
-    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+    this.#timer = setInterval(() => this.#sample(), SAMPLE_MS);
   }
 
   get stallsMs() {
@@ -68,8 +68,8 @@ export class Watch {
 
   get bufferedUntilS() {
     const { buffered, currentTime } = this.#video;
-    for (let at = 0; at < buffered.length; at += 1)
-      if (buffered.start(at) <= currentTime + 0.1 && buffered.end(at) > currentTime) return buffered.end(at);
+    for (let index = 0; index < buffered.length; index += 1)
+      if (buffered.start(index) <= currentTime + 0.1 && buffered.end(index) > currentTime) return buffered.end(index);
     return this.#video.currentTime;
   }
 
@@ -78,7 +78,7 @@ export class Watch {
     this.#hls.destroy();
   }
 
-  #served({ frag, payload }) {
+  #recordSegment({ frag, payload }) {
     const bytes = payload.byteLength;
     this.bytes += bytes;
     if (typeof frag.sn !== 'number') return;
@@ -96,26 +96,24 @@ export class Watch {
       ms: Math.round(frag.stats.loading.end - frag.stats.loading.start),
       atMs: Math.round(performance.now()),
     };
-    if (this.segments.length < SEGMENTS_KEPT_MAX) this.segments.push(segment);
+    if (this.segments.length < SEGMENTS_RECORDED_MAX) this.segments.push(segment);
     if (track === 'video' && pathway !== this.pathway) {
       if (this.pathway !== null)
-        this.#tellFailover({ from: this.pathway, to: pathway, startS: frag.start, atMs: segment.atMs });
+        this.#recordFailover({ from: this.pathway, to: pathway, startS: frag.start, atMs: segment.atMs });
       this.pathway = pathway;
     }
     this.#on.segment(segment);
   }
 
-  #tellFailover(failover) {
-    const told = {
-      ...failover,
-      reason: this.#lastError?.pathway === failover.from ? this.#lastError.reason : 'steered',
-    };
-    this.failovers.push(told);
-    this.#on.failover(told);
+  #recordFailover({ from, to, startS, atMs }) {
+    const reason = this.#lastError?.pathway === from ? this.#lastError.reason : 'steered';
+    const failover = { from, to, startS, atMs, reason };
+    this.failovers.push(failover);
+    this.#on.failover(failover);
   }
 
-  #failed(data) {
-    // What another track still asked of a pathway when it was demoted: no failure of its own.
+  #recordError(data) {
+    // A request of another track that was aborted because its pathway was demoted is not a failure.
     if (data.details === window.Hls.ErrorDetails.INTERNAL_ABORTED && !data.fatal) return;
     const url = data.frag?.url ?? data.url ?? data.context?.url ?? null;
     const pathway = url === null ? null : this.#pathwayOf(url);
@@ -124,7 +122,7 @@ export class Watch {
       this.#demote(pathway);
       if (data.frag !== undefined && typeof data.frag.sn === 'number') {
         const lost = { pathway, startS: data.frag.start, durationS: data.frag.duration, reason: reasonOf(data) };
-        if (this.lost.length < SEGMENTS_KEPT_MAX) this.lost.push(lost);
+        if (this.lost.length < SEGMENTS_RECORDED_MAX) this.lost.push(lost);
         this.#on.lost(lost);
       }
     }
@@ -139,16 +137,16 @@ export class Watch {
   }
 
   /**
-   * Takes the failed pathway last. Left to itself hls.js first tries the other renditions of the same appliance, and a box
-   * that hangs costs its patience for each of them: a title with muxed sound stalled 8.2 s at 10 s of buffer, now not at all.
+   * Moves the failed pathway to the end. By default hls.js tries the other renditions on the same appliance first, and waits for
+   * the timeout at each of them if the appliance hangs: with 10 s of buffer, a title with muxed audio stalled for 8.2 s.
    */
   #demote(pathway) {
     const order = this.#hls.pathwayPriority ?? this.#hls.pathways;
     if (order.length > 1 && order[0] === pathway) this.#hls.pathwayPriority = [...order.slice(1), pathway];
   }
 
-  /** Counts as stalled the time in which the film should move and does not. */
-  #look() {
+  /** Counts the time in which the position should advance but does not as a stall. */
+  #sample() {
     const { currentTime, paused, ended, seeking } = this.#video;
     const nowMs = performance.now();
     const moved = currentTime !== this.#position.atS;
@@ -159,7 +157,7 @@ export class Watch {
       this.#position = { atS: currentTime, movedMs: nowMs, started: this.#position.started || (moved && !seeking) };
       if (seeking) this.#position.started = false;
     }
-    this.#on.look();
+    this.#on.sample();
   }
 
   #pathwayOf(url) {
@@ -168,11 +166,11 @@ export class Watch {
 }
 
 /**
- * hls.js 1.7.4 blames the pathway of the moment for every failed segment. Sound and picture of a box that hangs fail one
- * after the other, so the second would send the pathway that has just taken over away for five minutes. Here a failure that
- * is not of the pathway of the moment has been answered already.
+ * hls.js 1.7.4 attributes every failed segment to the current pathway. Audio and video of an appliance that hangs fail one after
+ * the other, so that the second failure would penalise the pathway that has just taken over for five minutes. This controller
+ * ignores failures of a pathway that is no longer current.
  */
-function fairSteering(pathwayOf) {
+function steeringControllerFor(pathwayOf) {
   return class extends window.Hls.DefaultConfig.contentSteeringController {
     onError(event, data) {
       const url = data.frag?.url;
