@@ -298,8 +298,9 @@ function createAdminService(deps: {
   });
 }
 
-const inventoryOf = (catalog: Catalog | null, cache: Cache): Set<HoldingId> =>
-  currentInventory({ titles: () => catalog?.titles() ?? [], heldBytes: (holding) => cache.heldBytes(holding) });
+function inventoryOf(catalog: Catalog | null, cache: Cache): Set<HoldingId> {
+  return currentInventory({ titles: () => catalog?.titles() ?? [], heldBytes: (holding) => cache.heldBytes(holding) });
+}
 
 /** Pulls the catalog and waits for a worker, both bounded in time; then heartbeats, fills and play reports begin. */
 async function joinFleet(deps: {
