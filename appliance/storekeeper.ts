@@ -16,7 +16,7 @@ import { Cache } from './store/cache.ts';
 import { Catalog } from './fleet/catalog.ts';
 import { inFleet, proxyIdentityOf, ownToken, admissionPolicyOf } from './config.ts';
 import { DiskVolume } from './store/disk-volume.ts';
-import { DISK_RUNS } from './store/eviction.ts';
+import { DISK_RUN_GEOMETRY } from './store/eviction.ts';
 import type { FromSupervisor, StorekeeperSpec, ToSupervisor } from './ipc.ts';
 import { Filler, assetMetaOf } from './fleet/filler.ts';
 import { HeartbeatLoop } from './fleet/heartbeat.ts';
@@ -64,7 +64,7 @@ async function run(): Promise<void> {
   const volumes = await openVolumes();
   const link = new LinkServer(log);
   const demand = demandPolicy(admissionPolicyOf(config), {
-    shape: DISK_RUNS,
+    geometry: DISK_RUN_GEOMETRY,
     assets: assetsToRemember((config.storeBytes * config.demandShare) / 100),
     seed: randomInt(2 ** 32),
   });
@@ -215,7 +215,7 @@ async function openVolumes(): Promise<DiskVolume[]> {
   let failure: unknown = null;
   for (const directory of config.store) {
     try {
-      volumes.push(await DiskVolume.open({ number: volumes.length, directory, log }));
+      volumes.push(await DiskVolume.open({ number: volumes.length, directory, clock, log }));
     } catch (error) {
       if (!isFault(error) || (error.code !== 'disk_failed' && error.code !== 'disk_full')) throw error;
       log.error({ err: error, volume: directory }, 'volume is out of use until the next start');

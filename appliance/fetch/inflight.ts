@@ -181,7 +181,7 @@ export class Inflight {
   /** Where the volume takes no intents nothing of the flight is stored. */
   async #intend(flight: UpstreamFetch): Promise<void> {
     const { entry } = flight;
-    if (entry.dropped) return;
+    if (entry.removed) return;
     const numbers = [...flight.pendingBlocks.keys()];
     try {
       await entry.volume.intend(entry, numbers);
@@ -293,13 +293,13 @@ export class Inflight {
         this.#deps.counters.add('larder_admission_blocks_total', 1, {
           outcome: flight.intents ? 'admitted' : 'refused',
         });
-      if (!flight.intended.has(number) || entry.dropped) return;
+      if (!flight.intended.has(number) || entry.removed) return;
       if (!(await cache.reserve(entry, pending.bytes))) throw new Fault('disk_full', 'no room can be made');
-      if (entry.dropped || entry.blocks.has(number)) cache.release(entry, pending.bytes);
+      if (entry.removed || entry.blocks.has(number)) cache.release(entry, pending.bytes);
       else {
         flight.intended.delete(number);
         await cache.store(entry, number, pending.payload);
-        stored = !entry.dropped;
+        stored = !entry.removed;
       }
     } catch (error) {
       this.#passed(error);

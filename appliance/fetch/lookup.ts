@@ -232,7 +232,7 @@ export class Lookup {
     const { cache } = this.#deps;
     const { ask } = question;
     const mayServe = (status: number | null): boolean =>
-      !stored.dropped && (status === null ? ask.validate!.ifUnreachable : ask.validate!.ifFailing);
+      !stored.removed && (status === null ? ask.validate!.ifUnreachable : ask.validate!.ifFailing);
     const failing = this.#failing.get(stored.key);
     if (failing !== undefined && mayServe(failing.status)) return staleResult(stored, failing.status);
     let answer: OriginBytes | OriginRelay;
@@ -260,7 +260,7 @@ export class Lookup {
     if (answer.status === 404 || answer.status === 410) await cache.removeEntry(stored);
     if (answer.status !== 304 && answer.status !== 416) return relayResult(ask, answer, 'stale');
     discardBody(answer.body);
-    const holds = answer.status === 304 && !stored.dropped && !this.#isOld(question);
+    const holds = answer.status === 304 && !stored.removed && !this.#isOld(question);
     if (holds && this.#freshen(stored, answer, ask.headers) !== 'other')
       return { kind: 'entry', entry: stored, validated: true, forward: forwardOf('stale', 304) };
     await cache.removeEntry(stored);

@@ -136,7 +136,7 @@ export class ApplianceStatus {
 }
 
 const usedBytes = (use: VolumeUsage): number =>
-  use.pinnedBytes + use.demandBytes + use.reservedBytes + use.leavingBytes + use.indexBytes;
+  use.pinnedBytes + use.demandBytes + use.reservedBytes + use.removingBytes + use.indexBytes;
 
 const total = (use: readonly VolumeUsage[], pick: (volume: VolumeUsage) => number): number =>
   use.reduce((sum, volume) => sum + pick(volume), 0);
