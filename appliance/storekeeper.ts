@@ -13,12 +13,12 @@ import { loadUndiciSoon } from '../runtime/undici.ts';
 import { createAdmin } from './fleet/admin.ts';
 import { assetsToRemember, demandPolicy } from './store/admission.ts';
 import { Cache } from './store/cache.ts';
-import { Catalog } from './fleet/catalog.ts';
+import { assetMetaOf, Catalog } from './fleet/catalog.ts';
 import { inFleet, proxyIdentityOf, ownToken, admissionPolicyOf } from './config.ts';
 import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUN_GEOMETRY } from './store/eviction.ts';
 import type { FromSupervisor, StorekeeperSpec, ToSupervisor } from './ipc.ts';
-import { Filler, assetMetaOf } from './fleet/filler.ts';
+import { Filler } from './fleet/filler.ts';
 import { HeartbeatLoop } from './fleet/heartbeat.ts';
 import { Inflight, hasStrongValidator } from './fetch/inflight.ts';
 import { currentInventory } from './fleet/inventory.ts';
@@ -124,7 +124,7 @@ async function run(): Promise<void> {
       ? []
       : config.steering.map(
           (steering) =>
-            new HeartbeatLoop({ steering, token, body, inventory: held, executeOrder: carryOut, counters, log }),
+            new HeartbeatLoop({ steering, token, body, inventory: held, executeOrder: carryOut, clock, counters, log }),
         );
 
   const admin = createAdmin({
@@ -241,7 +241,7 @@ async function openCatalog(deps: {
     onRetired: async (keys) => {
       for (const key of keys) {
         const entry = cache.find(key);
-        const current = await catalog.known(key);
+        const current = await catalog.get(key);
         if (entry !== null && entry.version !== current?.asset.etag) await cache.removeEntry(entry);
       }
     },
@@ -279,13 +279,13 @@ async function termsOf(
   entry: Entry,
   catalog: Catalog | null,
 ): Promise<{ readonly digests: readonly string[] | null; readonly originTag: string | null }> {
-  const asset = (await catalog?.known(entry.key))?.asset;
+  const asset = (await catalog?.get(entry.key))?.asset;
   if (asset === undefined || asset.etag !== entry.version)
     return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
   return { digests: asset.digest.chunks, originTag: asset.validator === 'origin' ? asset.etag : null };
 }
 
 async function metaIn(catalog: Catalog, key: string): Promise<ReturnType<typeof assetMetaOf> | null> {
-  const found = await catalog.find(key);
+  const found = await catalog.getOrSync(key);
   return found === null ? null : assetMetaOf(found.asset, holdingOf(found.title, found.asset.rendition));
 }

@@ -182,8 +182,8 @@ test('a crash in the middle of a new revision left the old versions in the cache
   await restarted.retire();
   expect([...told].sort()).toEqual(['/film/b', '/film/c']);
   expect(await restarted.sync()).toBe(true);
-  expect((await restarted.known('/film/b'))?.asset.etag).toBe('"2"');
-  expect(await restarted.known('/film/c')).toBeNull();
+  expect((await restarted.get('/film/b'))?.asset.etag).toBe('"2"');
+  expect(await restarted.get('/film/c')).toBeNull();
   await db.close();
 });
 
@@ -197,7 +197,7 @@ test('a title that came back under another id lost its assets with the removal o
   double.put('film-again', '/film/', { a: '1' });
   double.removed = ['film'];
   await catalog.sync();
-  expect((await catalog.known('/film/a'))?.title).toBe('film-again');
+  expect((await catalog.get('/film/a'))?.title).toBe('film-again');
   expect(await catalog.assetsOf('film:video')).toEqual([]);
   await db.close();
 });
