@@ -5,7 +5,7 @@ import type { ProxyIdentity } from './http/response-headers.ts';
 import type { KeyMode } from './http/asset-key.ts';
 import type { TlsSecrets } from './tls/certificate-store.ts';
 
-/** Threads of the libuv pool of a child. They mostly wait for disks, so many are needed lest quick calls queue behind slow ones. */
+/** Threads in the libuv pool of a child. They mostly wait for disks, and quick calls must not queue behind slow ones. */
 export const DISK_THREADS = 32;
 
 export interface WorkerSpec {

@@ -8,7 +8,7 @@ export const METRICS = {
   larder_served_bytes_total: { type: 'counter', help: 'Body bytes sent to players.', labels: ['source'] },
   larder_cache_total: {
     type: 'counter',
-    help: 'Responses by what the cache did: hit, stale, revalidated, partial, miss, pass.',
+    help: 'Responses by what the cache did: hit, stale, revalidated, partial, miss, bypass.',
     labels: ['outcome'],
   },
   larder_fast_path_total: {

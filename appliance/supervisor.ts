@@ -1,5 +1,5 @@
 // The supervisor, kept so simple that it cannot fail: it binds, accepts connections, forks one storekeeper and N workers, restarts
-// them and drains them. It parses nothing that comes from the network.
+// them and drains them. It parses no bytes from the network.
 //
 // Each accepted connection is handed to a worker with `keepOpen`. Our copy of the descriptor is closed when the worker acknowledges
 // the connection or exits. (The round robin of node:cluster leaks connections and descriptors when workers are killed.)
@@ -20,7 +20,7 @@ import { collectNow, capYoungGeneration } from './v8-tuning.ts';
 /** Accepted connections that are queued while no worker is ready. */
 const QUEUED_MAX = 1_024;
 const BACKLOG = 4_096;
-/** A connection leaves 3 kB of garbage when it is handed over. Collecting 30 MB of garbage at once would take 3 ms. */
+/** Each connection handed over leaves 3 kB of garbage, and collecting 30 MB of it takes 3 ms. */
 const CONNECTIONS_PER_COLLECTION = 2_000;
 /**
  * For the malloc of glibc in workers that speak TLS. OpenSSL's read buffer is 64 KiB per connection, of which an idle one has

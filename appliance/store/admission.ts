@@ -7,7 +7,7 @@ import { Lru } from './lru.ts';
 import { Ghosts, S3Fifo } from './s3-fifo.ts';
 
 export interface Admission {
-  /** Records a request of a viewer for the asset whose key has this hash. True: what is fetched of it may be stored. */
+  /** Records a viewer's request for the asset whose key has this hash. True: blocks fetched for it may be stored. */
   admits(keyHash: number): boolean;
   readonly memoryBytes: number;
 }

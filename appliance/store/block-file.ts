@@ -66,7 +66,7 @@ export const fitsHead = (meta: Pick<BlockHead, 'key' | 'version' | 'headers' | '
 /** The JSON in a block file. `bornMs` is what layout 1 calls `generatedAtMs`. */
 type StoredHead = Omit<BlockHead, 'generatedAtMs'> & { readonly bornMs: number | null };
 
-export function encodeHead(head: BlockHead): Buffer {
+function encodeHead(head: BlockHead): Buffer {
   const { generatedAtMs, ...rest } = head;
   const json = Buffer.from(JSON.stringify({ ...rest, bornMs: generatedAtMs } satisfies StoredHead), 'utf8');
   if (json.length > JSON_BYTES_MAX)

@@ -1,7 +1,7 @@
 // The store: asset versions cut into blocks, kept on one or more volumes (one per disk) within a budget of bytes.
 //
-// This file joins volumes, eviction and pins: what is present, reserved or still open in a worker after its removal never exceeds
-// --store-bytes. The eviction policy chooses the victims, the volume deletes them, the cache keeps the accounts.
+// This file joins volumes, eviction and pins. Bytes that are stored, reserved, or removed but still open in a worker never exceed
+// --store-bytes together. The eviction policy chooses the victims, the volume deletes them, the cache keeps the accounts.
 //
 // Read in this order:
 //   volume.ts                     the port of a volume; what an entry is

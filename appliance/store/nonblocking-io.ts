@@ -1,6 +1,6 @@
-// System calls that Node lacks, made through libc. Reads and sends that never block: preadv2 with RWF_NOWAIT returns what is in
-// the page cache, send with MSG_DONTWAIT writes what the socket has room for. Also huge pages (madvise), a bound on unsent bytes
-// (TCP_NOTSENT_LOWAT) and dropping a file from the page cache (posix_fadvise).
+// System calls that Node lacks, made through libc. Reads and sends that never block: preadv2 with RWF_NOWAIT reads bytes that are
+// in the page cache, send with MSG_DONTWAIT writes as much as fits into the socket's buffer. Also huge pages (madvise), a bound on
+// unsent bytes (TCP_NOTSENT_LOWAT) and dropping a file from the page cache (posix_fadvise).
 
 import koffi, { type KoffiFunc } from 'koffi';
 

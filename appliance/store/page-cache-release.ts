@@ -1,6 +1,6 @@
-// Blocks written lately leave the page cache once their readers are through with them. They stay for a while, for readers that
-// are slower than the disk; then those without another request are dropped. Most missed blocks are requested once and all filled
-// ones are for tomorrow, so this keeps the page cache for what is watched tonight.
+// Drops newly written blocks from the page cache. They stay for a while, because readers of a miss may be slower than the disk; then
+// those without another request are dropped. Most missed blocks are requested once and filled ones are for tomorrow, so this keeps
+// the page cache for what is watched tonight.
 
 import { closeSync } from 'node:fs';
 import type { Clock, Timer } from '../../runtime/clock.ts';

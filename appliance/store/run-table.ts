@@ -13,7 +13,7 @@ const PAGE_BITS = 13;
 const PAGE_SLOTS = 2 ** PAGE_BITS;
 const SLOT_BITS = 26;
 /** Enough for 537 million blocks in full runs. */
-export const RUNS_MAX = 2 ** SLOT_BITS - 1;
+const RUNS_MAX = 2 ** SLOT_BITS - 1;
 const SLOT_MASK = RUNS_MAX;
 const SEGMENT_BITS = 10;
 const SEGMENT_CELLS_MIN = 8;
