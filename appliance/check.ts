@@ -1,4 +1,4 @@
-// `larder appliance check`: the turn-up checks of this box, each failure with what mends it.
+// `larder appliance check`: runs the turn-up checks on this machine and prints each failure with its remedy.
 
 import type { Command } from 'commander';
 import { addFlags, readFlags, type Verb } from '../runtime/command.ts';

@@ -1,4 +1,4 @@
-// Settings of an appliance: who and where it is, what it stores, whom it asks. ARCHITECTURE.md prints this table.
+// The settings of an appliance: identity and site, listeners, store, origin, steering and fill. ARCHITECTURE.md prints this table.
 
 import { createHash } from 'node:crypto';
 import { cpus, hostname } from 'node:os';
@@ -12,22 +12,25 @@ import type { ProxyIdentity } from './http/response-headers.ts';
 import { ADMISSION_POLICIES, type AdmissionPolicy } from './store/admission.ts';
 import type { TlsFiles } from './tls/material.ts';
 
-export const STORE_BYTES_MIN = 32 * 2 ** 20;
-export const WORKERS_MAX = 64;
+/** Per volume. */
+const STORE_BYTES_MIN = 32 * 2 ** 20;
+const WORKERS_MAX = 64;
 
 export const APPLIANCE_TABLE = {
   id: option.id({ doc: 'Name of this appliance in the fleet', fallback: 'appliance' }),
-  site: option.id({ doc: 'Site that it stands in', fallback: 'local' }),
-  listen: option.hostPort({ doc: 'Where players are served', fallback: ':8080' }),
-  advertise: option.list(option.url({ doc: 'Base URL as players reach it, best first; needed in a fleet' })),
-  admin: option.hostPort({ doc: 'Where health, metrics and state are served', fallback: '127.0.0.1:8081' }),
+  site: option.id({ doc: 'Site that this appliance belongs to', fallback: 'local' }),
+  listen: option.hostPort({ doc: 'Address at which players are served', fallback: ':8080' }),
+  advertise: option.list(
+    option.url({ doc: 'Base URL at which players reach this appliance, best first; required in a fleet' }),
+  ),
+  admin: option.hostPort({ doc: 'Address at which health, metrics and state are served', fallback: '127.0.0.1:8081' }),
   origin: option.url({ doc: 'Base URL of the origin' }),
   store: option.list(
     option.path({ doc: 'Directory of a volume, one per disk', placeholder: 'DIR', fallback: './larder-store' }),
   ),
-  storeBytes: option.size({ doc: 'Bytes that all volumes together may take', fallback: '10GB' }),
+  storeBytes: option.size({ doc: 'Limit on the bytes of all volumes together', fallback: '10GB' }),
   state: option.path({
-    doc: 'Directory of pins, catalog copy and unsent reports',
+    doc: 'Directory of pins, the catalog copy and unsent play reports',
     placeholder: 'DIR',
     fallback: './larder-state',
   }),
@@ -38,14 +41,14 @@ export const APPLIANCE_TABLE = {
     min: 1,
     max: WORKERS_MAX,
   }),
-  steering: option.list(option.url({ doc: 'Base URL of steering; given, the appliance belongs to a fleet' })),
-  fill: option.optional(option.url({ doc: 'Base URL of fill, for catalog, plans and play reports' })),
+  steering: option.list(option.url({ doc: 'Base URL of steering; makes the appliance a member of a fleet' })),
+  fill: option.optional(option.url({ doc: 'Base URL of fill, for the catalog, plans and play reports' })),
   token: option.optional(
-    option.text({ doc: 'Token of this appliance; by default made from the fleet key file', placeholder: 'TOKEN' }),
+    option.text({ doc: 'Token of this appliance; by default derived from the fleet key', placeholder: 'TOKEN' }),
   ),
   fleetKey: option.path({ doc: 'File of the fleet key', fallback: defaultFleetKeyFile() }),
   position: option.optional(
-    option.custom<Position>({ doc: 'Where the site lies, in degrees', placeholder: 'LAT,LON', parse: parsePosition }),
+    option.custom<Position>({ doc: 'Position of the site in degrees', placeholder: 'LAT,LON', parse: parsePosition }),
   ),
   timeZone: option.custom<string>({
     doc: 'IANA time zone of the site',
@@ -61,63 +64,73 @@ export const APPLIANCE_TABLE = {
       parse: parseWindow,
     }),
   ),
-  fillRate: option.optional(option.rate({ doc: 'Most that fills may take from the link' })),
+  fillRate: option.optional(option.rate({ doc: 'Cap on the bit rate of fills' })),
   demandShare: option.number({
-    doc: 'Percent of the store that plans may not pin',
+    doc: 'Share of the store that plans may not pin',
     fallback: '20',
     min: 1,
     max: 100,
     placeholder: 'PERCENT',
   }),
   reverseProxy: option.flag({
-    doc: 'Stand before the origin for every method: forward what cannot be cached, leave CORS to it',
+    doc: 'Be a reverse proxy of the origin: forward every method and what cannot be cached, leave CORS to it',
   }),
   admission: option.optional(
     option.custom<AdmissionPolicy>({
-      doc: 'What the demand share keeps: all, by `lru`; what is asked for again, by `second-hit`; all for a trial, by `s3-fifo`',
+      doc: 'What the demand share stores: every miss, evicted by `lru` or `s3-fifo`, or assets from their second request on, by `second-hit`',
       placeholder: ADMISSION_POLICIES.join('|'),
       shown: 'second-hit in a fleet, else lru',
       parse: parsePolicy,
     }),
   ),
   tlsCert: option.optional(
-    option.path({ doc: 'Certificate chain, PEM; given, players are served by HTTPS alone. SIGHUP reads it again' }),
+    option.path({ doc: 'Certificate chain, PEM; players are then served over HTTPS alone. SIGHUP reloads it' }),
   ),
   tlsKey: option.optional(option.path({ doc: 'Private key of the certificate, PEM' })),
   http2: option.flag({ doc: 'Offer HTTP/2 too; needs --tls-cert' }),
   accessLog: option.optional(
-    option.path({ doc: 'Access record, a line per request in the Combined Log Format; may be renamed at any time' }),
+    option.path({ doc: 'Access log, a line per request in the Combined Log Format; may be renamed at any time' }),
   ),
-  connectionsMax: option.integer({ doc: 'Client connections at once', fallback: '10000', min: 1, max: 1_000_000 }),
-  drainTimeout: option.duration({ doc: 'Bound of a drain: what still runs then is cut off', fallback: '30s' }),
+  connectionsMax: option.integer({ doc: 'Concurrent client connections', fallback: '10000', min: 1, max: 1_000_000 }),
+  drainTimeout: option.duration({
+    doc: 'Time limit of a drain; responses still running then are cut off',
+    fallback: '30s',
+  }),
 } as const;
 
 export type ApplianceConfig = Values<typeof APPLIANCE_TABLE>;
 
-/** Rules between settings. Throws `config_invalid`. */
+/** Validates settings against each other. Throws `config_invalid`. */
 export function validateConfig(config: ApplianceConfig): void {
-  const problems: string[] = [];
-  const least = STORE_BYTES_MIN * config.store.length;
-  if (config.storeBytes < least)
-    problems.push(
-      `--store-bytes is ${formatBytes(config.storeBytes)}, but ${config.store.length} volume(s) need at least ${formatBytes(least)}`,
-    );
-  if (config.steering.length > 0 && config.advertise.length === 0)
-    problems.push('--advertise is required with --steering: the URL at which players reach this appliance');
-  if (config.steering.length > 0 && config.reverseProxy)
-    problems.push('--reverse-proxy is for an appliance that stands alone: in a fleet the catalog says what is served');
-  if (config.steering.length > 0 && config.fill === null)
-    problems.push('--fill is required with --steering: the catalog says what this appliance may serve');
-  if (config.steering.length > 0 && ownToken(config) === null)
-    problems.push(
-      `--token is required with --steering, for ${config.fleetKey} holds no fleet key; the operator prints one with: larder keys issue --appliance ${config.id}`,
-    );
-  problems.push(...tlsProblems(config));
+  const problems = [...storeProblems(config), ...fleetProblems(config), ...tlsProblems(config)];
   if (problems.length > 0)
     throw new Fault('config_invalid', `the settings do not fit together:\n  ${problems.join('\n  ')}`);
 }
 
-/** Null where players are served without TLS. */
+function storeProblems({ storeBytes, store }: ApplianceConfig): string[] {
+  const bytesMin = STORE_BYTES_MIN * store.length;
+  if (storeBytes >= bytesMin) return [];
+  const size = formatBytes(storeBytes);
+  return [`--store-bytes is ${size}, but ${store.length} volume(s) need at least ${formatBytes(bytesMin)}`];
+}
+
+function fleetProblems(config: ApplianceConfig): string[] {
+  if (!inFleet(config)) return [];
+  const problems: string[] = [];
+  if (config.advertise.length === 0)
+    problems.push('--advertise is required with --steering: the URL at which players reach this appliance');
+  if (config.reverseProxy)
+    problems.push('--reverse-proxy is for an appliance that stands alone: in a fleet the catalog says what is served');
+  if (config.fill === null)
+    problems.push('--fill is required with --steering: the catalog says what this appliance may serve');
+  if (ownToken(config) === null)
+    problems.push(
+      `--token is required with --steering, for ${config.fleetKey} holds no fleet key; the operator prints one with: larder keys issue --appliance ${config.id}`,
+    );
+  return problems;
+}
+
+/** Null if players are served without TLS. */
 export const tlsFilesOf = ({ tlsCert, tlsKey }: ApplianceConfig): TlsFiles | null =>
   tlsCert === null || tlsKey === null ? null : { tlsCert, tlsKey };
 
@@ -133,7 +146,7 @@ function tlsProblems(config: ApplianceConfig): string[] {
     .map((url) => `--advertise ${url} must begin with https: with --tls-cert the listener speaks TLS alone`);
 }
 
-/** As given, or made from the fleet key where this machine has it; null where there is neither. */
+/** The configured token, or one derived from the fleet key if this machine has it; null if there is neither. */
 export function ownToken(config: ApplianceConfig): string | null {
   if (config.token !== null) return config.token;
   const key = readFleetKey(config.fleetKey);
@@ -142,7 +155,7 @@ export function ownToken(config: ApplianceConfig): string | null {
 
 export const inFleet = (config: ApplianceConfig): boolean => config.steering.length > 0;
 
-/** Its name in Via must tell it from every other: a request that bears it has been here before. */
+/** The name in Via is unique to this appliance, so that a request that carries it is a loop (RFC 9110 7.6.3). */
 export const proxyIdentityOf = (config: ApplianceConfig): ProxyIdentity => ({
   reverseProxy: config.reverseProxy,
   via: `larder-${createHash('sha256')
@@ -155,7 +168,7 @@ export const admissionPolicyOf = (config: ApplianceConfig): AdmissionPolicy =>
   config.admission ?? (inFleet(config) ? 'second-hit' : 'lru');
 
 function parsePolicy(text: string): AdmissionPolicy {
-  const policy = ADMISSION_POLICIES.find((known) => known === text);
+  const policy = ADMISSION_POLICIES.find((each) => each === text);
   if (policy === undefined) throw new Error(`one of ${ADMISSION_POLICIES.join(', ')}`);
   return policy;
 }

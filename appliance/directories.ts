@@ -1,4 +1,4 @@
-// Where an appliance writes to, made and tried before anything is forked.
+// The directories that an appliance writes to: created and checked before anything is forked.
 
 import { accessSync, closeSync, constants, existsSync, openSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,8 +12,8 @@ const FREE_SHARE_MIN = 0.05;
 export const SPACE_REMEDY = 'Lower --store-bytes, free space, or add a --store on another disk.';
 
 /**
- * Throws `config_invalid` where nothing could be stored at all. One bad volume of several is no reason not to start: it
- * costs its blocks.
+ * Throws `config_invalid` if the state directory, the access log or all volumes cannot be written. One bad volume of several is
+ * no reason not to start: only its blocks are lost.
  */
 export function validateDirectories(config: ApplianceConfig): void {
   const state = problemOf(config.state);
@@ -28,25 +28,25 @@ export function validateDirectories(config: ApplianceConfig): void {
     throw new Fault('config_invalid', `nothing can be written where the settings say:\n  ${problems.join('\n  ')}`);
 }
 
-/** Why a volume's share of the store has no room on its disk, with both figures; null where it has. */
+/** Why the share of a volume does not fit on its disk, with both figures; null if it fits. */
 export function spaceProblem(config: ApplianceConfig, directory: string): string | null {
   const share = config.storeBytes / config.store.length;
   const { bavail, blocks, bsize } = statfsSync(directory);
   const [freeBytes, diskBytes] = [bavail * bsize, blocks * bsize];
-  // A store in use has taken some of its share already; a new one needs all of it free.
+  // An existing store has used part of its share already; a new one needs all of it free.
   const neededBytes = existsSync(join(directory, 'larder-store.json')) ? share * FREE_SHARE_MIN : share;
   if (diskBytes >= share && freeBytes >= neededBytes) return null;
   return `${directory} has ${formatBytes(freeBytes)} free on a disk of ${formatBytes(diskBytes)}; its share of --store-bytes is ${formatBytes(share)}`;
 }
 
-/** No reason not to start: the disk may grow, and a full one costs no reader a byte. */
+/** A warning rather than a fault, because the disk may be enlarged, and misses are served even from a full one. */
 export function warnOfSpace(config: ApplianceConfig, log: Log): void {
   for (const directory of config.store) {
     try {
       const problem = spaceProblem(config, directory);
       if (problem !== null) log.warn({ volume: directory }, `${problem}. ${SPACE_REMEDY}`);
     } catch {
-      // A volume out of use: the storekeeper says so.
+      // The storekeeper reports a volume that cannot be used.
     }
   }
 }

@@ -1,11 +1,11 @@
-// What the supervisor and its children say to each other over IPC.
+// Messages between the supervisor and its children, and the specifications that the children get in their environment.
 
 import type { ApplianceConfig } from './config.ts';
 import type { ProxyIdentity } from './http/response-headers.ts';
 import type { KeyMode } from './http/asset-key.ts';
 import type { TlsSecrets } from './tls/certificate-store.ts';
 
-/** Of a child's pool, whose work is to wait for disks: what is quick must not queue behind what is slow. */
+/** Threads in the libuv pool of a child. They mostly wait for disks, and quick calls must not queue behind slow ones. */
 export const DISK_THREADS = 32;
 
 export interface WorkerSpec {
@@ -15,9 +15,9 @@ export interface WorkerSpec {
   readonly mode: KeyMode;
   readonly identity: ProxyIdentity;
   readonly connectionsMax: number;
-  /** File of the access record. */
+  /** File of the access log; null for none. */
   readonly accessLog: string | null;
-  /** Null without TLS; else what players may speak. The certificate comes as a message. */
+  /** Null without TLS. The certificate follows in a message. */
   readonly tls: { readonly http2: boolean } | null;
 }
 
@@ -26,14 +26,18 @@ export interface StorekeeperSpec {
 }
 
 export type FromSupervisor =
+  /** To a worker, with the handle of an accepted connection. */
   | { readonly kind: 'socket'; readonly number: number }
-  /** To workers: the first thing they are told where there is TLS, and told again when it changes. */
+  /** To workers, if they speak TLS: once before any connection, and whenever the secrets change. */
   | { readonly kind: 'tls'; readonly state: TlsSecrets }
-  /** To the storekeeper: the appliance is about to stop; workers are ending their answers. */
+  /** To the storekeeper: the appliance is about to stop; workers are finishing their responses. */
   | { readonly kind: 'prepare-drain' }
-  /** End what runs, then leave. */
+  /** Finish what is under way, then exit. */
   | { readonly kind: 'drain' };
 
 export type ToSupervisor =
-  /** A worker can take connections; a storekeeper serves its sockets. */
-  { readonly kind: 'ready' } | { readonly kind: 'accepted'; readonly number: number } | { readonly kind: 'drained' };
+  /** A worker accepts connections; a storekeeper listens on its sockets. */
+  | { readonly kind: 'ready' }
+  /** A worker has its own descriptor of a connection. */
+  | { readonly kind: 'accepted'; readonly number: number }
+  | { readonly kind: 'drained' };

@@ -1,4 +1,4 @@
-// `larder appliance run`.
+// `larder appliance run`: validates the settings, then supervises until a signal.
 
 import type { Command } from 'commander';
 import { isAbsolute, resolve } from 'node:path';
@@ -39,7 +39,7 @@ export const verb: Verb = {
   },
 };
 
-/** The children run in the state directory, so that the names of its Unix sockets stay short. */
+/** Children run in the state directory, which keeps the paths of its Unix sockets short, so relative paths must be resolved here. */
 function absolutePaths(config: ApplianceConfig): ApplianceConfig {
   const absolute = (path: string): string => (isAbsolute(path) ? path : resolve(path));
   return {

@@ -19,8 +19,8 @@ import { Origin } from './fetch/origin.ts';
 import { replyTo } from './fetch/reply.ts';
 import { createAdmin } from './fleet/admin.ts';
 import { ApplianceStatus, planBytesOf } from './fleet/appliance-status.ts';
-import { Catalog } from './fleet/catalog.ts';
-import { assetMetaOf, Filler } from './fleet/filler.ts';
+import { assetMetaOf, Catalog } from './fleet/catalog.ts';
+import { Filler } from './fleet/filler.ts';
 import { HeartbeatLoop } from './fleet/heartbeat.ts';
 import { currentInventory } from './fleet/inventory.ts';
 import { PlayReports } from './fleet/play-reports.ts';
@@ -31,7 +31,7 @@ import { METRICS } from './metrics.ts';
 import { assetsToRemember, demandPolicy, type Admission } from './store/admission.ts';
 import { Cache } from './store/cache.ts';
 import { DiskVolume } from './store/disk-volume.ts';
-import { DISK_RUNS } from './store/eviction.ts';
+import { DISK_RUN_GEOMETRY } from './store/eviction.ts';
 import type { AssetMeta, Entry } from './store/volume.ts';
 import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 
@@ -143,7 +143,7 @@ interface Store {
 async function openStore(db: StateDb, link: LinkServer): Promise<Store> {
   const volumes = await openVolumes();
   const { admission, newPolicy } = demandPolicy(admissionPolicyOf(config), {
-    shape: DISK_RUNS,
+    geometry: DISK_RUN_GEOMETRY,
     assets: assetsToRemember((config.storeBytes * config.demandShare) / 100),
     seed: randomInt(2 ** 32),
   });
@@ -168,7 +168,7 @@ async function openVolumes(): Promise<DiskVolume[]> {
   let failure: unknown = null;
   for (const directory of config.store) {
     try {
-      volumes.push(await DiskVolume.open({ number: volumes.length, directory, log }));
+      volumes.push(await DiskVolume.open({ number: volumes.length, directory, clock, log }));
     } catch (error) {
       if (!isFault(error) || (error.code !== 'disk_failed' && error.code !== 'disk_full')) throw error;
       log.error({ err: error, volume: directory }, 'volume is out of use until the next start');
@@ -194,7 +194,7 @@ async function openCatalog(deps: {
     onRetired: async (keys) => {
       for (const key of keys) {
         const entry = cache.find(key);
-        const current = await catalog.known(key);
+        const current = await catalog.get(key);
         if (entry !== null && entry.version !== current?.asset.etag) await cache.removeEntry(entry);
       }
     },
@@ -207,14 +207,14 @@ async function openCatalog(deps: {
 function catalogLookup(catalog: Catalog | null): ((key: string) => Promise<AssetMeta | null>) | null {
   if (!inFleet(config)) return null;
   return async (key) => {
-    const found = (await catalog?.find(key)) ?? null;
+    const found = (await catalog?.getOrSync(key)) ?? null;
     return found === null ? null : assetMetaOf(found.asset, holdingOf(found.title, found.asset.rendition));
   };
 }
 
 /** Catalogued bytes are verified by their digests, others by the entity tag that the origin is asked for, if it is a strong one. */
 async function integrityIn(catalog: Catalog | null, entry: Entry): Promise<IntegrityCheck> {
-  const asset = (await catalog?.known(entry.key))?.asset;
+  const asset = (await catalog?.get(entry.key))?.asset;
   if (asset === undefined || asset.etag !== entry.version)
     return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
   return { digests: asset.digest.chunks, originTag: asset.validator === 'origin' ? asset.etag : null };
@@ -256,7 +256,7 @@ function createHeartbeats(deps: {
   };
   const body = (): ReturnType<ApplianceStatus['heartbeatBody']> => status.heartbeatBody();
   return config.steering.map(
-    (steering) => new HeartbeatLoop({ steering, token, body, inventory, executeOrder, counters, log }),
+    (steering) => new HeartbeatLoop({ steering, token, body, inventory, executeOrder, clock, counters, log }),
   );
 }
 

@@ -1,9 +1,9 @@
-// What the machine lets a process have.
+// Limits that the system sets to this process.
 
 import { readFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 
-/** Files open at once; Node has raised it to the hard limit. Null where the system does not tell. */
+/** Maximum number of open files, which Node has raised to the hard limit. Null if the system does not say. */
 export function filesMax(): number | null {
   try {
     const lines = readFileSync('/proc/self/limits', 'utf8').split('\n');
@@ -15,7 +15,7 @@ export function filesMax(): number | null {
   }
 }
 
-/** Of the machine, or less where a control group says so. */
+/** Memory of the machine, or of the control group if that has less. */
 export function memoryBytes(): number {
   const constrained = process.constrainedMemory() ?? 0;
   return constrained > 0 ? Math.min(totalmem(), constrained) : totalmem();

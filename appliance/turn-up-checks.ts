@@ -1,4 +1,5 @@
-// Turn-up checks: what must be true of a box before it may serve. Each measures something real and says what mends it.
+// Turn-up checks: what must hold on a machine before its appliance may serve. Each check measures the real thing, and a failed one
+// names its remedy.
 
 import { randomBytes } from 'node:crypto';
 import { open, unlink } from 'node:fs/promises';
@@ -7,6 +8,7 @@ import { request } from 'undici';
 import { z } from 'zod';
 import { isFault } from '../protocol/faults.ts';
 import { formatBytes, formatRate } from '../protocol/units.ts';
+import { systemClock } from '../runtime/clock.ts';
 import { call, reasonOf } from '../runtime/client.ts';
 import { makeDirectory } from '../runtime/disk.ts';
 import { SPACE_REMEDY, spaceProblem } from './directories.ts';
@@ -14,26 +16,26 @@ import { filesMax } from './system-limits.ts';
 import { inFleet, ownToken, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { dayOf, readMaterial, RENEWAL_MS, validityOf, invalidityReason, type Validity } from './tls/material.ts';
 
-export const CLOCK_SKEW_MS_MAX = 2_000;
-export const OPEN_FILES_MIN = 4_096;
-/** Slower than one 4K stream to 20 players: no disk that should serve. */
-export const DISK_BYTES_PER_S_MIN = 50e6;
+const CLOCK_SKEW_MS_MAX = 2_000;
+const OPEN_FILES_MIN = 4_096;
+/** About the rate of a 4K stream to 20 players. A slower disk is unfit to serve. */
+const DISK_BYTES_PER_S_MIN = 50e6;
 const DISK_SAMPLE_BYTES = 32 * 2 ** 20;
-const REACH_MS = 5_000;
+const REQUEST_MS = 5_000;
 
 export interface CheckResult {
   readonly name: string;
   readonly outcome: 'passed' | 'failed' | 'skipped';
   readonly detail: string;
-  /** Null unless it failed. */
+  /** Null unless the check failed. */
   readonly remedy: string | null;
 }
 
 type Outcome = Omit<CheckResult, 'name'>;
 
-/** What is measured on the machine itself. */
+/** Measurements of the machine itself, which tests replace. */
 export interface Probes {
-  /** Bytes per second that reach the disk of a directory. */
+  /** Bytes per second written to the disk of a directory. */
   readonly writeRate: (directory: string) => Promise<number>;
 }
 
@@ -55,7 +57,7 @@ export const CHECKS: readonly Check[] = [
   { name: 'advertised URL', run: checkAdvertised },
 ];
 
-/** One after another: the disk is measured while nothing else loads it. */
+/** Runs the checks one after another, so that the disk is measured while nothing else loads it. */
 export async function runChecks(config: ApplianceConfig, probes: Probes = { writeRate }): Promise<CheckResult[]> {
   const results: CheckResult[] = [];
   for (const check of CHECKS) {
@@ -84,7 +86,7 @@ function checkSettings(config: ApplianceConfig): Outcome {
   return passed(`${config.id} at site ${config.site}, ${config.timeZone}`);
 }
 
-/** What players would refuse, and what they will refuse soon. */
+/** Fails on a certificate that players refuse, and on one that they will refuse soon. */
 function checkCertificate(config: ApplianceConfig): Outcome {
   const files = tlsFilesOf(config);
   if (files === null) return passed('players are served without TLS: no --tls-cert');
@@ -96,19 +98,20 @@ function checkCertificate(config: ApplianceConfig): Outcome {
     return failed(reasonOf(error), 'Give the certificate chain and the private key that belongs to it, both PEM.');
   }
   const { uncovered, subject, untilMs } = validity;
-  const flaw = invalidityReason(validity, Date.now());
+  const nowMs = systemClock.now();
+  const flaw = invalidityReason(validity, nowMs);
   if (flaw !== null) return failed(`${files.tlsCert}: ${flaw}`, 'Renew it, then: kill -HUP PID of the appliance.');
   if (uncovered.length > 0)
     return failed(
       `${files.tlsCert} is for ${subject}, not for ${uncovered.join(', ')}`,
       'Get a certificate for the host names of --advertise, or advertise those that it is for.',
     );
-  if (untilMs - Date.now() < RENEWAL_MS)
+  if (untilMs - nowMs < RENEWAL_MS)
     return failed(`${files.tlsCert} expires on ${dayOf(untilMs)}`, 'Renew it, then: kill -HUP PID of the appliance.');
   return passed(`for ${subject}, until ${dayOf(untilMs)}`);
 }
 
-/** The hard limit of this process is what the service will have. */
+/** The service will have the hard limit of this process. */
 function checkOpenFiles(): Outcome {
   const limit = filesMax();
   if (limit === null) return skipped('the system does not tell');
@@ -149,26 +152,27 @@ async function writeRate(directory: string): Promise<number> {
   const sample = randomBytes(2 ** 20);
   const file = await open(path, 'wx', 0o600);
   try {
-    const started = performance.now();
+    const started = systemClock.monotonic();
     for (let at = 0; at < DISK_SAMPLE_BYTES; at += sample.length) await file.write(sample, 0, sample.length, at);
     await file.datasync();
-    return DISK_SAMPLE_BYTES / ((performance.now() - started) / 1000);
+    return DISK_SAMPLE_BYTES / ((systemClock.monotonic() - started) / 1000);
   } finally {
     await file.close();
     await unlink(path);
   }
 }
 
-/** Against the Date of whoever answers: steering where there is one, else the origin. */
+/** Compares the clock with the Date header of steering, or of the origin if there is no steering. */
 async function checkClock(config: ApplianceConfig): Promise<Outcome> {
   const url = config.steering[0] === undefined ? config.origin : `${config.steering[0]}/healthz`;
   try {
-    const sent = Date.now();
-    const answer = await reach(url);
+    const sentMs = systemClock.now();
+    const answer = await send(url);
+    const receivedMs = systemClock.now();
     const date = Date.parse(String(answer.headers['date'] ?? ''));
     if (Number.isNaN(date)) return skipped(`${url} sends no Date`);
-    // Date has whole seconds: half a second either way is not the clock's fault.
-    const skewMs = Math.max(0, Math.abs(date + 500 - (sent + Date.now()) / 2) - 500);
+    // Date has whole seconds, so half a second either way is no skew.
+    const skewMs = Math.max(0, Math.abs(date + 500 - (sentMs + receivedMs) / 2) - 500);
     if (skewMs > CLOCK_SKEW_MS_MAX)
       return failed(
         `${Math.round(skewMs / 1000)} s off from ${url}`,
@@ -182,7 +186,7 @@ async function checkClock(config: ApplianceConfig): Promise<Outcome> {
 
 async function checkOrigin(config: ApplianceConfig): Promise<Outcome> {
   try {
-    const { statusCode } = await reach(`${config.origin}/`);
+    const { statusCode } = await send(`${config.origin}/`);
     if (statusCode >= 500) return failed(`${config.origin} answers ${statusCode}`, 'Look at the log of the origin.');
     return passed(`${config.origin} answers`);
   } catch (error) {
@@ -197,7 +201,7 @@ async function checkSteering(config: ApplianceConfig): Promise<Outcome> {
   if (!inFleet(config)) return skipped('stand-alone');
   for (const steering of config.steering) {
     try {
-      const { statusCode } = await reach(`${steering}/healthz`);
+      const { statusCode } = await send(`${steering}/healthz`);
       if (statusCode !== 200)
         return failed(`${steering} answers ${statusCode}`, 'Is this the address of steering? It must answer /healthz.');
     } catch (error) {
@@ -210,17 +214,17 @@ async function checkSteering(config: ApplianceConfig): Promise<Outcome> {
   return passed(`${config.steering.join(', ')} answers`);
 }
 
-/** With the appliance's own token for its own plan, so that a wrong one is found before the first night. */
+/** Requests the appliance's own plan with its token, so that a wrong token is found before the first fill window. */
 async function checkFill(config: ApplianceConfig): Promise<Outcome> {
   if (config.fill === null) return skipped('stand-alone');
   const token = ownToken(config);
   if (token === null)
     return failed('no token', `Give --token; the operator prints one with: larder keys issue --appliance ${config.id}`);
   try {
-    await call({ url: `${config.fill}/v1/plans/${config.id}`, token, answer: z.unknown(), timeoutMs: REACH_MS });
+    await call({ url: `${config.fill}/v1/plans/${config.id}`, token, answer: z.unknown(), timeoutMs: REQUEST_MS });
     return passed(`${config.fill} accepts the token`);
   } catch (error) {
-    // Known, and nothing planned for it yet.
+    // The token was accepted, and there is no plan yet.
     if (isFault(error) && error.code === 'not_found') return passed(`${config.fill} accepts the token`);
     if (isFault(error) && (error.code === 'token_forged' || error.code === 'token_missing')) {
       return failed(
@@ -235,16 +239,16 @@ async function checkFill(config: ApplianceConfig): Promise<Outcome> {
   }
 }
 
-/** Players must reach the appliance at what it advertises; needs it to be running. */
+/** Checks that each advertised URL leads to this appliance, which must be running. */
 async function checkAdvertised(config: ApplianceConfig): Promise<Outcome> {
   if (config.advertise.length === 0) return skipped('nothing advertised');
   for (const url of config.advertise) {
     try {
-      const answer = await reach(`${url}/`, 'OPTIONS');
-      const found = answer.headers['larder-appliance'];
-      if (found !== config.id)
+      const answer = await send(`${url}/`, 'OPTIONS');
+      const answeredBy = answer.headers['larder-appliance'];
+      if (answeredBy !== config.id)
         return failed(
-          `${url} is answered by ${found === undefined ? 'something else' : `appliance ${String(found)}`}`,
+          `${url} is answered by ${answeredBy === undefined ? 'something else' : `appliance ${String(answeredBy)}`}`,
           'Check that --advertise leads to --listen of this appliance.',
         );
     } catch (error) {
@@ -257,15 +261,15 @@ async function checkAdvertised(config: ApplianceConfig): Promise<Outcome> {
   return passed(config.advertise.join(', '));
 }
 
-async function reach(
+async function send(
   url: string,
   method: 'GET' | 'OPTIONS' = 'GET',
 ): Promise<{ statusCode: number; headers: Record<string, string | string[] | undefined> }> {
   const { statusCode, headers, body } = await request(url, {
     method,
-    headersTimeout: REACH_MS,
-    bodyTimeout: REACH_MS,
-    signal: AbortSignal.timeout(REACH_MS),
+    headersTimeout: REQUEST_MS,
+    bodyTimeout: REQUEST_MS,
+    signal: AbortSignal.timeout(REQUEST_MS),
   });
   await body.dump({ limit: 2 ** 20 });
   return { statusCode, headers };

@@ -4,7 +4,7 @@
 // The orders and the admission are those that serve. LRU must hit what theory says it does, and nobody more bytes than Belady.
 
 import { admitAll, demandPolicy, type AdmissionPolicy } from '../appliance/store/admission.ts';
-import { DISK_RUNS, runKey } from '../appliance/store/eviction.ts';
+import { DISK_RUN_GEOMETRY, runKey } from '../appliance/store/eviction.ts';
 import { belady } from './belady.ts';
 import { alone, type Bench, type Finding, type Peer } from './bench.ts';
 import { cheHitRatio } from './che.ts';
@@ -87,7 +87,7 @@ export function scoresOf(contest: Contest): Readonly<Record<string, Score>> {
   const meanBytes = trace.sizes.reduce((sum, size) => sum + size, 0) / trace.sizes.length;
   // As an appliance remembers them: about as many as it holds.
   const assets = Math.ceil(capacityBytes / meanBytes);
-  const by = (policy: AdmissionPolicy): Decider => demandPolicy(policy, { shape: EXACT_RUNS, assets, seed: SEED });
+  const by = (policy: AdmissionPolicy): Decider => demandPolicy(policy, { geometry: EXACT_RUNS, assets, seed: SEED });
   const deciders: Readonly<Record<string, Decider>> = {
     'second-hit': by('second-hit'),
     lru: by('lru'),
@@ -129,17 +129,17 @@ export function lruBesideChe(spec: {
 }): { readonly measured: number; readonly expected: number } {
   const trace = zipf({ ...spec, seed: SEED });
   const capacityBytes = (spec.objects * spec.percent) / 100;
-  const demand = demandPolicy('lru', { shape: EXACT_RUNS, assets: 1, seed: SEED });
+  const demand = demandPolicy('lru', { geometry: EXACT_RUNS, assets: 1, seed: SEED });
   const score = replay({ trace, runs: runsOf(trace), capacityBytes, warm: Math.floor(spec.requests / 5) }, demand);
   return { measured: score.objects, expected: cheHitRatio(zipfShares(spec.objects, spec.alpha), capacityBytes) };
 }
 
 /** In the worst case: every asset is a single small block, and as many have come and gone. */
 function memoryOfRun(policy: AdmissionPolicy, runs: number): number {
-  const order = demandPolicy(policy, { shape: DISK_RUNS, assets: 1, seed: SEED }).newPolicy((key) => key);
+  const order = demandPolicy(policy, { geometry: DISK_RUN_GEOMETRY, assets: 1, seed: SEED }).newPolicy((key) => key);
   for (let id = 1; id <= 2 * runs; id += 1) {
     if (id > runs) order.evict();
-    order.add(runKey(id, 0), DISK_RUNS.unitBytes);
+    order.add(runKey(id, 0), DISK_RUN_GEOMETRY.unitBytes);
   }
   return order.memoryBytes / runs;
 }

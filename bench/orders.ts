@@ -1,6 +1,6 @@
 // Orders of eviction to compare with, behind the port of those that serve.
 
-import type { EvictionPolicy, RunKey, RunShape } from '../appliance/store/eviction.ts';
+import type { EvictionPolicy, RunKey, RunGeometry } from '../appliance/store/eviction.ts';
 import { newList, RunTable } from '../appliance/store/run-table.ts';
 
 /** Whoever came first leaves first, asked for or not. */
@@ -8,8 +8,8 @@ export class Fifo implements EvictionPolicy {
   protected readonly table: RunTable;
   protected readonly list = newList();
 
-  constructor(shape: RunShape) {
-    this.table = new RunTable(shape);
+  constructor(geometry: RunGeometry) {
+    this.table = new RunTable(geometry);
   }
 
   get bytes(): number {
@@ -80,7 +80,7 @@ export class Sieve extends Fifo {
     let slot = this.#hand === 0 ? this.list.last : this.#hand;
     while (this.table.mark(slot) === 1) {
       this.table.setMark(slot, 0);
-      slot = this.table.before(slot) === 0 ? this.list.last : this.table.before(slot);
+      slot = this.table.previous(slot) === 0 ? this.list.last : this.table.previous(slot);
     }
     const key = this.table.key(slot);
     this.#hand = slot;
@@ -89,7 +89,7 @@ export class Sieve extends Fifo {
   }
 
   protected override remove(slot: number): void {
-    if (slot === this.#hand) this.#hand = this.table.before(slot);
+    if (slot === this.#hand) this.#hand = this.table.previous(slot);
     super.remove(slot);
   }
 }

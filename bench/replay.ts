@@ -6,8 +6,8 @@ import {
   RUN_BLOCKS,
   runKey,
   type EvictionPolicy,
-  type StableRunId,
-  type RunShape,
+  type HashRun,
+  type RunGeometry,
 } from '../appliance/store/eviction.ts';
 import { BLOCK_BYTES } from '../appliance/store/block-file.ts';
 import { hashPart } from '../appliance/store/bloom-filter.ts';
@@ -15,7 +15,7 @@ import type { Trace } from './trace.ts';
 
 export const RUN_BYTES = RUN_BLOCKS * BLOCK_BYTES;
 /** Sizes to the byte, so that every policy and Belady deal in the same. */
-export const EXACT_RUNS: RunShape = { unitBytes: 1, runBytesMax: RUN_BYTES };
+export const EXACT_RUNS: RunGeometry = { unitBytes: 1, runBytesMax: RUN_BYTES };
 
 /** What a trace is cut into: run r of object o is `first[o] + r`. */
 export interface Runs {
@@ -96,7 +96,7 @@ export interface Contest {
 
 export interface Decider {
   readonly admission: Admission;
-  readonly newPolicy: (nameOf: StableRunId) => EvictionPolicy;
+  readonly newPolicy: (hashRun: HashRun) => EvictionPolicy;
 }
 
 export function replay({ trace, runs, capacityBytes, warm = 0 }: Contest, { admission, newPolicy }: Decider): Score {

@@ -4,6 +4,7 @@
 import { pino } from 'pino';
 import { blockCount, BLOCK_BYTES } from '../appliance/store/block-file.ts';
 import { DiskVolume } from '../appliance/store/disk-volume.ts';
+import { systemClock } from '../runtime/clock.ts';
 import { tellParent } from '../runtime/process.ts';
 
 export interface StoreSpec {
@@ -17,7 +18,8 @@ const FIRST_MS = Date.UTC(2026, 0, 1);
 
 process.on('disconnect', () => process.exit(0));
 const spec = JSON.parse(process.env['LARDER_BENCH']!) as StoreSpec;
-const volume = await DiskVolume.open({ number: 0, directory: spec.directory, log: pino({ level: 'silent' }) });
+const log = pino({ level: 'silent' });
+const volume = await DiskVolume.open({ number: 0, directory: spec.directory, clock: systemClock, log });
 for (let at = 0; at < spec.assets; at += 1) {
   const bytes = spec.blocksPerAsset * BLOCK_BYTES;
   const meta = {

@@ -199,7 +199,7 @@ export class Inflight {
   /** When the volume takes no intents, nothing of the fetch is stored. */
   async #writeIntents(fetch: UpstreamFetch): Promise<void> {
     const { entry } = fetch;
-    if (entry.dropped) return;
+    if (entry.removed) return;
     const numbers = [...fetch.blocks.keys()];
     try {
       await entry.volume.intend(entry, numbers);
@@ -312,7 +312,7 @@ export class Inflight {
       if (this.isStored(entry)) fetch.intents ??= this.#writeIntents(fetch);
       await fetch.intents;
       if (fetch.pool !== 'fill' && !this.#isPlanned(entry)) this.#countAdmission(fetch);
-      if (!fetch.intended.has(block.number) || entry.dropped) return;
+      if (!fetch.intended.has(block.number) || entry.removed) return;
       stored = await this.#write(fetch, block);
     } catch (error) {
       this.#countUnstored(error);
@@ -325,13 +325,13 @@ export class Inflight {
   async #write({ entry, intended }: UpstreamFetch, { number, bytes, payload }: PendingBlock): Promise<boolean> {
     const { cache } = this.#deps;
     if (!(await cache.reserve(entry, bytes))) throw new Fault('disk_full', 'no room can be made');
-    if (entry.dropped || entry.blocks.has(number)) {
+    if (entry.removed || entry.blocks.has(number)) {
       cache.release(entry, bytes);
       return false;
     }
     intended.delete(number);
     await cache.store(entry, number, payload);
-    return !entry.dropped;
+    return !entry.removed;
   }
 
   #countAdmission({ intents }: UpstreamFetch): void {

@@ -105,7 +105,7 @@ export class Revalidations {
 
   /** `status` is the origin's 5xx; null when it could not be reached. */
   #mayServeStale(request: FetchRequest, stored: Entry, status: number | null): boolean {
-    if (stored.dropped) return false;
+    if (stored.removed) return false;
     // Nobody is served: the stored response is kept, and asked about again later.
     if (revalidationOf(request).background) return true;
     const freshness = freshnessOf(stored.headers, stored.generatedAtMs);
@@ -137,7 +137,7 @@ export class Revalidations {
     if (status !== 304 && status !== 416) return relayResult(request, response, 'stale');
     discardBody(response.body);
     const isCurrent =
-      status === 304 && !stored.dropped && !epochs.isInvalidatedSince(primaryKeyOf(request.key), lookup.epoch);
+      status === 304 && !stored.removed && !epochs.isInvalidatedSince(primaryKeyOf(request.key), lookup.epoch);
     if (isCurrent && this.updateEntry(stored, response, request.headers) !== 'other')
       return { kind: 'entry', entry: stored, validated: true, forward: forwardOf('stale', 304) };
     await cache.removeEntry(stored);

@@ -1,4 +1,4 @@
-// The admin listener: health and readiness for whoever supervises, state, assets and inventory for the operator.
+// The admin listener: liveness, readiness and metrics for monitoring; state, assets, inventory and purge for the operator.
 
 import { timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
@@ -38,7 +38,7 @@ export function createAdmin(deps: AdminDeps): Service {
   return service;
 }
 
-/** An operator's token, or the appliance's own: all that an appliance without the fleet key can know. */
+/** Accepts the tokens of the fleet key, or the appliance's own token, which is all that an appliance without that key can verify. */
 function verify(deps: AdminDeps, authorization: string | undefined): Caller {
   const bearer = /^Bearer +(\S{1,300})$/i.exec(authorization ?? '')?.[1] ?? null;
   if (bearer !== null && deps.token !== null && sameText(bearer, deps.token))
@@ -65,14 +65,14 @@ function routesOf(deps: AdminDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/state',
-      summary: 'Who this appliance is, how it is, and what its volumes hold. Sizes in bytes.',
+      summary: 'Identity, state and health of this appliance, and the use of its volumes in bytes.',
       roles,
       run: () => ({ ...deps.status(), volumes: cache.usage() }),
     }),
     route({
       method: 'GET',
       path: '/v1/assets',
-      summary: 'Assets in the index, by key: bytes of the asset, blocks present, version.',
+      summary: 'Assets in the index: key, version, bytes, blocks present.',
       roles,
       query: z.object({
         prefix: z.string().max(1024).optional(),
@@ -99,14 +99,14 @@ function routesOf(deps: AdminDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/inventory',
-      summary: 'Renditions held whole, and those pinned.',
+      summary: 'Renditions held completely, and pinned ones.',
       roles,
       run: () => deps.inventory(),
     }),
     route({
       method: 'POST',
       path: '/v1/purge',
-      summary: 'Removes one asset by key; answered when no worker serves it any more.',
+      summary: 'Removes one asset by key. The answer is sent when no worker serves it any more.',
       roles: ['operator'],
       body: z.object({ key: z.string().min(1).max(4096) }),
       faults: ['not_found'],

@@ -1,4 +1,4 @@
-// How this appliance stands: what its workers report, its state and health, what it tells steering and the operator.
+// The status of this appliance: what its workers report, its state and health, its heartbeat and gauges.
 
 import { randomBytes } from 'node:crypto';
 import type { ApplianceState, Health, Order } from '../../protocol/heartbeat.ts';
@@ -23,7 +23,7 @@ export interface ApplianceStatusDeps {
   readonly catalogRevision: () => number | null;
 }
 
-/** Most that plans may pin: the store less the demand share. */
+/** Bytes that plans may pin: the store less the demand share. */
 export const planBytesOf = (config: ApplianceConfig): number =>
   Math.floor(config.storeBytes * (1 - config.demandShare / 100));
 
@@ -33,11 +33,11 @@ export class ApplianceStatus {
   readonly #connections = new Map<number, number>();
   #servedBytes = 0;
   #servedRequests = 0;
-  /** By an operator's order; null where there is none. */
-  #drained: { readonly untilMs: number | null } | null = null;
-  /** Until the catalog was asked for once, what may be served is not known. */
+  /** The operator's drain order in force; null if there is none. A null `untilMs` means until resumed. */
+  #drain: { readonly untilMs: number | null } | null = null;
+  /** Set after the first attempt to pull the catalog, which decides what may be served. */
   synced = false;
-  /** Set when the process was told to stop: the players of the moment are served, no new ones are wanted. */
+  /** Set when the process stops: current players are served to the end, new ones should go elsewhere. */
   shutdown: 'no' | 'draining' | 'stopped' = 'no';
 
   constructor(deps: ApplianceStatusDeps) {
@@ -67,33 +67,34 @@ export class ApplianceStatus {
   }
 
   applyOrder(order: Order & { readonly kind: 'drain' | 'resume' }): void {
-    if (order.kind === 'resume') this.#drained = null;
-    else this.#drained = { untilMs: order.until === null ? null : Date.parse(order.until) };
+    if (order.kind === 'resume') this.#drain = null;
+    else this.#drain = { untilMs: order.until === null ? null : Date.parse(order.until) };
   }
 
   state(): ApplianceState {
     if (this.shutdown !== 'no') return this.shutdown;
-    const until = this.#drained?.untilMs ?? null;
-    if (until !== null && until <= this.#deps.clock.now()) this.#drained = null;
-    if (this.#drained !== null) return 'draining';
+    const until = this.#drain?.untilMs ?? null;
+    if (until !== null && until <= this.#deps.clock.now()) this.#drain = null;
+    if (this.#drain !== null) return 'draining';
     if (!this.synced) return 'starting';
     return this.#deps.filling() ? 'filling' : 'serving';
   }
 
   health(): Health {
-    const linked = this.#deps.workersLinked();
-    const { workers, store } = this.#deps.config;
+    const { workersLinked, cache, config } = this.#deps;
+    const { workers, store } = config;
+    const linked = workersLinked();
     if (linked === 0) return { level: 'red', causes: ['no serving worker is linked'] };
     const causes: string[] = [];
     if (linked < workers) causes.push(`${workers - linked} of ${workers} workers are down`);
-    const volumes = this.#deps.cache.usage().length;
+    const volumes = cache.usage().length;
     if (volumes < store.length) causes.push(`${store.length - volumes} of ${store.length} volumes are out of use`);
     return { level: causes.length === 0 ? 'green' : 'yellow', causes };
   }
 
   heartbeatBody(): HeartbeatBody {
     const { config, cache } = this.#deps;
-    const use = cache.usage();
+    const volumes = cache.usage();
     return {
       protocol: PROTOCOL_VERSION,
       appliance: config.id,
@@ -107,8 +108,8 @@ export class ApplianceStatus {
       state: this.state(),
       health: this.health(),
       storeBytes: config.storeBytes,
-      usedBytes: total(use, (volume) => usedBytes(volume)),
-      pinnedBytes: total(use, (volume) => volume.pinnedBytes),
+      usedBytes: total(volumes, usedBytes),
+      pinnedBytes: total(volumes, ({ pinnedBytes }) => pinnedBytes),
       planBytes: planBytesOf(config),
       connections: this.connections,
       connectionsMax: config.connectionsMax,
@@ -118,7 +119,7 @@ export class ApplianceStatus {
     };
   }
 
-  /** Brings the gauges up to date; counters are so already. */
+  /** Gauges are set when they are read; counters are added to as things happen. */
   updateGauges(): void {
     const { metrics, cache, config } = this.#deps;
     metrics.set('larder_connections', this.connections);
@@ -136,7 +137,7 @@ export class ApplianceStatus {
 }
 
 const usedBytes = (use: VolumeUsage): number =>
-  use.pinnedBytes + use.demandBytes + use.reservedBytes + use.leavingBytes + use.indexBytes;
+  use.pinnedBytes + use.demandBytes + use.reservedBytes + use.removingBytes + use.indexBytes;
 
-const total = (use: readonly VolumeUsage[], pick: (volume: VolumeUsage) => number): number =>
-  use.reduce((sum, volume) => sum + pick(volume), 0);
+const total = (volumes: readonly VolumeUsage[], bytesOf: (volume: VolumeUsage) => number): number =>
+  volumes.reduce((sum, volume) => sum + bytesOf(volume), 0);

@@ -1,5 +1,5 @@
-// The appliance's copy of the catalog, pulled from fill by revision and kept on disk: what it may serve in a fleet, which
-// version, which digests. With fill gone the last copy stays in force.
+// The appliance's copy of the catalog: which assets it may serve in a fleet, in which version, with which digests. It is pulled
+// from fill by revision and kept on disk; while fill is unreachable, the last copy stays in force.
 
 import { z } from 'zod';
 import { assetPage, catalogPage, type CatalogAsset, type Title } from '../../protocol/catalog.ts';
@@ -9,9 +9,10 @@ import { call } from '../../runtime/client.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Counters } from '../metrics.ts';
+import type { AssetMeta } from '../store/volume.ts';
 import { PersistedValue, stateFault, type StateDb } from './state.ts';
 
-/** An unknown key may be a title imported a moment ago: it is looked for again, at most this often. */
+/** An unknown key may belong to a title imported a moment ago, so it causes a pull, at most this often. */
 const RECHECK_MS = 1_000;
 const RETIRED_BATCH = 1_000;
 const CACHE_CONTROL = 'public, max-age=3600';
@@ -26,7 +27,7 @@ export interface CatalogDeps {
   readonly db: StateDb;
   readonly fill: string;
   readonly token: string;
-  /** Assets that came, changed or left: another version that is cached must go. */
+  /** Called with assets that were added, changed or removed: a cached entry of another version must be removed. */
   readonly onRetired: (keys: readonly string[]) => Promise<void>;
   readonly counters: Counters;
   readonly clock: Clock;
@@ -40,7 +41,7 @@ export class Catalog {
   readonly #revision: PersistedValue<number>;
   readonly #titles = new Map<string, Title>();
   #syncing: Promise<boolean> | null = null;
-  #triedAt = Number.NEGATIVE_INFINITY;
+  #syncedAtMs = Number.NEGATIVE_INFINITY;
 
   private constructor(deps: CatalogDeps, revision: PersistedValue<number>) {
     this.#deps = deps;
@@ -64,36 +65,33 @@ export class Catalog {
     return this.#titles.values();
   }
 
-  title(id: string): Title | null {
-    return this.#titles.get(id) ?? null;
+  /** Looks a key up in the local copy alone. */
+  async get(key: string): Promise<CataloguedAsset | null> {
+    const parsed = storedAsset.safeParse(await this.#deps.db.get(`asset!${key}`));
+    return parsed.success ? parsed.data : null;
   }
 
-  /** What the copy says now; fill is not asked. */
-  known(key: string): Promise<CataloguedAsset | null> {
-    return this.#get(key);
-  }
-
-  /** Null where the key is not catalogued, even after asking fill again. */
-  async find(key: string): Promise<CataloguedAsset | null> {
-    const known = await this.#get(key);
-    if (known !== null) return known;
-    if (this.#deps.clock.monotonic() - this.#triedAt < RECHECK_MS && this.#syncing === null) return null;
-    return (await this.sync()) ? this.#get(key) : null;
+  /** Looks a key up, and pulls from fill if it is unknown. Null where it is unknown even then. */
+  async getOrSync(key: string): Promise<CataloguedAsset | null> {
+    const asset = await this.get(key);
+    if (asset !== null) return asset;
+    if (this.#deps.clock.monotonic() - this.#syncedAtMs < RECHECK_MS && this.#syncing === null) return null;
+    return (await this.sync()) ? this.get(key) : null;
   }
 
   /** Assets of a holding, in path order. */
   async assetsOf(holding: HoldingId): Promise<CatalogAsset[]> {
-    const found: CatalogAsset[] = [];
+    const assets: CatalogAsset[] = [];
     for await (const path of this.#deps.db.values({ gte: `holding!${holding}!`, lt: `holding!${holding}"` })) {
-      const catalogued = await this.#get(path as string);
-      if (catalogued !== null) found.push(catalogued.asset);
+      const catalogued = await this.get(path as string);
+      if (catalogued !== null) assets.push(catalogued.asset);
     }
-    return found;
+    return assets;
   }
 
   /**
-   * Tells of keys whose cached version may have to go. They are written down together with the change, so that a crash
-   * forgets none; call it before anything is served.
+   * Passes keys whose cached version may be out of date to `onRetired`. They are persisted in one batch with the change itself,
+   * so that a crash loses none. Call it before the appliance serves.
    */
   async retire(): Promise<void> {
     for (;;) {
@@ -106,101 +104,105 @@ export class Catalog {
     }
   }
 
-  /** Pulls what is new. False where fill could not be reached. */
+  /** Pulls all changes since the local revision. False if fill is unreachable or the local disk fails. */
   sync(): Promise<boolean> {
-    this.#triedAt = this.#deps.clock.monotonic();
-    this.#syncing ??= this.#pull().finally(() => {
+    this.#syncedAtMs = this.#deps.clock.monotonic();
+    this.#syncing ??= this.#pullOrKeep().finally(() => {
       this.#syncing = null;
     });
     return this.#syncing;
   }
 
-  async #pull(): Promise<boolean> {
+  async #pullOrKeep(): Promise<boolean> {
     try {
-      for (;;) {
-        const page = await this.#call(`/v1/catalog?since=${this.#revision.value}`, catalogPage);
-        for (const title of page.titles) await this.#take(title);
-        for (const id of page.removed) await this.#remove(id);
-        if (page.more && page.revision <= this.#revision.value)
-          throw new Fault('peer_invalid', `fill says that more follows, but stays at revision ${page.revision}`);
-        if (page.revision > this.#revision.value) await this.#revision.set(page.revision);
-        if (!page.more) return true;
-      }
+      await this.#pull();
+      return true;
     } catch (error) {
       const { code, message } = stateFault(error);
       this.#deps.counters.add('larder_fallback_total', 1, { name: 'fill_down_catalog_kept' });
       this.#deps.log.warn(
         { err: { code, message }, revision: this.#revision.value },
-        'catalog cannot be pulled, the last copy stays in force',
+        'the catalog cannot be pulled, the last copy stays in force',
       );
       return false;
     }
   }
 
+  async #pull(): Promise<void> {
+    for (let more = true; more;) {
+      const page = await this.#call(`/v1/catalog?since=${this.#revision.value}`, catalogPage);
+      for (const title of page.titles) await this.#replaceTitle(title);
+      for (const id of page.removed) await this.#removeTitle(id);
+      if (page.more && page.revision <= this.#revision.value)
+        throw new Fault('peer_invalid', `fill says that more follows, but stays at revision ${page.revision}`);
+      if (page.revision > this.#revision.value) await this.#revision.set(page.revision);
+      ({ more } = page);
+    }
+  }
+
   /**
-   * Replaces a title: its new assets first, so that at no moment a valid asset is unknown. Written again from the start
-   * after a crash, because the revision comes last.
+   * Writes the new assets of a title before it deletes old ones, so that a valid asset is known at every moment. After a crash the
+   * next pull repeats all of it, because the revision is written last.
    */
-  async #take(title: Title): Promise<void> {
-    const gone = await this.#rowsOf(title.id);
-    const taken = new Set<string>();
-    for (let offset: number | null = 0; offset !== null;) {
-      const page: z.infer<typeof assetPage> = await this.#call(
-        `/v1/titles/${title.id}/assets?offset=${offset}`,
-        assetPage,
-      );
-      if (page.next !== null && page.next <= offset)
-        throw new Fault('peer_invalid', `fill says that asset ${page.next} of ${title.id} follows ${offset}`);
+  async #replaceTitle(title: Title): Promise<void> {
+    const outdated = await this.#rowsOf(title.id);
+    const current = new Set<string>();
+    for await (const { assets, revision } of this.#assetPages(title.id)) {
       const batch: Batch = [];
-      for (const asset of page.assets) {
+      for (const asset of assets) {
         const { path } = asset;
-        const old = gone.get(path);
+        const former = outdated.get(path);
         batch.push(
-          put(`asset!${path}`, { asset, title: title.id, revision: page.revision } satisfies CataloguedAsset),
+          put(`asset!${path}`, { asset, title: title.id, revision } satisfies CataloguedAsset),
           put(`holding!${holdingOf(title.id, asset.rendition)}!${path}`, path),
         );
-        if (old?.etag !== asset.etag) batch.push(put(`retired!${path}`, path));
-        // The asset may have moved to another rendition: its old row under the holding goes, the new one comes.
-        if (old?.rendition === asset.rendition) gone.delete(path);
-        taken.add(path);
+        if (former?.etag !== asset.etag) batch.push(put(`retired!${path}`, path));
+        // An asset that moved to another rendition has an outdated row under its former holding.
+        if (former?.rendition === asset.rendition) outdated.delete(path);
+        current.add(path);
       }
       await this.#deps.db.batch(batch);
-      offset = page.next;
     }
-    const left = [...gone].flatMap(([path, row]) =>
-      leave(title.id, path, { ...row, own: row.own && !taken.has(path) }),
+    const deletions = [...outdated].flatMap(([path, row]) =>
+      deletionOf(title.id, path, { ...row, own: row.own && !current.has(path) }),
     );
-    await this.#deps.db.batch([...left, put(`title!${title.id}`, title)]);
+    await this.#deps.db.batch([...deletions, put(`title!${title.id}`, title)]);
     this.#titles.set(title.id, title);
     await this.retire();
   }
 
-  async #remove(id: string): Promise<void> {
+  async #removeTitle(id: string): Promise<void> {
     const rows = await this.#rowsOf(id);
-    const left = [...rows].flatMap(([path, row]) => leave(id, path, row));
-    await this.#deps.db.batch([...left, { type: 'del', key: `title!${id}` }]);
+    const deletions = [...rows].flatMap(([path, row]) => deletionOf(id, path, row));
+    await this.#deps.db.batch([...deletions, { type: 'del', key: `title!${id}` }]);
     this.#titles.delete(id);
     await this.retire();
   }
 
   /** Rows of a title by asset path. */
-  async #rowsOf(title: string): Promise<Map<string, Row>> {
-    const rows = new Map<string, Row>();
-    for await (const path of this.#deps.db.values({ gte: `holding!${title}:`, lt: `holding!${title};` })) {
-      const known = await this.#get(path as string);
-      if (known !== null)
-        rows.set(path as string, {
-          etag: known.asset.etag,
-          rendition: known.asset.rendition,
-          own: known.title === title,
-        });
+  async #rowsOf(title: string): Promise<Map<string, TitleRow>> {
+    const rows = new Map<string, TitleRow>();
+    for await (const value of this.#deps.db.values({ gte: `holding!${title}:`, lt: `holding!${title};` })) {
+      const path = value as string;
+      const catalogued = await this.get(path);
+      if (catalogued === null) continue;
+      const { etag, rendition } = catalogued.asset;
+      rows.set(path, { etag, rendition, own: catalogued.title === title });
     }
     return rows;
   }
 
-  async #get(key: string): Promise<CataloguedAsset | null> {
-    const found = storedAsset.safeParse(await this.#deps.db.get(`asset!${key}`));
-    return found.success ? found.data : null;
+  async *#assetPages(title: string): AsyncGenerator<z.infer<typeof assetPage>> {
+    for (let offset: number | null = 0; offset !== null;) {
+      const page: z.infer<typeof assetPage> = await this.#call(
+        `/v1/titles/${title}/assets?offset=${offset}`,
+        assetPage,
+      );
+      if (page.next !== null && page.next <= offset)
+        throw new Fault('peer_invalid', `fill says that asset ${page.next} of ${title} follows ${offset}`);
+      yield page;
+      offset = page.next;
+    }
   }
 
   #call<S extends z.ZodType>(path: string, answer: S): Promise<z.infer<S>> {
@@ -208,10 +210,10 @@ export class Catalog {
   }
 }
 
-interface Row {
+interface TitleRow {
   readonly etag: string;
   readonly rendition: string;
-  /** False where another title took the path over, as one imported anew under another id does. */
+  /** False where another title has taken over the path, such as the same title imported again under another id. */
   readonly own: boolean;
 }
 
@@ -219,18 +221,25 @@ type Batch = ({ type: 'put'; key: string; value: unknown } | { type: 'del'; key:
 
 const put = (key: string, value: unknown): Batch[number] => ({ type: 'put', key, value });
 
-const leave = (title: string, path: string, row: Row): Batch => [
+const deletionOf = (title: string, path: string, row: TitleRow): Batch => [
   { type: 'del', key: `holding!${holdingOf(title, row.rendition)}!${path}` },
   ...(row.own ? ([{ type: 'del', key: `asset!${path}` }] as const) : []),
   put(`retired!${path}`, path),
 ];
 
-/** Header fields of a catalogued asset; the origin need not be asked for them. */
-export function catalogHeaders(asset: CatalogAsset): Record<string, string> {
+/** What the store needs to know of a catalogued asset, without a request to the origin. */
+export function assetMetaOf(asset: CatalogAsset, holding: HoldingId): AssetMeta {
   return {
-    etag: asset.etag,
-    'content-type': asset.contentType,
-    'cache-control': CACHE_CONTROL,
-    ...(asset.lastModified === null ? {} : { 'last-modified': asset.lastModified }),
+    key: asset.path,
+    version: asset.etag,
+    bytes: asset.bytes,
+    headers: {
+      etag: asset.etag,
+      'content-type': asset.contentType,
+      'cache-control': CACHE_CONTROL,
+      ...(asset.lastModified === null ? {} : { 'last-modified': asset.lastModified }),
+    },
+    generatedAtMs: null,
+    holding,
   };
 }

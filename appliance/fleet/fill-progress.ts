@@ -1,5 +1,5 @@
-// How far one plan is, measured from what the cache holds rather than counted along the way, so that it is right after a
-// restart and whoever fetched the bytes.
+// Progress of one plan. Bytes are measured from the cache rather than counted during the fill, so the figures are right after a
+// restart, and include bytes that viewers' misses fetched.
 
 import { PROTOCOL_VERSION, type HoldingId } from '../../protocol/ids.ts';
 import type { FillPlan, FillProgress } from '../../protocol/plan.ts';
@@ -18,7 +18,8 @@ export interface FillProgressTrackerDeps {
 export class FillProgressTracker {
   readonly #plan: FillPlan;
   readonly #deps: FillProgressTrackerDeps;
-  readonly #startedMs: number;
+  readonly #startedAtMs: number;
+  /** Bytes that were on disk before this attempt. */
   readonly #bytesResumed: number;
   readonly #faults: FillProgress['faults'] = [];
   renditionsDone = 0;
@@ -26,7 +27,7 @@ export class FillProgressTracker {
   constructor(plan: FillPlan, deps: FillProgressTrackerDeps) {
     this.#plan = plan;
     this.#deps = deps;
-    this.#startedMs = deps.clock.monotonic();
+    this.#startedAtMs = deps.clock.monotonic();
     this.#bytesResumed = this.#bytesDone();
   }
 
@@ -34,14 +35,14 @@ export class FillProgressTracker {
     return this.renditionsDone === this.#plan.add.length;
   }
 
-  fault(asset: string, code: string, message: string): void {
+  addFault(asset: string, code: string, message: string): void {
     if (this.#faults.length >= FAULTS_REPORTED_MAX) return;
     this.#faults.push({ asset: asset.slice(0, ASSET_CHARS_MAX), code, message: message.slice(0, MESSAGE_CHARS_MAX) });
   }
 
-  measured(state: FillProgress['state']): FillProgress {
+  snapshot(state: FillProgress['state']): FillProgress {
     const bytesDone = this.#bytesDone();
-    const seconds = Math.max(0.001, (this.#deps.clock.monotonic() - this.#startedMs) / 1000);
+    const seconds = Math.max(0.001, (this.#deps.clock.monotonic() - this.#startedAtMs) / 1000);
     return {
       protocol: PROTOCOL_VERSION,
       run: this.#plan.run,

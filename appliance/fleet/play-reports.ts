@@ -1,4 +1,4 @@
-// Play reports: bytes served per holding, gathered, kept on disk until fill has taken them, in order and each once.
+// Play reports: bytes served per holding, collected and kept on disk until fill has accepted them, in order and each once.
 
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
@@ -6,15 +6,17 @@ import type { HoldingId } from '../../protocol/ids.ts';
 import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import { PLAY_REPORT_ROWS_MAX, type PlayReport } from '../../protocol/plays.ts';
 import { call } from '../../runtime/client.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { WorkerReport } from '../link/messages.ts';
 import type { Counters } from '../metrics.ts';
 import { stateFault, type StateDb } from './state.ts';
 
-export const REPORT_MS = 10_000;
-/** Three hours of reports; beyond that the oldest are given up, and it is logged. */
-export const OUTBOX_MAX = 1_080;
+const REPORT_MS = 10_000;
+/** Three hours of reports. Beyond that the oldest are discarded. */
+const OUTBOX_MAX = 1_080;
+/** Bounds of the keys of reports, which sort by time. */
+const REPORT_KEYS = { gte: 'report!', lt: 'report"' } as const;
 
 export interface PlayReportsDeps {
   readonly db: StateDb;
@@ -30,19 +32,20 @@ export interface PlayReportsDeps {
 export class PlayReports {
   readonly #deps: PlayReportsDeps;
   readonly #incarnation = randomBytes(8).toString('hex');
+  /** Served since the last report. */
   readonly #served = new Map<HoldingId, { bytes: number; requests: number }>();
-  #from: number;
+  #fromMs: number;
   #seq = 0;
-  #timer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
   #flushing: Promise<void> | null = null;
 
   constructor(deps: PlayReportsDeps) {
     this.#deps = deps;
-    this.#from = deps.clock.now();
+    this.#fromMs = deps.clock.now();
   }
 
   start(): void {
-    this.#timer = setInterval(() => void this.flush(), REPORT_MS);
+    this.#timer = this.#deps.clock.setInterval(() => void this.flush(), REPORT_MS);
   }
 
   add(rows: WorkerReport['served']): void {
@@ -52,71 +55,70 @@ export class PlayReports {
     }
   }
 
-  /** Writes down what was served since the last time and sends all that is written down; one at a time. */
+  /** Persists what was served since the last report, then sends all persisted reports. One flush runs at a time. */
   flush(): Promise<void> {
-    this.#flushing ??= this.#writeAndSend().finally(() => {
+    this.#flushing ??= this.#persistAndSend().finally(() => {
       this.#flushing = null;
     });
     return this.#flushing;
   }
 
   async stop(): Promise<void> {
-    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#deps.clock.clear(this.#timer);
     await this.#flushing;
     await this.flush();
   }
 
-  async #writeAndSend(): Promise<void> {
+  async #persistAndSend(): Promise<void> {
     try {
-      await this.#writeDown();
-      for await (const [key, value] of this.#deps.db.iterator({ gte: 'report!', lt: 'report"' })) {
-        await call({
-          url: `${this.#deps.fill}/v1/plays`,
-          method: 'POST',
-          token: this.#deps.token,
-          body: value,
-          answer: z.unknown(),
-        });
-        await this.#deps.db.del(key);
-      }
+      await this.#persist();
+      await this.#sendAll();
     } catch (error) {
       const { code, message } = stateFault(error);
       this.#deps.counters.add('larder_fallback_total', 1, { name: 'fill_down_reports_kept' });
-      if (code !== 'unreachable') this.#deps.log.warn({ code, reason: message }, 'play report not taken');
-      await this.#bound().catch(stateFault);
+      if (code !== 'unreachable') this.#deps.log.warn({ code, reason: message }, 'a play report was not accepted');
+      await this.#trimOutbox().catch(stateFault);
     }
   }
 
-  async #writeDown(): Promise<void> {
-    const now = this.#deps.clock.now();
+  async #persist(): Promise<void> {
+    const { db, appliance, site, clock } = this.#deps;
+    const nowMs = clock.now();
     const rows = [...this.#served].map(([holding, row]) => ({ holding, ...row }));
     this.#served.clear();
     for (let at = 0; at < rows.length; at += PLAY_REPORT_ROWS_MAX) {
       const report: PlayReport = {
         protocol: PROTOCOL_VERSION,
-        source: this.#deps.appliance,
-        site: this.#deps.site,
+        source: appliance,
+        site,
         incarnation: this.#incarnation,
         seq: this.#seq,
-        from: new Date(this.#from).toISOString(),
-        to: new Date(now).toISOString(),
+        from: new Date(this.#fromMs).toISOString(),
+        to: new Date(nowMs).toISOString(),
         served: rows.slice(at, at + PLAY_REPORT_ROWS_MAX),
         asked: [],
       };
-      await this.#deps.db.put(
-        `report!${String(now).padStart(15, '0')}-${this.#incarnation}-${String(this.#seq).padStart(9, '0')}`,
-        report,
-      );
+      const sequence = `${this.#incarnation}-${String(this.#seq).padStart(9, '0')}`;
+      await db.put(`report!${String(nowMs).padStart(15, '0')}-${sequence}`, report);
       this.#seq += 1;
     }
-    this.#from = now;
+    this.#fromMs = nowMs;
   }
 
-  async #bound(): Promise<void> {
-    const keys = await this.#deps.db.keys({ gte: 'report!', lt: 'report"' }).all();
+  async #sendAll(): Promise<void> {
+    const { db, fill, token } = this.#deps;
+    for await (const [key, report] of db.iterator(REPORT_KEYS)) {
+      await call({ url: `${fill}/v1/plays`, method: 'POST', token, body: report, answer: z.unknown() });
+      await db.del(key);
+    }
+  }
+
+  async #trimOutbox(): Promise<void> {
+    const { db, log } = this.#deps;
+    const keys = await db.keys(REPORT_KEYS).all();
     const surplus = keys.slice(0, Math.max(0, keys.length - OUTBOX_MAX));
     if (surplus.length === 0) return;
-    this.#deps.log.warn({ reports: surplus.length }, 'oldest play reports are given up');
-    await this.#deps.db.batch(surplus.map((key) => ({ type: 'del', key })));
+    log.warn({ reports: surplus.length }, 'the oldest play reports are discarded');
+    await db.batch(surplus.map((key) => ({ type: 'del', key })));
   }
 }

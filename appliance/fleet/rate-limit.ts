@@ -1,13 +1,14 @@
-// A cap on bytes per second: whoever takes bytes waits until the ones taken before are paid for.
+// A cap on bytes per second. Each acquisition waits until the bytes acquired before it are due at that rate.
 
 import type { Clock } from '../../runtime/clock.ts';
 
 export class RateLimit {
   readonly #bytesPerMs: number | null;
   readonly #clock: Clock;
-  /** When all that was taken so far is paid for. */
-  #paidAt = 0;
+  /** The instant at which the bytes acquired so far are due, on the monotonic clock. */
+  #dueAtMs = 0;
 
+  /** Null is uncapped. */
   constructor(bitsPerSecond: number | null, clock: Clock) {
     this.#bytesPerMs = bitsPerSecond === null ? null : bitsPerSecond / 8 / 1000;
     this.#clock = clock;
@@ -15,9 +16,9 @@ export class RateLimit {
 
   async acquire(bytes: number): Promise<void> {
     if (this.#bytesPerMs === null) return;
-    const now = this.#clock.monotonic();
-    const wait = this.#paidAt - now;
-    this.#paidAt = Math.max(this.#paidAt, now) + bytes / this.#bytesPerMs;
-    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    const nowMs = this.#clock.monotonic();
+    const waitMs = this.#dueAtMs - nowMs;
+    this.#dueAtMs = Math.max(this.#dueAtMs, nowMs) + bytes / this.#bytesPerMs;
+    if (waitMs > 0) await this.#clock.sleep(waitMs);
   }
 }

@@ -1,5 +1,5 @@
-// What an appliance must still know after a restart, beside its blocks: pins, the catalog copy, orders carried out,
-// reports not yet taken. One level database in --state, written before it is acted on.
+// What an appliance must remember through a restart besides its blocks: pins, the catalog copy, finished plans and play reports
+// that fill has not accepted. One LevelDB database in --state, written before the process acts on a change.
 
 import { join } from 'node:path';
 import type { Level } from 'level';
@@ -9,18 +9,18 @@ import { LOCK_WAIT_MS, openLevel } from '../../runtime/level.ts';
 
 export type StateDb = Level<string, unknown>;
 
-/** Throws `store_locked` where another appliance has the directory for longer than a restart takes. */
+/** Throws `store_locked` if another process has the directory open for longer than a restart takes. */
 export const openState = (directory: string): Promise<StateDb> =>
   openLevel({ path: join(directory, 'state.level'), valueEncoding: 'json', lockWaitMs: LOCK_WAIT_MS });
 
-/** What the disk below the database did, as a fault; anything else is a defect and is thrown on. */
+/** Converts an error of the database to a fault. Anything else but a fault is a defect and is rethrown. */
 export function stateFault(error: unknown): Fault {
   if (isFault(error)) return error;
   if (!String((error as { code?: unknown }).code).startsWith('LEVEL_')) throw error;
   return diskFault(error, 'the state database');
 }
 
-/** A single value under a name of its own. */
+/** A single value that is persisted under a name. */
 export class PersistedValue<T> {
   readonly #db: StateDb;
   readonly #key: string;
@@ -34,14 +34,14 @@ export class PersistedValue<T> {
 
   static async load<T>(db: StateDb, name: string, initial: T): Promise<PersistedValue<T>> {
     const key = `kept!${name}`;
-    const found = (await db.get(key)) as { readonly value: T } | undefined;
-    return new PersistedValue(db, key, found === undefined ? initial : found.value);
+    const stored = (await db.get(key)) as { readonly value: T } | undefined;
+    return new PersistedValue(db, key, stored === undefined ? initial : stored.value);
   }
 
-  /** On disk when resolved. */
+  /** Resolves when the value is on disk. */
   async set(value: T): Promise<void> {
     this.value = value;
-    // Wrapped, because the database takes no bare null.
+    // Wrapped in an object, because the database stores no bare null.
     await this.#db.put(this.#key, { value }, { sync: true });
   }
 }

@@ -1,33 +1,36 @@
-// Which blocks of an asset are present: a fixed-size set of small integers, as small in memory as it can be.
+// A compact set of block numbers: which blocks of an asset are present.
 
-/** How many bits of a byte are set. */
-export const BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
+/** Number of bits set, by byte value. */
+export const BITS_SET = Uint8Array.from({ length: 256 }, (_, byte) => {
   let bits = 0;
   for (let rest = byte; rest > 0; rest >>= 1) bits += rest & 1;
   return bits;
 });
 
-/** So many bits are kept in a number. */
-const FEW = 31;
-const NONE = new Uint8Array(0);
+/** Bits that fit into a small integer of V8. */
+const INLINE_BITS_MAX = 31;
+const EMPTY = new Uint8Array(0);
 
-/** A fixed-size set of block numbers. A segment of a film has one or two: for those a number will do, where an array takes 200 bytes. */
+/**
+ * A set of fixed size. A segment of a film has one or two blocks: such a set is kept in one number, because a typed array would
+ * take 200 bytes.
+ */
 export class Bitmap {
   readonly #size: number;
-  #few = 0;
-  /** Null where the set is one of few. */
-  readonly #many: Uint8Array | null;
+  #inline = 0;
+  /** Null where the bits fit into `#inline`. */
+  readonly #bytes: Uint8Array | null;
   #count = 0;
 
-  constructor(size: number, from: Uint8Array = NONE) {
+  constructor(size: number, from: Uint8Array = EMPTY) {
     this.#size = size;
-    this.#many = size <= FEW ? null : new Uint8Array(this.runs);
+    this.#bytes = size <= INLINE_BITS_MAX ? null : new Uint8Array(this.runs);
     for (let run = 0; run < Math.min(this.runs, from.length); run += 1) {
-      // What lies beyond the size is nobody's block.
+      // Bits beyond the size are ignored.
       const byte = from[run]! & (2 ** Math.min(8, size - run * 8) - 1);
-      if (this.#many === null) this.#few |= byte << (run * 8);
-      else this.#many[run] = byte;
-      this.#count += BITS[byte]!;
+      if (this.#bytes === null) this.#inline |= byte << (run * 8);
+      else this.#bytes[run] = byte;
+      this.#count += BITS_SET[byte]!;
     }
   }
 
@@ -35,17 +38,17 @@ export class Bitmap {
     return this.#count;
   }
 
-  /** Of eight blocks each, the last perhaps of fewer. */
+  /** Runs of eight blocks, of which the last may have fewer. */
   get runs(): number {
     return Math.ceil(this.#size / 8);
   }
 
   /** The eight bits of a run. */
   run(at: number): number {
-    return this.#many === null ? (this.#few >> (at * 8)) & 0xff : this.#many[at]!;
+    return this.#bytes === null ? (this.#inline >> (at * 8)) & 0xff : this.#bytes[at]!;
   }
 
-  /** Runs with one block at least. */
+  /** Runs of which at least one block is present. */
   get occupiedRuns(): number {
     let occupied = 0;
     for (let at = 0; at < this.runs; at += 1) if (this.run(at) !== 0) occupied += 1;
@@ -68,7 +71,7 @@ export class Bitmap {
     this.#count -= 1;
   }
 
-  /** A byte per run. */
+  /** One byte per run. */
   toBytes(): Uint8Array {
     return Uint8Array.from({ length: this.runs }, (_, at) => this.run(at));
   }
@@ -78,7 +81,7 @@ export class Bitmap {
   }
 
   #flip(at: number): void {
-    if (this.#many === null) this.#few ^= 1 << at;
-    else this.#many[at >> 3]! ^= 1 << (at & 7);
+    if (this.#bytes === null) this.#inline ^= 1 << at;
+    else this.#bytes[at >> 3]! ^= 1 << (at & 7);
   }
 }

@@ -1,6 +1,6 @@
-// One block of one asset version as a file that describes itself: a 4 KiB head (magic, JSON, its crc32), then the payload.
-// The index can be lost and made again from these files alone. A name appears only by rename, so a file is whole or absent;
-// each 256 KiB of payload has a crc32, checked when it is first read.
+// One block of one asset version as a self-describing file: a 4 KiB head (magic, JSON, crc32 of the JSON), then the payload.
+// A lost index is rebuilt from these files alone. A file gets its name by rename, so it is complete or absent. Each 256 KiB chunk
+// of the payload has a crc32 in the head.
 
 import * as fs from 'node:fs';
 import { constants, closeSync, openSync, readSync } from 'node:fs';
@@ -9,19 +9,19 @@ import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { Fault } from '../../protocol/faults.ts';
 
-/** By number: a handle object for each block written costs more than the calls. */
+/** Plain descriptors, because a `FileHandle` per written block costs more than the calls themselves. */
 const openForWriting = promisify(fs.open);
 const [write, writev] = [promisify(fs.write), promisify(fs.writev)];
-/** A new file; what is written is on disk when the call returns, which saves a call. */
+/** O_DSYNC: data is on disk when the write returns, which saves a call of fdatasync. */
 const { O_WRONLY, O_CREAT, O_TRUNC, O_DSYNC } = constants;
-const TO_DISK = O_WRONLY | O_CREAT | O_TRUNC | O_DSYNC;
+const WRITE_FLAGS = O_WRONLY | O_CREAT | O_TRUNC | O_DSYNC;
 
 export const BLOCK_BYTES = 2 ** 20;
 export const CHUNK_BYTES = 2 ** 18;
 export const HEAD_BYTES = 4096;
-/** Of the JSON; what remains of the page after magic, length and crc. */
+/** What remains of the head for JSON after magic, length and crc32. */
 const JSON_BYTES_MAX = HEAD_BYTES - 16;
-/** Sizes, number, birth and a crc32 for each chunk, with their names. */
+/** Bound on the JSON fields that hold numbers: sizes, block number, `bornMs` and a crc32 per chunk. */
 const NUMBERS_BYTES_MAX = 400;
 const MAGIC = 'LARDRB01';
 
@@ -33,15 +33,15 @@ export interface BlockHead {
   readonly bytes: number;
   readonly crcs: readonly number[];
   readonly headers: Readonly<Record<string, string>>;
-  /** When the block was written; the index may know better. */
+  /** As of when the block was written; the index has the current value. */
   readonly generatedAtMs: number | null;
   readonly holding: string | null;
 }
 
-/** What a block file takes on disk: whole 4 KiB pages. */
+/** Bytes that a block file takes on disk, in whole 4 KiB pages. */
 export const diskBytesOf = (payloadBytes: number): number => HEAD_BYTES + Math.ceil(payloadBytes / 4096) * 4096;
 
-/** What a whole asset takes on disk. */
+/** Bytes that all block files of an asset take on disk. */
 export const assetDiskBytes = (assetBytes: number): number =>
   diskBytesOf(assetBytes) + Math.max(0, blockCount(assetBytes) - 1) * HEAD_BYTES;
 
@@ -57,7 +57,7 @@ export function chunkCrcs(payload: Buffer): number[] {
   return crcs;
 }
 
-/** Whether what an asset version is known by fits into the heads of its blocks, whatever their numbers and checksums. */
+/** Whether the metadata of an asset version fits into the heads of all its blocks. */
 export const fitsHead = (meta: Pick<BlockHead, 'key' | 'version' | 'headers' | 'holding'>): boolean => {
   const { key, version, headers, holding } = meta;
   return Buffer.byteLength(JSON.stringify({ key, version, headers, holding })) <= JSON_BYTES_MAX - NUMBERS_BYTES_MAX;
@@ -66,7 +66,7 @@ export const fitsHead = (meta: Pick<BlockHead, 'key' | 'version' | 'headers' | '
 /** The JSON in a block file. `bornMs` is what layout 1 calls `generatedAtMs`. */
 type StoredHead = Omit<BlockHead, 'generatedAtMs'> & { readonly bornMs: number | null };
 
-export function encodeHead(head: BlockHead): Buffer {
+function encodeHead(head: BlockHead): Buffer {
   const { generatedAtMs, ...rest } = head;
   const json = Buffer.from(JSON.stringify({ ...rest, bornMs: generatedAtMs } satisfies StoredHead), 'utf8');
   if (json.length > JSON_BYTES_MAX)
@@ -95,7 +95,7 @@ export function decodeHead(page: Buffer, path: string): BlockHead {
   return { ...rest, generatedAtMs: bornMs };
 }
 
-/** By hand, for it is looked at whenever a worker opens a block; what its checksum covers was written by us. */
+/** Hand-written rather than a schema, because workers parse a head for every block they open. A crc32 already covers it. */
 function isStoredHead(value: unknown): value is StoredHead {
   const head = value as Record<keyof StoredHead, unknown> | null;
   const isCount = (count: unknown): boolean => Number.isSafeInteger(count) && (count as number) >= 0;
@@ -115,12 +115,15 @@ function isStoredHead(value: unknown): value is StoredHead {
   );
 }
 
-/** Temporary name, data to disk, rename. The caller has written an intent, and closes the descriptor that it gets. */
+/**
+ * Writes to a temporary name, then renames. The caller must have persisted an intent before, and must close the descriptor that is
+ * returned.
+ */
 export async function writeBlock(path: string, head: BlockHead, payload: Buffer): Promise<number> {
   const temporary = `${path}.tmp`;
   let fd: number | null = null;
   try {
-    fd = await openForWriting(temporary, TO_DISK, 0o600);
+    fd = await openForWriting(temporary, WRITE_FLAGS, 0o600);
     await writeAll(fd, encodeHead(head), payload);
     await rename(temporary, path);
     return fd;
@@ -131,7 +134,7 @@ export async function writeBlock(path: string, head: BlockHead, payload: Buffer)
   }
 }
 
-/** Reads a whole block and checks every crc. Null where there is no file; throws `disk_corrupt`. */
+/** Reads a block and verifies all its checksums. Null where there is no file; throws `disk_corrupt`. */
 export async function readBlock(path: string): Promise<{ readonly head: BlockHead; readonly payload: Buffer } | null> {
   const file = await openForReading(path);
   if (file === null) return null;
@@ -149,7 +152,7 @@ export async function readBlock(path: string): Promise<{ readonly head: BlockHea
   }
 }
 
-/** Only the head. Null where there is no file; throws `disk_corrupt`. */
+/** Reads the head alone. Null where there is no file; throws `disk_corrupt`. */
 export function readHead(path: string): BlockHead | null {
   let fd: number;
   try {
@@ -166,7 +169,25 @@ export function readHead(path: string): BlockHead | null {
   }
 }
 
-/** Throws `disk_corrupt` where chunk `at` of the block is not what was written. */
+/** Whether a block file with this head is block `number` of the asset version. */
+export const isBlockOf = (
+  head: BlockHead,
+  asset: { readonly key: string; readonly version: string; readonly bytes: number },
+  number: number,
+): boolean =>
+  head.key === asset.key &&
+  head.version === asset.version &&
+  head.assetBytes === asset.bytes &&
+  head.number === number &&
+  head.bytes === blockBytes(asset.bytes, number);
+
+export async function unlinkIfPresent(path: string): Promise<void> {
+  await unlink(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+  });
+}
+
+/** Throws `disk_corrupt` if chunk `at` of the block fails its checksum. */
 export function checkChunk(head: { readonly crcs: readonly number[] }, at: number, chunk: Buffer, path: string): void {
   if (crc32(chunk) !== head.crcs[at]) throw corrupt(path, `fails its checksum at ${at * CHUNK_BYTES}`);
 }

@@ -1,11 +1,26 @@
-// The cache joins volumes, eviction and pins under one budget: what is on disk, what is about to be and what workers
-// still hold open never exceeds --store-bytes. Eviction decides, the volume deletes, this file does the sums.
+// The store: asset versions cut into blocks, kept on one or more volumes (one per disk) within a budget of bytes.
+//
+// This file joins volumes, eviction and pins. Bytes that are stored, reserved, or removed but still open in a worker never exceed
+// --store-bytes together. The eviction policy chooses the victims, the volume deletes them, the cache keeps the accounts.
+//
+// Read in this order:
+//   volume.ts                     the port of a volume; what an entry is
+//   cache.ts, volume-budget.ts    reserve, store, evict, pin, remove; the accounts of one volume
+//   eviction.ts                   the port of eviction; lru.ts and s3-fifo.ts implement it on run-table.ts
+//   admission.ts                  whether a miss is stored; bloom-filter.ts remembers recent requests
+//   disk-volume.ts                a volume on disk: block-file.ts and layout.ts for its files; volume-index.ts, index-record.ts,
+//                                 index-writer.ts and bitmap.ts for its index; recovery.ts for its start
+//   page-cache-release.ts         written blocks leave the page cache; nonblocking-io.ts makes the system calls
+//
+// Other rooms use `Cache`, `Entry` and `AssetMeta`; `DiskVolume` and `demandPolicy` to compose a cache; `RunKey` to report touches;
+// and, in workers, the readers of block-file.ts, `blockPath` and `NativeBuffer` to read blocks without the storekeeper.
 
 import { isFault } from '../../protocol/faults.ts';
 import type { HoldingId } from '../../protocol/ids.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import { freeBytes, newVolumeBudget, usageOf, type VolumeBudget, type VolumeUsage } from './volume-budget.ts';
+import type { Counters } from '../metrics.ts';
+import { BITS_SET } from './bitmap.ts';
 import { assetDiskBytes, BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from './block-file.ts';
 import {
   RUN_BLOCKS,
@@ -13,31 +28,31 @@ import {
   runFirstBlock,
   runKey,
   type EvictionPolicy,
-  type StableRunId,
+  type HashRun,
   type RunKey,
 } from './eviction.ts';
-import type { Counters } from '../metrics.ts';
-import { BITS } from './bitmap.ts';
 import type { AssetMeta, Entry, Volume } from './volume.ts';
+import { freeBytes, newVolumeBudget, usageOf, type VolumeBudget, type VolumeUsage } from './volume-budget.ts';
 
-/** How long a reservation waits for workers to close what was evicted. */
+/** How long a reservation waits for workers to close evicted blocks. */
 const CLOSE_WAIT_MS = 1_000;
 /** Evictions under way on one volume. */
-const LEAVING_MAX = 256;
+const EVICTIONS_MAX = 256;
 
-/** What workers must forget; resolves when none of them has it open any more. */
+/** What workers must drop from their metadata caches, and the blocks that they must close. */
 export interface Invalidation {
   readonly keys: readonly string[];
   readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
 }
-export type BroadcastInvalidation = (forgotten: Invalidation) => Promise<void>;
+/** Resolves when every worker has acknowledged. */
+export type BroadcastInvalidation = (invalidation: Invalidation) => Promise<void>;
 
 export interface CacheDeps {
   readonly volumes: readonly Volume[];
   readonly storeBytes: number;
   readonly pinned: ReadonlySet<HoldingId>;
-  /** The order in which what is not pinned leaves a volume; least recently used if absent. */
-  readonly newPolicy?: (nameOf: StableRunId) => EvictionPolicy;
+  /** The eviction policy of a volume; least recently used if absent. */
+  readonly newPolicy?: (hashRun: HashRun) => EvictionPolicy;
   readonly broadcast: BroadcastInvalidation;
   readonly clock: Clock;
   readonly counters: Counters;
@@ -49,10 +64,10 @@ export class Cache {
   readonly #budgets: readonly VolumeBudget[];
   readonly #byKey = new Map<string, Entry>();
   #pinned: ReadonlySet<HoldingId>;
-  readonly #holdings = new Map<HoldingId, Set<Entry>>();
-  /** Payload bytes present per holding: what inventory is made of. */
-  readonly #held = new Map<HoldingId, number>();
-  #changes = 0;
+  readonly #byHolding = new Map<HoldingId, Set<Entry>>();
+  /** Payload bytes present per holding, from which the inventory is derived. */
+  readonly #heldBytes = new Map<HoldingId, number>();
+  /** Entries whose recency the next flush saves. */
   readonly #touched = new Set<Entry>();
 
   constructor(deps: CacheDeps) {
@@ -60,18 +75,13 @@ export class Cache {
     this.#pinned = deps.pinned;
     const limitBytes = Math.floor(deps.storeBytes / deps.volumes.length);
     this.#budgets = deps.volumes.map((volume) => newVolumeBudget(volume, limitBytes, deps.newPolicy));
-    for (const budget of this.#budgets) this.#adopt(budget);
-    // The limit may be lower than it was.
-    for (const budget of this.#budgets) void this.#inTurn(budget, () => this.#makeRoom(budget, 0));
+    for (const budget of this.#budgets) this.#addVolume(budget);
+    // --store-bytes may be lower than it was, so a volume may begin above its limit.
+    for (const budget of this.#budgets) void budget.exclusively(() => this.#reserveBytes(budget, 0));
   }
 
   find(key: string): Entry | null {
     return this.#byKey.get(key) ?? null;
-  }
-
-  /** Counts up with every block that comes or goes: whoever caches a view of the inventory compares it. */
-  get changes(): number {
-    return this.#changes;
   }
 
   get assets(): number {
@@ -83,42 +93,42 @@ export class Cache {
   }
 
   heldBytes(holding: HoldingId): number {
-    return this.#held.get(holding) ?? 0;
+    return this.#heldBytes.get(holding) ?? 0;
   }
 
   usage(): VolumeUsage[] {
     return this.#budgets.map(usageOf);
   }
 
-  /** The entry for a sealed version; an entry of another version of the key leaves. */
+  /** The entry for a sealed version, created if there is none. An entry of another version of the key is removed. */
   async ensureEntry(meta: AssetMeta): Promise<Entry> {
-    // While another version leaves somebody else may have admitted the key: look again after each wait.
-    for (let before = this.#byKey.get(meta.key); before !== undefined; before = this.#byKey.get(meta.key)) {
-      if (before.version === meta.version && before.bytes === meta.bytes && before.holding === meta.holding)
-        return before;
-      await this.removeEntry(before);
+    // While the other version is removed another caller may create an entry of the key, so the loop looks it up again.
+    for (let current = this.#byKey.get(meta.key); current !== undefined; current = this.#byKey.get(meta.key)) {
+      if (current.version === meta.version && current.bytes === meta.bytes && current.holding === meta.holding)
+        return current;
+      await this.removeEntry(current);
     }
-    const budget = this.#roomiest();
+    const budget = this.#leastFullBudget();
     const entry = budget.volume.create(meta, this.#deps.clock.now());
     this.#byKey.set(meta.key, entry);
-    this.#join(budget, entry);
+    this.#addToHolding(budget, entry);
     return entry;
   }
 
   /**
-   * Makes room for payload bytes on the entry's volume, evicting if it must. False: no room can be made, so the bytes
-   * pass through. True obliges the caller to `store` or `release`.
+   * Reserves payload bytes on the entry's volume, evicting if necessary. False: no space can be made, and the bytes are passed
+   * through unstored. After true the caller must `store` or `release` them.
    */
   reserve(entry: Entry, payloadBytes: number): Promise<boolean> {
     const budget = this.#budgetOf(entry);
-    return this.#inTurn(budget, () => this.#makeRoom(budget, diskBytesOf(payloadBytes)));
+    return budget.exclusively(() => this.#reserveBytes(budget, diskBytesOf(payloadBytes)));
   }
 
   release(entry: Entry, payloadBytes: number): void {
     this.#budgetOf(entry).reservedBytes -= diskBytesOf(payloadBytes);
   }
 
-  /** Writes a reserved block. Throws `disk_full` or `disk_failed`; the reservation is gone either way. */
+  /** Writes a reserved block and ends the reservation, also on failure. Throws `disk_full` or `disk_failed`. */
   async store(entry: Entry, number: number, payload: Buffer): Promise<void> {
     const budget = this.#budgetOf(entry);
     try {
@@ -126,20 +136,20 @@ export class Cache {
     } finally {
       budget.reservedBytes -= diskBytesOf(payload.length);
     }
-    if (entry.dropped) return;
-    this.#count(budget, entry, number, 1);
+    if (entry.removed) return;
+    this.#accountBlock(budget, entry, number, 1);
     this.#deps.counters.add('larder_blocks_stored_total');
   }
 
   /** Whether blocks `first` to `last` of an entry are on disk. */
-  arePresent(spec: {
+  arePresent(blocks: {
     readonly volume: number;
     readonly id: number;
     readonly first: number;
     readonly last: number;
   }): boolean {
-    const entry = this.#budgets[spec.volume]?.volume.entry(spec.id);
-    for (let number = spec.first; number <= spec.last; number += 1)
+    const entry = this.#budgets[blocks.volume]?.volume.entry(blocks.id);
+    for (let number = blocks.first; number <= blocks.last; number += 1)
       if (entry?.blocks.has(number) !== true) return false;
     return true;
   }
@@ -153,30 +163,30 @@ export class Cache {
     budget.policy.touch(run);
   }
 
-  /** The origin said that the stored version holds, and what its fields are now. */
-  updateMetadata(entry: Entry, news: { readonly headers: Entry['headers']; readonly generatedAtMs: number }): void {
-    entry.headers = news.headers;
-    entry.generatedAtMs = news.generatedAtMs;
+  /** Updates the header fields and the age of a stored version that the origin has validated. */
+  updateMetadata(entry: Entry, fields: { readonly headers: Entry['headers']; readonly generatedAtMs: number }): void {
+    entry.headers = fields.headers;
+    entry.generatedAtMs = fields.generatedAtMs;
     entry.volume.update(entry);
   }
 
-  /** Removes a block that is not what the index says. */
+  /** Removes a block whose file is damaged or missing. */
   async discardBlock(entry: Entry, number: number): Promise<void> {
-    if (entry.dropped || !entry.blocks.has(number)) return;
+    if (entry.removed || !entry.blocks.has(number)) return;
     this.#deps.counters.add('larder_blocks_discarded_total');
-    await this.#take(this.#budgetOf(entry), entry, [number]);
+    await this.#removeBlocks(this.#budgetOf(entry), entry, [number]);
   }
 
-  /** Takes an asset version out of the cache. Its readers end on what they have open. */
+  /** Removes an asset version. Its readers finish on the descriptors that they have open. */
   async removeEntry(entry: Entry): Promise<void> {
-    if (entry.dropped) return;
+    if (entry.removed) return;
     const budget = this.#budgetOf(entry);
     const numbers = [...entry.blocks];
     let bytes = 0;
-    for (const number of numbers) bytes += this.#count(budget, entry, number, -1);
+    for (const number of numbers) bytes += this.#accountBlock(budget, entry, number, -1);
     if (this.#byKey.get(entry.key) === entry) this.#byKey.delete(entry.key);
-    this.#part(budget, entry);
-    await this.#leave(budget, bytes, entry.volume.drop(entry), {
+    this.#removeFromHolding(budget, entry);
+    await this.#finishRemoval(budget, bytes, entry.volume.removeEntry(entry), {
       keys: [entry.key],
       blocks: numbers.map((number) => ({ volume: budget.volume.number, id: entry.id, number })),
     });
@@ -186,93 +196,87 @@ export class Cache {
     return entry.holding !== null && this.#pinned.has(entry.holding);
   }
 
-  /** Pinned holdings leave the eviction order; unpinned ones join it as most recently used. */
+  /** Withdraws the blocks of newly pinned holdings from eviction, and adds those of unpinned ones as most recently used. */
   setPinned(pinned: ReadonlySet<HoldingId>): void {
-    const changed = differing(pinned, this.#pinned).flatMap((holding) => [...(this.#holdings.get(holding) ?? [])]);
-    const place = (sign: 1 | -1): void => {
-      for (const entry of changed) {
-        for (const number of entry.blocks) this.#place(this.#budgetOf(entry), entry, number, sign);
-      }
+    const changed = symmetricDifference(pinned, this.#pinned).flatMap((holding) => [
+      ...(this.#byHolding.get(holding) ?? []),
+    ]);
+    const accountChanged = (sign: 1 | -1): void => {
+      for (const entry of changed)
+        for (const number of entry.blocks) this.#accountOnVolume(this.#budgetOf(entry), entry, number, sign);
     };
-    place(-1);
+    accountChanged(-1);
     this.#pinned = pinned;
-    place(1);
+    accountChanged(1);
   }
 
-  /** Saves recency and whatever else is pending. */
+  /** Saves recency and all other pending changes. */
   async flush(): Promise<void> {
     for (const entry of this.#touched) entry.volume.touch(entry);
     this.#touched.clear();
     await Promise.all(this.#budgets.map((budget) => budget.volume.flush()));
   }
 
-  #join(budget: VolumeBudget, entry: Entry): void {
-    if (entry.holding === null) return;
-    budget.promisedBytes += assetDiskBytes(entry.bytes);
-    const members = this.#holdings.get(entry.holding);
-    if (members === undefined) this.#holdings.set(entry.holding, new Set([entry]));
-    else members.add(entry);
-  }
-
-  #part(budget: VolumeBudget, entry: Entry): void {
-    if (entry.holding === null) return;
-    budget.promisedBytes -= assetDiskBytes(entry.bytes);
-    const members = this.#holdings.get(entry.holding);
-    members?.delete(entry);
-    if (members?.size === 0) this.#holdings.delete(entry.holding);
-  }
-
   #budgetOf(entry: Entry): VolumeBudget {
     return this.#budgets[entry.volume.number]!;
   }
 
-  /** Counting what is still to come of catalogued assets: a fill admits many before the first of them is whole. */
-  #roomiest(): VolumeBudget {
-    const taken = (budget: VolumeBudget): number =>
+  /** Counts the promised bytes of catalogued assets, because a fill creates many entries before the first is complete. */
+  #leastFullBudget(): VolumeBudget {
+    const usedBytes = (budget: VolumeBudget): number =>
       Math.max(budget.promisedBytes, budget.pinnedBytes + budget.policy.bytes);
-    return this.#budgets.reduce((best, budget) => (taken(budget) < taken(best) ? budget : best));
+    return this.#budgets.reduce((best, budget) => (usedBytes(budget) < usedBytes(best) ? budget : best));
   }
 
-  /** Takes over what a volume found at start, oldest first; of two versions of a key the one used last wins. */
-  #adopt(budget: VolumeBudget): void {
+  /** Adds the entries that a volume had at start, oldest first. Of two versions of a key the more recently used one wins. */
+  #addVolume(budget: VolumeBudget): void {
     const entries = [...budget.volume.entries()].sort((a, b) => a.touchedMs - b.touchedMs);
     budget.policy.reserve(entries.reduce((sum, { blocks }) => sum + blocks.occupiedRuns, 0));
     for (const entry of entries) {
       const other = this.#byKey.get(entry.key);
-      const keep = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
-      this.#byKey.set(entry.key, keep);
-      this.#join(budget, entry);
-      this.#countAll(budget, entry);
-      const loser = keep === entry ? other : entry;
+      const winner = other === undefined || other.touchedMs <= entry.touchedMs ? entry : other;
+      this.#byKey.set(entry.key, winner);
+      this.#addToHolding(budget, entry);
+      this.#accountEntry(budget, entry);
+      const loser = winner === entry ? other : entry;
       if (loser !== undefined)
         void this.removeEntry(loser).catch((error: unknown) =>
-          this.#deps.log.error({ err: error }, 'duplicate asset cannot be dropped'),
+          this.#deps.log.error({ err: error, key: loser.key }, 'a duplicate asset cannot be removed'),
         );
     }
   }
 
-  /** Reservations of a volume take turns: each sees what the one before it left. */
-  #inTurn<T>(budget: VolumeBudget, work: () => Promise<T>): Promise<T> {
-    const turn = budget.queue.then(work);
-    budget.queue = turn.catch(() => undefined);
-    return turn;
-  }
-
-  async #makeRoom(budget: VolumeBudget, bytes: number): Promise<boolean> {
-    while (freeBytes(budget) + budget.leavingBytes < bytes) {
-      const victim = budget.policy.evict();
-      if (victim === null) return false;
-      const leaving = this.#evict(budget, victim).finally(() => budget.leaving.delete(leaving));
-      budget.leaving.add(leaving);
-      if (budget.leaving.size >= LEAVING_MAX) await Promise.race(budget.leaving);
-    }
-    if (freeBytes(budget) < bytes) {
-      const timeout = new Promise((resolve) => setTimeout(resolve, CLOSE_WAIT_MS).unref());
-      await Promise.race([Promise.all(budget.leaving), timeout]);
-    }
+  async #reserveBytes(budget: VolumeBudget, bytes: number): Promise<boolean> {
+    if (!(await this.#startEvictions(budget, bytes))) return false;
+    if (freeBytes(budget) < bytes) await this.#awaitEvictions(budget);
     if (freeBytes(budget) < bytes) return false;
     budget.reservedBytes += bytes;
     return true;
+  }
+
+  /** Evicts until enough bytes are free or being removed. False if nothing is left to evict. */
+  async #startEvictions(budget: VolumeBudget, bytes: number): Promise<boolean> {
+    while (freeBytes(budget) + budget.removingBytes < bytes) {
+      const victim = budget.policy.evict();
+      if (victim === null) return false;
+      const eviction = this.#evict(budget, victim).finally(() => budget.evictions.delete(eviction));
+      budget.evictions.add(eviction);
+      if (budget.evictions.size >= EVICTIONS_MAX) await Promise.race(budget.evictions);
+    }
+    return true;
+  }
+
+  async #awaitEvictions(budget: VolumeBudget): Promise<void> {
+    const { clock } = this.#deps;
+    let timer: Timer | null = null;
+    const timeout = new Promise<void>((resolve) => {
+      timer = clock.setTimeout(resolve, CLOSE_WAIT_MS);
+    });
+    try {
+      await Promise.race([Promise.all(budget.evictions), timeout]);
+    } finally {
+      clock.clear(timer);
+    }
   }
 
   async #evict(budget: VolumeBudget, run: RunKey): Promise<void> {
@@ -284,73 +288,98 @@ export class Cache {
       if (entry.blocks.has(number)) numbers.push(number);
     this.#deps.counters.add('larder_blocks_evicted_total', numbers.length);
     if (numbers.length === entry.blocks.count && entry.fetches === 0) await this.removeEntry(entry);
-    else await this.#take(budget, entry, numbers);
+    else await this.#removeBlocks(budget, entry, numbers);
   }
 
-  async #take(budget: VolumeBudget, entry: Entry, numbers: readonly number[]): Promise<void> {
+  async #removeBlocks(budget: VolumeBudget, entry: Entry, numbers: readonly number[]): Promise<void> {
     let bytes = 0;
-    for (const number of numbers) bytes += this.#count(budget, entry, number, -1);
-    await this.#leave(budget, bytes, entry.volume.remove(entry, numbers), {
+    for (const number of numbers) bytes += this.#accountBlock(budget, entry, number, -1);
+    await this.#finishRemoval(budget, bytes, entry.volume.removeBlocks(entry, numbers), {
       keys: [],
       blocks: numbers.map((number) => ({ volume: budget.volume.number, id: entry.id, number })),
     });
   }
 
-  async #leave(budget: VolumeBudget, bytes: number, removal: Promise<void>, forgotten: Invalidation): Promise<void> {
-    budget.leavingBytes += bytes;
+  /** Counts removed bytes against the budget until they are unlinked and no worker has them open. */
+  async #finishRemoval(
+    budget: VolumeBudget,
+    bytes: number,
+    removal: Promise<void>,
+    invalidation: Invalidation,
+  ): Promise<void> {
+    budget.removingBytes += bytes;
     try {
       await removal;
-      await this.#deps.broadcast(forgotten);
+      await this.#deps.broadcast(invalidation);
     } catch (error) {
       if (!isFault(error)) throw error;
       this.#deps.counters.add('larder_faults_total', 1, { code: error.code });
-      this.#deps.log.error({ err: error, volume: budget.volume.directory }, 'removal failed');
+      this.#deps.log.error({ err: error, volume: budget.volume.directory }, 'blocks cannot be removed');
     } finally {
-      budget.leavingBytes -= bytes;
+      budget.removingBytes -= bytes;
     }
   }
 
-  /** Adds all blocks of an entry at once: a byte of its bitmap is a run. */
-  #countAll(budget: VolumeBudget, entry: Entry): void {
+  #addToHolding(budget: VolumeBudget, entry: Entry): void {
+    if (entry.holding === null) return;
+    budget.promisedBytes += assetDiskBytes(entry.bytes);
+    const entries = this.#byHolding.get(entry.holding);
+    if (entries === undefined) this.#byHolding.set(entry.holding, new Set([entry]));
+    else entries.add(entry);
+  }
+
+  #removeFromHolding(budget: VolumeBudget, entry: Entry): void {
+    if (entry.holding === null) return;
+    budget.promisedBytes -= assetDiskBytes(entry.bytes);
+    const entries = this.#byHolding.get(entry.holding);
+    entries?.delete(entry);
+    if (entries?.size === 0) this.#byHolding.delete(entry.holding);
+  }
+
+  /** Adds all blocks of an entry to the accounts at once, a run at a time: a byte of the bitmap is a run. */
+  #accountEntry(budget: VolumeBudget, entry: Entry): void {
     const { blocks, holding } = entry;
     if (blocks.count === 0) return;
     const last = blockCount(entry.bytes) - 1;
-    const shorter = blocks.has(last) ? BLOCK_BYTES - blockBytes(entry.bytes, last) : 0;
-    const shorterOnDisk = shorter === 0 ? 0 : diskBytesOf(BLOCK_BYTES) - diskBytesOf(BLOCK_BYTES - shorter);
-    const payload = blocks.count * BLOCK_BYTES - shorter;
-    if (holding !== null) this.#held.set(holding, (this.#held.get(holding) ?? 0) + payload);
-    if (this.isPinned(entry)) budget.pinnedBytes += blocks.count * diskBytesOf(BLOCK_BYTES) - shorterOnDisk;
-    else
-      for (let run = 0; run < blocks.runs; run += 1) {
-        const bits = BITS[blocks.run(run)]!;
-        const tail = run === Math.floor(last / RUN_BLOCKS) ? shorterOnDisk : 0;
-        if (bits > 0) budget.policy.append(runKey(entry.id, run * RUN_BLOCKS), bits * diskBytesOf(BLOCK_BYTES) - tail);
-      }
-    this.#changes += blocks.count;
-  }
-
-  /** Adds (1) or takes off (−1) a block in every sum. Returns its bytes on disk. */
-  #count(budget: VolumeBudget, entry: Entry, number: number, sign: 1 | -1): number {
-    this.#changes += 1;
-    if (entry.holding !== null) {
-      const left = (this.#held.get(entry.holding) ?? 0) + sign * blockBytes(entry.bytes, number);
-      if (left <= 0) this.#held.delete(entry.holding);
-      else this.#held.set(entry.holding, left);
+    // The last block of an asset may be shorter than the others.
+    const missing = blocks.has(last) ? BLOCK_BYTES - blockBytes(entry.bytes, last) : 0;
+    const missingOnDisk = missing === 0 ? 0 : diskBytesOf(BLOCK_BYTES) - diskBytesOf(BLOCK_BYTES - missing);
+    const payloadBytes = blocks.count * BLOCK_BYTES - missing;
+    if (holding !== null) this.#heldBytes.set(holding, this.heldBytes(holding) + payloadBytes);
+    if (this.isPinned(entry)) {
+      budget.pinnedBytes += blocks.count * diskBytesOf(BLOCK_BYTES) - missingOnDisk;
+      return;
     }
-    return this.#place(budget, entry, number, sign);
+    for (let run = 0; run < blocks.runs; run += 1) {
+      const present = BITS_SET[blocks.run(run)]!;
+      if (present === 0) continue;
+      const shorter = run === Math.floor(last / RUN_BLOCKS) ? missingOnDisk : 0;
+      budget.policy.append(runKey(entry.id, run * RUN_BLOCKS), present * diskBytesOf(BLOCK_BYTES) - shorter);
+    }
   }
 
-  #place(budget: VolumeBudget, entry: Entry, number: number, sign: 1 | -1): number {
+  /** Adds a block to all accounts (1) or subtracts it (−1). Returns its bytes on disk. */
+  #accountBlock(budget: VolumeBudget, entry: Entry, number: number, sign: 1 | -1): number {
+    if (entry.holding !== null) {
+      const heldBytes = this.heldBytes(entry.holding) + sign * blockBytes(entry.bytes, number);
+      if (heldBytes <= 0) this.#heldBytes.delete(entry.holding);
+      else this.#heldBytes.set(entry.holding, heldBytes);
+    }
+    return this.#accountOnVolume(budget, entry, number, sign);
+  }
+
+  /** Counts a block as pinned or as evictable. */
+  #accountOnVolume(budget: VolumeBudget, entry: Entry, number: number, sign: 1 | -1): number {
     const bytes = diskBytesOf(blockBytes(entry.bytes, number));
-    const key = runKey(entry.id, number);
+    const run = runKey(entry.id, number);
     if (this.isPinned(entry)) budget.pinnedBytes += sign * bytes;
-    else if (sign === 1) budget.policy.add(key, bytes);
-    else budget.policy.subtract(key, bytes);
+    else if (sign === 1) budget.policy.add(run, bytes);
+    else budget.policy.subtract(run, bytes);
     return bytes;
   }
 }
 
-const differing = (a: ReadonlySet<HoldingId>, b: ReadonlySet<HoldingId>): HoldingId[] => [
+const symmetricDifference = (a: ReadonlySet<HoldingId>, b: ReadonlySet<HoldingId>): HoldingId[] => [
   ...[...a].filter((holding) => !b.has(holding)),
   ...[...b].filter((holding) => !a.has(holding)),
 ];

@@ -1,5 +1,5 @@
-// The port of eviction: an order over runs of blocks that knows how many bytes could leave and names what leaves next. It
-// deletes nothing, has no clock and does no I/O, so the bench replays traces through the very code that serves.
+// The port of eviction: a policy orders runs of blocks, knows how many bytes it can evict and names the next victim. It
+// deletes nothing, has no clock and does no I/O, so the bench replays traces through the code that serves.
 //
 // A run is eight consecutive blocks of one asset, so that a film of 10 GB is 1,250 entries, not 10,000.
 
@@ -14,33 +14,40 @@ export const runKey = (id: number, block: number): RunKey => id * RUNS_PER_ASSET
 export const runAsset = (key: RunKey): number => Math.floor(key / RUNS_PER_ASSET);
 export const runFirstBlock = (key: RunKey): number => (key % RUNS_PER_ASSET) * RUN_BLOCKS;
 
-/** What sizes of runs are multiples of, and the largest: two bytes a size are enough on disk. */
-export interface RunShape {
+/** Bounds on the size of a run, from which a table chooses how many bytes it spends on a size. */
+export interface RunGeometry {
+  /** Every size is a multiple of this. */
   readonly unitBytes: number;
   readonly runBytesMax: number;
 }
 
-export const DISK_RUNS: RunShape = { unitBytes: HEAD_BYTES, runBytesMax: RUN_BLOCKS * diskBytesOf(BLOCK_BYTES) };
+export const DISK_RUN_GEOMETRY: RunGeometry = {
+  unitBytes: HEAD_BYTES,
+  runBytesMax: RUN_BLOCKS * diskBytesOf(BLOCK_BYTES),
+};
 
-/** A number for a run that stays when its asset leaves and comes back under another id; null where nobody knows the run. */
-export type StableRunId = (key: RunKey) => number | null;
+/**
+ * A hash of the asset's key and the run's position, the same after the asset was removed and fetched again under another id.
+ * Null for a run of an unknown asset.
+ */
+export type HashRun = (key: RunKey) => number | null;
 
 export interface EvictionPolicy {
-  /** Bytes that could be evicted. */
+  /** Bytes that can be evicted. */
   readonly bytes: number;
   readonly runs: number;
-  /** What the order itself takes of memory, to the array. */
+  /** Memory that the policy itself takes, measured from its arrays. */
   readonly memoryBytes: number;
-  /** So many runs are about to be added: room is made for them at once. */
+  /** Announces that about this many runs are to be added, so that tables grow once. */
   reserve(runs: number): void;
-  /** Counts bytes to a run. */
+  /** Adds bytes to a run, which is inserted if it is new. */
   add(key: RunKey, bytes: number): void;
-  /** The same for a run that is not in the order yet: nobody has to look for it. */
+  /** Like `add`, for a run that is known to be new: it is not looked up first. */
   append(key: RunKey, bytes: number): void;
-  /** Takes bytes off a run; the last ones take it out. A run that is not in the order stays out. */
+  /** Subtracts bytes from a run, which is removed with its last byte. Unknown runs are ignored. */
   subtract(key: RunKey, bytes: number): void;
-  /** The run was asked for again. */
+  /** Records a request for the run. Unknown runs are ignored. */
   touch(key: RunKey): void;
-  /** Takes the next run out, or returns null where there is none. */
+  /** Removes the next victim and returns it, or null where the policy is empty. */
   evict(): RunKey | null;
 }

@@ -1,22 +1,24 @@
-// Writes to the index of a volume, in the order in which they are asked for. LevelDB takes concurrent batches in any order, so
-// one is under way at a time; those that come meanwhile become the next one, with one sync for all that want it.
+// Writes batches to the index of a volume in the order of the calls. LevelDB may apply concurrent batches in any order, so one
+// is under way at a time. Batches that arrive meanwhile are merged into the next one, which is synced if any of them asks for it.
 
 import type { Level } from 'level';
 import { diskFault } from '../../runtime/disk.ts';
 
 export type Batch = ({ type: 'put'; key: string; value: string } | { type: 'del'; key: string })[];
 
-interface Group {
+/** Batches merged into one, not written yet. */
+interface PendingWrite {
   readonly batch: Batch;
   sync: boolean;
   readonly done: Promise<void>;
-  readonly settle: (work: Promise<void>) => void;
+  /** Makes `done` follow the write. */
+  readonly settle: (write: Promise<void>) => void;
 }
 
 export class IndexWriter {
   readonly #index: Level;
   readonly #path: string;
-  #next: Group | null = null;
+  #next: PendingWrite | null = null;
   #writing: Promise<void> | null = null;
 
   constructor(index: Level, path: string) {
@@ -24,36 +26,36 @@ export class IndexWriter {
     this.#path = path;
   }
 
-  /** Resolves when the batch is in the index, on disk where `sync`. Throws `disk_full` or `disk_failed`. */
+  /** Resolves when the batch is in the index, and on disk if `sync`. Throws `disk_full` or `disk_failed`. */
   write(batch: Batch, options: { readonly sync: boolean }): Promise<void> {
-    const group = (this.#next ??= newGroup());
-    for (const operation of batch) group.batch.push(operation);
-    group.sync ||= options.sync;
-    this.#writing ??= this.#writeAll().finally(() => {
+    const pending = (this.#next ??= newPendingWrite());
+    for (const operation of batch) pending.batch.push(operation);
+    pending.sync ||= options.sync;
+    this.#writing ??= this.#writePending().finally(() => {
       this.#writing = null;
     });
-    return group.done;
+    return pending.done;
   }
 
-  /** Resolves when nothing is under way. */
+  /** Resolves when no write is under way. */
   async idle(): Promise<void> {
     await this.#writing;
   }
 
-  async #writeAll(): Promise<void> {
-    for (let group = this.#next; group !== null; group = this.#next) {
+  async #writePending(): Promise<void> {
+    for (let pending = this.#next; pending !== null; pending = this.#next) {
       this.#next = null;
-      const work = this.#index.batch(group.batch, { sync: group.sync }).catch((error: unknown) => {
+      const write = this.#index.batch(pending.batch, { sync: pending.sync }).catch((error: unknown) => {
         throw diskFault(error, this.#path);
       });
-      group.settle(work);
-      await work.catch(() => undefined);
+      pending.settle(write);
+      await write.catch(() => undefined);
     }
   }
 }
 
-function newGroup(): Group {
-  let settle!: (work: Promise<void>) => void;
+function newPendingWrite(): PendingWrite {
+  let settle!: (write: Promise<void>) => void;
   const done = new Promise<void>((resolve) => {
     settle = resolve;
   });

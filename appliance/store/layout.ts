@@ -1,8 +1,8 @@
-// The directory of a volume: its layout on disk, and what the disk says when something fails.
+// The directory of a volume:
 //
-//   larder-store.json   layout version and block size
-//   index/              level database, see disk-volume.ts
-//   blocks/<xx>/<id>.<n>  block files; xx is the id modulo 256 in hexadecimal, id in base 36
+//   larder-store.json     layout version and block size
+//   index/                LevelDB database, see volume-index.ts
+//   blocks/<xx>/<id>.<n>  block n of an entry; xx is the id modulo 256 in hexadecimal, the id is in base 36
 
 import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,14 +10,21 @@ import { Fault } from '../../protocol/faults.ts';
 import { diskFault, makeDirectory } from '../../runtime/disk.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 
-/** Versioned: another layout or block size is refused, never guessed at. */
+/** A store with another layout or block size is refused. */
 const LAYOUT = { layout: 1, blockBytes: BLOCK_BYTES };
 const FANOUT = 256;
 
-/** File of a block; workers derive it from what the storekeeper tells them. */
+/** Workers derive the path of a block from the entry's directory and id, which the storekeeper sends them. */
 export const blockPath = (directory: string, id: number, number: number): string =>
   join(directory, 'blocks', (id % FANOUT).toString(16).padStart(2, '0'), `${id.toString(36)}.${number}`);
 
+/** Null for the path of any other file. */
+export function parseBlockPath(path: string): { readonly id: number; readonly number: number } | null {
+  const name = /([0-9a-z]+)\.(\d+)$/.exec(path);
+  return name === null ? null : { id: Number.parseInt(name[1]!, 36), number: Number(name[2]) };
+}
+
+/** Creates the directories of a new volume, or checks the layout of an old one. Throws `store_mismatch`, `disk_full`, `disk_failed`. */
 export function prepareVolume(directory: string): void {
   try {
     makeDirectory(join(directory, 'blocks'));
@@ -42,6 +49,7 @@ export function prepareVolume(directory: string): void {
   }
 }
 
+/** Paths of all files below `blocks/`, temporary ones included. */
 export function* blockFiles(directory: string): Generator<string> {
   for (const fan of readdirSync(join(directory, 'blocks'))) {
     for (const name of readdirSync(join(directory, 'blocks', fan))) yield join(directory, 'blocks', fan, name);
@@ -54,7 +62,7 @@ export function directoryBytes(path: string): number {
     try {
       bytes += statSync(join(path, name)).size;
     } catch {
-      // Compaction removed it between the two calls.
+      // A compaction removed the file between the two calls.
     }
   }
   return bytes;

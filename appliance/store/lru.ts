@@ -1,14 +1,15 @@
-// Least recently used: what was asked for longest ago goes first.
+// Least recently used: evicts the run whose last request is longest ago.
 
-import type { EvictionPolicy, RunKey, RunShape } from './eviction.ts';
+import type { EvictionPolicy, RunGeometry, RunKey } from './eviction.ts';
 import { newList, RunTable, type RunList } from './run-table.ts';
 
 export class Lru implements EvictionPolicy {
   readonly #table: RunTable;
+  /** Most recently used first. */
   readonly #list: RunList = newList();
 
-  constructor(shape: RunShape) {
-    this.#table = new RunTable(shape);
+  constructor(geometry: RunGeometry) {
+    this.#table = new RunTable(geometry);
   }
 
   get bytes(): number {
@@ -27,7 +28,7 @@ export class Lru implements EvictionPolicy {
     this.#table.reserve(runs);
   }
 
-  /** What grows is the most recently used. */
+  /** A run that grows becomes the most recently used. */
   add(key: RunKey, bytes: number): void {
     const slot = this.#table.find(key);
     if (slot === 0) return this.append(key, bytes);

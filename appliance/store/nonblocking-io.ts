@@ -1,6 +1,6 @@
-// Reads and writes that never wait: what is in the page cache comes at once, what a socket has room for goes at once, and for
-// the rest the answer is "it would wait". Node has no name for either, so libc is called directly: preadv2 with RWF_NOWAIT,
-// send with MSG_DONTWAIT. Here too are the words to the system about buffers, its own and ours, that Node has no name for.
+// System calls that Node lacks, made through libc. Reads and sends that never block: preadv2 with RWF_NOWAIT reads bytes that are
+// in the page cache, send with MSG_DONTWAIT writes as much as fits into the socket's buffer. Also huge pages (madvise), a bound on
+// unsent bytes (TCP_NOTSENT_LOWAT) and dropping a file from the page cache (posix_fadvise).
 
 import koffi, { type KoffiFunc } from 'koffi';
 
@@ -15,14 +15,14 @@ const IOVEC_BYTES = 16;
 
 export const HUGE_PAGE_BYTES = 2 ** 21;
 
-/** The system says that it would have to wait. */
+/** Not in the page cache: the read would block. */
 export const WOULD_BLOCK = -1;
-/** The system or the file system of this file knows no such reads. */
+/** The system or the file system does not support non-blocking reads. */
 export const UNSUPPORTED = -2;
 
 const UNSUPPORTED_ERRORS = new Set(['EOPNOTSUPP', 'ENOSYS', 'EINVAL'].map((name) => koffi.os.errno[name]));
 
-interface Calls {
+interface Libc {
   readonly preadv2: (fd: number, vector: number, count: number, position: number, flags: number) => number;
   readonly send: (fd: number, bytes: number, count: number, flags: number) => number;
   readonly setsockopt: (fd: number, level: number, name: number, value: Buffer, bytes: number) => number;
@@ -30,9 +30,9 @@ interface Calls {
   readonly posix_fadvise: KoffiFunc<(fd: number, from: number, bytes: number, advice: number) => number>;
 }
 
-const calls = find();
+const libc = loadLibc();
 
-/** A buffer, and where it lies: it is never moved, so its address is looked up once. */
+/** A buffer with its address, which is looked up once because V8 never moves the memory of a buffer. */
 export class NativeBuffer {
   readonly buffer: Buffer;
   readonly #address: number;
@@ -46,72 +46,72 @@ export class NativeBuffer {
     this.#vectorAddress = addressOf(this.#vector);
   }
 
-  /** Bytes read to `at`, perhaps fewer than asked for, 0 at the end of the file; or one of the two words above. */
+  /** Bytes read to `to.at`, which may be fewer than `to.bytes`; 0 at the end of the file; or `WOULD_BLOCK` or `UNSUPPORTED`. */
   readNonblocking(fd: number, to: { readonly at: number; readonly bytes: number }, position: number): number {
-    if (calls === null) return UNSUPPORTED;
+    if (libc === null) return UNSUPPORTED;
     const { at, bytes } = to;
     if (at < 0 || bytes < 0 || at + bytes > this.buffer.length) throw new RangeError(`no ${bytes} bytes at ${at}`);
     writeWord(this.#vector, 0, this.#address + at);
     writeWord(this.#vector, 8, bytes);
-    const got = calls.preadv2(fd, this.#vectorAddress, 1, position, RWF_NOWAIT);
-    if (got >= 0) return got;
-    // Any other error is told by the read that may wait.
+    const bytesRead = libc.preadv2(fd, this.#vectorAddress, 1, position, RWF_NOWAIT);
+    if (bytesRead >= 0) return bytesRead;
+    // Any other error is reported by the blocking read that follows.
     return UNSUPPORTED_ERRORS.has(koffi.errno()) ? UNSUPPORTED : WOULD_BLOCK;
   }
 
-  /** How many of the bytes [from, to) the socket took, perhaps none. An error is told by the write that may wait. */
+  /** How many of the bytes [from, to) the socket took, perhaps none. Errors are reported by the ordinary write that follows. */
   sendNonblocking(fd: number, from: number, to: number): number {
-    if (calls === null) return 0;
+    if (libc === null) return 0;
     if (from < 0 || to < from || to > this.buffer.length) throw new RangeError(`no bytes from ${from} to ${to}`);
-    return Math.max(0, calls.send(fd, this.#address + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
+    return Math.max(0, libc.send(fd, this.#address + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
 }
 
-/** Of one huge page where the system has them, so that bytes next to each other lie next to each other in the core's cache as well. */
+/** A buffer aligned to one huge page where the system has them: contiguous physical memory makes better use of the CPU's cache. */
 export function allocateHugePage(): Buffer {
-  const around = Buffer.allocUnsafeSlow(2 * HUGE_PAGE_BYTES);
-  const at = HUGE_PAGE_BYTES - (addressOf(around) % HUGE_PAGE_BYTES);
-  calls?.madvise(addressOf(around) + at, HUGE_PAGE_BYTES, MADV_HUGEPAGE);
-  return around.subarray(at, at + HUGE_PAGE_BYTES);
+  const unaligned = Buffer.allocUnsafeSlow(2 * HUGE_PAGE_BYTES);
+  const at = HUGE_PAGE_BYTES - (addressOf(unaligned) % HUGE_PAGE_BYTES);
+  libc?.madvise(addressOf(unaligned) + at, HUGE_PAGE_BYTES, MADV_HUGEPAGE);
+  return unaligned.subarray(at, at + HUGE_PAGE_BYTES);
 }
 
-/** From now on the system takes no more of a socket's bytes than it can send and about so many, if it knows how; 0: as it likes. */
+/** Bounds the unsent bytes that the kernel buffers for a socket, where it supports that. 0 restores its default. */
 export function setUnsentLimit(fd: number, bytes: number): void {
   const value = Buffer.alloc(4);
   value.writeInt32LE(bytes);
-  calls?.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, value.length);
+  libc?.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, value.length);
 }
 
 /**
- * Takes what is on disk of a file out of the page cache, if the system can. In the thread pool: for pages that came a moment ago
- * it waits until every core has counted its own.
+ * Drops the pages of a file that are already on disk from the page cache, where the system supports it. It runs in the thread
+ * pool: for pages read a moment ago the call waits until every core has drained its per-CPU lists.
  */
 export function dropPages(fd: number): Promise<void> {
   return new Promise((resolve) => {
-    if (calls === null) resolve();
-    else calls.posix_fadvise.async(fd, 0, 0, POSIX_FADV_DONTNEED, () => resolve());
+    if (libc === null) resolve();
+    else libc.posix_fadvise.async(fd, 0, 0, POSIX_FADV_DONTNEED, () => resolve());
   });
 }
 
-const addressOf = (buffer: Buffer): number => (calls === null ? 0 : Number(koffi.address(buffer)));
+const addressOf = (buffer: Buffer): number => (libc === null ? 0 : Number(koffi.address(buffer)));
 
-/** Addresses have 48 bits, which a double holds exactly. */
+/** Writes a 64-bit word. Addresses have 48 bits, which a double holds exactly. */
 function writeWord(into: Buffer, at: number, value: number): void {
   into.writeUInt32LE(value % 2 ** 32, at);
   into.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
 }
 
-/** Null where the system has no such calls. */
-function find(): Calls | null {
+/** Null where the system lacks one of these calls. */
+function loadLibc(): Libc | null {
   if (process.platform !== 'linux') return null;
   try {
-    const libc = koffi.load(null);
+    const library = koffi.load(null);
     return {
-      preadv2: libc.func('int64_t preadv2(int fd, uintptr_t iov, int n, int64_t offset, int flags)'),
-      send: libc.func('int64_t send(int fd, uintptr_t bytes, size_t n, int flags)'),
-      setsockopt: libc.func('int setsockopt(int fd, int level, int name, void *value, uint32_t bytes)'),
-      madvise: libc.func('int madvise(uintptr_t address, size_t bytes, int advice)'),
-      posix_fadvise: libc.func('int posix_fadvise(int fd, int64_t from, int64_t bytes, int advice)'),
+      preadv2: library.func('int64_t preadv2(int fd, uintptr_t iov, int n, int64_t offset, int flags)'),
+      send: library.func('int64_t send(int fd, uintptr_t bytes, size_t n, int flags)'),
+      setsockopt: library.func('int setsockopt(int fd, int level, int name, void *value, uint32_t bytes)'),
+      madvise: library.func('int madvise(uintptr_t address, size_t bytes, int advice)'),
+      posix_fadvise: library.func('int posix_fadvise(int fd, int64_t from, int64_t bytes, int advice)'),
     };
   } catch {
     return null;

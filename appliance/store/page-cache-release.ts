@@ -1,74 +1,81 @@
-// Blocks that were written lately. They stay in memory for a while, for readers who are slower than the disk; then those that
-// nobody else has asked for leave it. Most of what is missed is asked for once, and all of what a fill brings is for tomorrow:
-// what is watched tonight keeps its place.
+// Drops newly written blocks from the page cache. They stay for a while, because readers of a miss may be slower than the disk; then
+// those without another request are dropped. Most missed blocks are requested once and filled ones are for tomorrow, so this keeps
+// the page cache for what is watched tonight.
 
 import { closeSync } from 'node:fs';
+import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Entry } from './volume.ts';
 
 /** A reader at 0.8 Mb/s takes ten seconds for a block. */
-const STAY_MS = 15_000;
-const LOOK_MS = 500;
-/** Files held open; beyond it the oldest leave early. */
-const STAYING_MAX = 512;
+const RETENTION_MS = 15_000;
+const SWEEP_MS = 500;
+/** Files held open. Beyond this the oldest are released early. */
+const OPEN_MAX = 512;
 
-interface NewBlock {
-  /** Open, so that its pages are found again. */
+interface WrittenBlock {
+  /** Kept open, because the advice to drop pages takes a descriptor. */
   readonly fd: number;
   readonly entry: Entry;
-  /** Of the entry, when the block was written. */
+  /** The entry's `touchedMs` when the block was written; a later one means that it was requested again. */
   readonly touchedMs: number;
-  readonly writtenAt: number;
+  readonly writtenAtMs: number;
 }
 
-/** Takes what is on disk of a file out of the page cache. */
+/** Drops the pages of a file that are already on disk from the page cache. */
 export type DropPages = (fd: number) => Promise<void>;
 
+export interface PageCacheReleaseDeps {
+  readonly clock: Clock;
+  readonly dropPages: DropPages;
+}
+
 export class PageCacheRelease {
-  readonly #leaveMemory: DropPages;
-  readonly #now: () => number;
+  readonly #deps: PageCacheReleaseDeps;
   /** By path, oldest first. */
-  readonly #staying = new Map<string, NewBlock>();
-  #looking: NodeJS.Timeout | null = null;
+  readonly #blocks = new Map<string, WrittenBlock>();
+  #sweepTimer: Timer | null = null;
 
-  /** `now` never goes back. */
-  constructor(leaveMemory: DropPages, now: () => number) {
-    this.#leaveMemory = leaveMemory;
-    this.#now = now;
+  constructor(deps: PageCacheReleaseDeps) {
+    this.#deps = deps;
   }
 
-  /** The descriptor is closed here. */
+  /** Takes over the descriptor of a block that was just written, and closes it in the end. */
   add(path: string, entry: Entry, fd: number): void {
+    const { clock } = this.#deps;
     this.remove(path);
-    this.#staying.set(path, { fd, entry, touchedMs: entry.touchedMs, writtenAt: this.#now() });
-    this.#looking ??= setInterval(() => this.look(), LOOK_MS).unref();
-    if (this.#staying.size > STAYING_MAX) this.#leave(this.#staying.entries().next().value!);
+    this.#blocks.set(path, { fd, entry, touchedMs: entry.touchedMs, writtenAtMs: clock.monotonic() });
+    if (this.#sweepTimer === null) {
+      this.#sweepTimer = clock.setInterval(() => this.#sweep(), SWEEP_MS);
+      this.#sweepTimer.unref();
+    }
+    if (this.#blocks.size > OPEN_MAX) this.#release(this.#blocks.entries().next().value!);
   }
 
-  /** The block is going from the disk: no descriptor may keep it there. */
+  /** Closes the descriptor of a block that is about to be unlinked, because an open one would keep its bytes on disk. */
   remove(path: string): void {
-    const block = this.#staying.get(path);
+    const block = this.#blocks.get(path);
     if (block === undefined) return;
-    this.#staying.delete(path);
+    this.#blocks.delete(path);
     closeSync(block.fd);
   }
 
   close(): void {
-    for (const path of [...this.#staying.keys()]) this.remove(path);
-    if (this.#looking !== null) clearInterval(this.#looking);
-    this.#looking = null;
+    for (const path of [...this.#blocks.keys()]) this.remove(path);
+    this.#deps.clock.clear(this.#sweepTimer);
+    this.#sweepTimer = null;
   }
 
-  /** Lets go of those that have stayed long enough. */
-  look(): void {
-    for (const each of this.#staying) {
-      if (this.#now() - each[1].writtenAt < STAY_MS) return;
-      this.#leave(each);
+  #sweep(): void {
+    const nowMs = this.#deps.clock.monotonic();
+    for (const each of this.#blocks) {
+      if (nowMs - each[1].writtenAtMs < RETENTION_MS) return;
+      this.#release(each);
     }
   }
 
-  #leave([path, { fd, entry, touchedMs }]: readonly [string, NewBlock]): void {
-    this.#staying.delete(path);
+  #release([path, { fd, entry, touchedMs }]: readonly [string, WrittenBlock]): void {
+    this.#blocks.delete(path);
     if (entry.touchedMs !== touchedMs) closeSync(fd);
-    else void this.#leaveMemory(fd).finally(() => closeSync(fd));
+    else void this.#deps.dropPages(fd).finally(() => closeSync(fd));
   }
 }

@@ -1,31 +1,31 @@
 // S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023), by bytes. New runs
-// enter a small queue; those asked for twice while they pass through it go on to the main queue, the others leave and are
-// remembered as ghosts. What a ghost names goes straight to the main queue, where what was asked for gets another round.
+// enter a small queue. Those requested twice while they pass through it move on to the main queue; the others are evicted and
+// remembered as ghosts. A run that has a ghost enters the main queue at once, where each request earns it another round.
 //
-// Two things differ from the paper. The small queue's tenth is of what is in the order, for how much that may be is not known
-// here: pins move it. And a player reads a run in many requests, so touches count once an epoch: the time in which a hundredth
-// of the order's bytes comes in.
+// Two things differ from the paper. The small queue is a tenth of the bytes that the policy holds, not of its capacity, which is
+// unknown here because pins move it. And because a player reads a run in many requests, touches count once an epoch: the time
+// in which a hundredth of the policy's bytes is added.
 
-import type { EvictionPolicy, StableRunId, RunKey, RunShape } from './eviction.ts';
+import type { EvictionPolicy, HashRun, RunGeometry, RunKey } from './eviction.ts';
 import { RotatingBloomFilter } from './bloom-filter.ts';
 import { newList, RunTable, type RunList } from './run-table.ts';
 
 const SMALL_SHARE = 0.1;
 const EPOCHS_PER_FILL = 100;
-/** Touches that carry a run from the small queue to the main one. */
-const PROMOTED_AT = 2;
+/** Touches that promote a run from the small queue to the main one. */
+const PROMOTION_TOUCHES = 2;
 const TOUCHES_MAX = 3;
-/** Runs that one eviction gives another round, at most: past them the oldest goes, so that no eviction takes long. */
-const ROUNDS_MAX = 4_096;
+/** Runs that one eviction may reinsert. Past them the oldest is evicted anyway, which bounds the time of an eviction. */
+const REINSERTIONS_MAX = 4_096;
 const GHOSTS_MIN = 1_024;
 
 /** The mark of a run: two bits of touches, one for the main queue, eight of the epoch that touched it last. */
 const TOUCHES = 0b11;
-const MAIN = 0b100;
+const IN_MAIN = 0b100;
 const EPOCH_SHIFT = 3;
 const EPOCH_MASK = 0xff;
 
-/** Shared by the orders of all volumes: what left one of them may come back to another. */
+/** Runs evicted lately. The policies of all volumes share it: an asset may be fetched again to another volume. */
 export class Ghosts {
   readonly #filter: RotatingBloomFilter;
   #runs = 0;
@@ -33,7 +33,7 @@ export class Ghosts {
   constructor(seed: number) {
     // Two generations together remember two thirds as many as there are runs.
     this.#filter = new RotatingBloomFilter({
-      generationNames: () => Math.max(GHOSTS_MIN, Math.ceil(this.#runs / 3)),
+      generationKeys: () => Math.max(GHOSTS_MIN, Math.ceil(this.#runs / 3)),
       seed,
     });
   }
@@ -42,34 +42,35 @@ export class Ghosts {
     return this.#filter.memoryBytes;
   }
 
-  /** The orders have so many runs more, or less. */
-  count(runs: number): void {
-    this.#runs += runs;
+  /** Adjusts the number of runs in all policies, which sizes the next generation. */
+  countRuns(change: 1 | -1): void {
+    this.#runs += change;
   }
 
-  has(name: number): boolean {
-    return this.#filter.has(name);
+  has(hash: number): boolean {
+    return this.#filter.has(hash);
   }
 
-  add(name: number): void {
-    this.#filter.add(name);
+  add(hash: number): void {
+    this.#filter.add(hash);
   }
 }
 
 export class S3Fifo implements EvictionPolicy {
   readonly #table: RunTable;
   readonly #ghosts: Ghosts;
-  readonly #nameOf: StableRunId;
+  readonly #hashRun: HashRun;
+  /** Newest first, as is `#main`. */
   readonly #small: RunList = newList();
   readonly #main: RunList = newList();
   #epoch = 0;
   #epochBytes = 0;
-  #evicted = false;
+  #hasEvicted = false;
 
-  constructor(spec: { readonly shape: RunShape; readonly ghosts: Ghosts; readonly nameOf: StableRunId }) {
-    this.#table = new RunTable(spec.shape);
+  constructor(spec: { readonly geometry: RunGeometry; readonly ghosts: Ghosts; readonly hashRun: HashRun }) {
+    this.#table = new RunTable(spec.geometry);
     this.#ghosts = spec.ghosts;
-    this.#nameOf = spec.nameOf;
+    this.#hashRun = spec.hashRun;
   }
 
   get bytes(): number {
@@ -91,29 +92,29 @@ export class S3Fifo implements EvictionPolicy {
   add(key: RunKey, bytes: number): void {
     const slot = this.#table.find(key);
     if (slot === 0) return this.append(key, bytes);
-    this.#pass(bytes);
-    this.#table.grow(this.#listOf(slot), slot, bytes);
+    this.#advanceEpoch(bytes);
+    this.#table.grow(this.#queueOf(slot), slot, bytes);
   }
 
   append(key: RunKey, bytes: number): void {
-    this.#pass(bytes);
-    const fresh = this.#table.insert(key);
-    const name = this.#nameOf(key);
-    // Until something had to leave there is room in the main queue for what the small one cannot take.
-    const main = (name !== null && this.#ghosts.has(name)) || (!this.#evicted && this.#isSmallFull());
-    this.#table.setMark(fresh, (main ? MAIN : 0) | (this.#epoch << EPOCH_SHIFT));
-    const list = main ? this.#main : this.#small;
-    this.#table.link(list, fresh);
-    this.#table.grow(list, fresh, bytes);
-    this.#ghosts.count(1);
+    this.#advanceEpoch(bytes);
+    const slot = this.#table.insert(key);
+    const hash = this.#hashRun(key);
+    // Before the first eviction the main queue takes what the small one has no room for.
+    const toMain = (hash !== null && this.#ghosts.has(hash)) || (!this.#hasEvicted && this.#isSmallFull());
+    this.#table.setMark(slot, (toMain ? IN_MAIN : 0) | (this.#epoch << EPOCH_SHIFT));
+    const queue = toMain ? this.#main : this.#small;
+    this.#table.link(queue, slot);
+    this.#table.grow(queue, slot, bytes);
+    this.#ghosts.countRuns(1);
   }
 
   subtract(key: RunKey, bytes: number): void {
     const slot = this.#table.find(key);
     if (slot === 0) return;
-    const list = this.#listOf(slot);
-    this.#table.grow(list, slot, -bytes);
-    if (this.#table.bytes(slot) === 0) this.#remove(list, slot);
+    const queue = this.#queueOf(slot);
+    this.#table.grow(queue, slot, -bytes);
+    if (this.#table.bytes(slot) === 0) this.#remove(queue, slot);
   }
 
   touch(key: RunKey): void {
@@ -122,49 +123,51 @@ export class S3Fifo implements EvictionPolicy {
     const mark = this.#table.mark(slot);
     if (mark >>> EPOCH_SHIFT === this.#epoch) return;
     const touches = Math.min(TOUCHES_MAX, (mark & TOUCHES) + 1);
-    this.#table.setMark(slot, (mark & MAIN) | touches | (this.#epoch << EPOCH_SHIFT));
+    this.#table.setMark(slot, (mark & IN_MAIN) | touches | (this.#epoch << EPOCH_SHIFT));
   }
 
   evict(): RunKey | null {
-    this.#evicted = true;
-    for (let rounds = 0; ; rounds += 1) {
+    this.#hasEvicted = true;
+    for (let reinsertions = 0; ; reinsertions += 1) {
       const fromSmall = this.#small.last !== 0 && (this.#main.last === 0 || this.#isSmallFull());
-      const list = fromSmall ? this.#small : this.#main;
-      const slot = list.last;
+      const queue = fromSmall ? this.#small : this.#main;
+      const slot = queue.last;
       if (slot === 0) return null;
       const mark = this.#table.mark(slot);
       const touches = mark & TOUCHES;
-      if (rounds >= ROUNDS_MAX || touches < (fromSmall ? PROMOTED_AT : 1)) return this.#leave(list, slot);
-      this.#table.unlink(list, slot);
+      if (reinsertions >= REINSERTIONS_MAX || touches < (fromSmall ? PROMOTION_TOUCHES : 1))
+        return this.#evictSlot(queue, slot);
+      this.#table.unlink(queue, slot);
       this.#table.link(this.#main, slot);
-      this.#table.setMark(slot, (mark & ~TOUCHES) | MAIN | (fromSmall ? 0 : touches - 1));
+      this.#table.setMark(slot, (mark & ~TOUCHES) | IN_MAIN | (fromSmall ? 0 : touches - 1));
     }
   }
 
-  #leave(list: RunList, slot: number): RunKey {
+  /** A run evicted from the small queue leaves a ghost. */
+  #evictSlot(queue: RunList, slot: number): RunKey {
     const key = this.#table.key(slot);
-    const name = list === this.#small ? this.#nameOf(key) : null;
-    if (name !== null) this.#ghosts.add(name);
-    this.#remove(list, slot);
+    const hash = queue === this.#small ? this.#hashRun(key) : null;
+    if (hash !== null) this.#ghosts.add(hash);
+    this.#remove(queue, slot);
     return key;
   }
 
-  #remove(list: RunList, slot: number): void {
-    this.#table.unlink(list, slot);
+  #remove(queue: RunList, slot: number): void {
+    this.#table.unlink(queue, slot);
     this.#table.remove(slot);
-    this.#ghosts.count(-1);
+    this.#ghosts.countRuns(-1);
   }
 
   #isSmallFull(): boolean {
     return this.#small.bytes > SMALL_SHARE * this.bytes;
   }
 
-  #listOf(slot: number): RunList {
-    return (this.#table.mark(slot) & MAIN) === 0 ? this.#small : this.#main;
+  #queueOf(slot: number): RunList {
+    return (this.#table.mark(slot) & IN_MAIN) === 0 ? this.#small : this.#main;
   }
 
-  #pass(bytes: number): void {
-    this.#epochBytes += bytes;
+  #advanceEpoch(addedBytes: number): void {
+    this.#epochBytes += addedBytes;
     if (this.#epochBytes * EPOCHS_PER_FILL < this.bytes) return;
     this.#epochBytes = 0;
     this.#epoch = (this.#epoch + 1) & EPOCH_MASK;

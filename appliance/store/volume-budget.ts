@@ -1,27 +1,35 @@
-// The sums of one volume: what its blocks take, what is promised, reserved or on its way out, and the order in which blocks
-// leave.
+// The accounts of one volume: bytes pinned, evictable, promised, reserved and being removed, and its eviction policy.
 
-import { DISK_RUNS, runAsset, runFirstBlock, type EvictionPolicy, type StableRunId, type RunKey } from './eviction.ts';
+import { mutex } from '../../runtime/semaphore.ts';
+import {
+  DISK_RUN_GEOMETRY,
+  runAsset,
+  runFirstBlock,
+  type EvictionPolicy,
+  type HashRun,
+  type RunKey,
+} from './eviction.ts';
 import { hashKey, hashPart } from './bloom-filter.ts';
 import { Lru } from './lru.ts';
 import type { Volume } from './volume.ts';
 
-/** Left to the index of each volume from the start, so that its growth never breaks the budget. */
+/** Set aside for the index of each volume from the start, so that its growth never breaks the budget. */
 export const INDEX_BYTES_RESERVED = 12 * 2 ** 20;
 
 export interface VolumeBudget {
   readonly volume: Volume;
   readonly policy: EvictionPolicy;
   readonly limitBytes: number;
-  /** What its catalogued assets take once they are whole. */
+  /** What its catalogued assets will take once all their blocks are present. */
   promisedBytes: number;
   pinnedBytes: number;
   reservedBytes: number;
-  /** Unlinked, but perhaps still open in a worker. */
-  leavingBytes: number;
-  readonly leaving: Set<Promise<void>>;
-  /** Reservations take turns. */
-  queue: Promise<unknown>;
+  /** Blocks that are being unlinked, or are unlinked and perhaps still open in a worker. */
+  removingBytes: number;
+  /** Evictions under way. */
+  readonly evictions: Set<Promise<void>>;
+  /** Serialises reservations: each sees what the one before it left free. */
+  readonly exclusively: <T>(task: () => Promise<T>) => Promise<T>;
 }
 
 export interface VolumeUsage {
@@ -31,30 +39,30 @@ export interface VolumeUsage {
   readonly pinnedBytes: number;
   readonly demandBytes: number;
   readonly reservedBytes: number;
-  readonly leavingBytes: number;
+  readonly removingBytes: number;
   readonly indexBytes: number;
 }
 
 export function newVolumeBudget(
   volume: Volume,
   limitBytes: number,
-  newOrder?: (nameOf: StableRunId) => EvictionPolicy,
+  newPolicy?: (hashRun: HashRun) => EvictionPolicy,
 ): VolumeBudget {
   return {
     volume,
-    policy: newOrder?.((run) => nameIn(volume, run)) ?? new Lru(DISK_RUNS),
+    policy: newPolicy?.((run) => hashRunOf(volume, run)) ?? new Lru(DISK_RUN_GEOMETRY),
     limitBytes,
     promisedBytes: 0,
     pinnedBytes: 0,
     reservedBytes: 0,
-    leavingBytes: 0,
-    leaving: new Set(),
-    queue: Promise.resolve(),
+    removingBytes: 0,
+    evictions: new Set(),
+    exclusively: mutex(),
   };
 }
 
-/** Until its asset is dropped. */
-function nameIn(volume: Volume, run: RunKey): number | null {
+/** Null once the asset was removed. */
+function hashRunOf(volume: Volume, run: RunKey): number | null {
   const entry = volume.entry(runAsset(run));
   return entry === undefined ? null : hashPart(hashKey(entry.key), runFirstBlock(run));
 }
@@ -66,13 +74,13 @@ export const usageOf = (budget: VolumeBudget): VolumeUsage => ({
   pinnedBytes: budget.pinnedBytes,
   demandBytes: budget.policy.bytes,
   reservedBytes: budget.reservedBytes,
-  leavingBytes: budget.leavingBytes,
+  removingBytes: budget.removingBytes,
   indexBytes: budget.volume.indexBytes(),
 });
 
 export function freeBytes(budget: VolumeBudget): number {
   const index = Math.max(INDEX_BYTES_RESERVED, budget.volume.indexBytes());
   return (
-    budget.limitBytes - index - budget.pinnedBytes - budget.policy.bytes - budget.reservedBytes - budget.leavingBytes
+    budget.limitBytes - index - budget.pinnedBytes - budget.policy.bytes - budget.reservedBytes - budget.removingBytes
   );
 }

@@ -183,8 +183,8 @@ test('a crash in the middle of a new revision left the old versions in the cache
   await restarted.retire();
   expect([...told].sort()).toEqual(['/film/b', '/film/c']);
   expect(await restarted.sync()).toBe(true);
-  expect((await restarted.known('/film/b'))?.asset.etag).toBe('"2"');
-  expect(await restarted.known('/film/c')).toBeNull();
+  expect((await restarted.get('/film/b'))?.asset.etag).toBe('"2"');
+  expect(await restarted.get('/film/c')).toBeNull();
   await db.close();
 });
 
@@ -198,7 +198,7 @@ test('a title that came back under another id lost its assets with the removal o
   double.put('film-again', '/film/', { a: '1' });
   double.removed = ['film'];
   await catalog.sync();
-  expect((await catalog.known('/film/a'))?.title).toBe('film-again');
+  expect((await catalog.get('/film/a'))?.title).toBe('film-again');
   expect(await catalog.assetsOf('film:video')).toEqual([]);
   await db.close();
 });
@@ -213,7 +213,8 @@ test('a full disk below the state directory ended the storekeeper', async () => 
   await db.close();
 });
 
-const openDisk = (at: string): Promise<DiskVolume> => DiskVolume.open({ number: 0, directory: at, log: silentLog });
+const openDisk = (at: string): Promise<DiskVolume> =>
+  DiskVolume.open({ number: 0, directory: at, clock: systemClock, log: silentLog });
 
 /** The store as a crash at this moment leaves it. */
 function crashOf(at: string): string {
@@ -350,7 +351,7 @@ test('a version that nothing can be stored of and that left meanwhile was a 503 
   };
   const gone = await cache.ensureEntry(meta);
   await land(inflight, gone);
-  expect(gone.dropped).toBe(true);
+  expect(gone.removed).toBe(true);
   const known = { version: gone.version, id: gone.id, volume: gone.volume.number };
   const opened = await miss.open({ ...first, key: '/a', expected: known, from: 5, to: body.length });
   if (opened.kind !== 'asset' || opened.body === null) throw new Error('no bytes');
@@ -520,7 +521,7 @@ test('a store whose limit was lowered stayed above it until the next miss', asyn
     await land(before.inflight, await before.cache.ensureEntry(metaOf(key, BLOCK_BYTES)));
   const { cache } = flightsOver({ blocks: 2, body: Buffer.alloc(0), volumes });
   await vi.waitUntil(
-    () => cache.usage()[0]!.demandBytes + cache.usage()[0]!.leavingBytes <= 2 * diskBytesOf(BLOCK_BYTES),
+    () => cache.usage()[0]!.demandBytes + cache.usage()[0]!.removingBytes <= 2 * diskBytesOf(BLOCK_BYTES),
   );
   expect(cache.assets).toBe(2);
 });

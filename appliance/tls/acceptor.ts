@@ -1,5 +1,16 @@
-// Where a worker speaks TLS: a raw connection goes in, what comes out is a connection of HTTP/1.1 or, where configured, one of
-// HTTP/2. Certificates and ticket keys change while connections go on with what they began with.
+// TLS: the appliance terminates it itself, in every worker, with one certificate and one set of session ticket keys.
+//
+// This file accepts a raw connection in a worker, does the handshake and passes the secured connection on as HTTP/1.1 or, if that is
+// offered and negotiated, as HTTP/2. A renewed certificate applies to new connections; open ones keep what they began with.
+//
+// Read in this order:
+//   material.ts            certificate and key files: read, validated, checked for expiry; the TLS settings
+//   certificate-store.ts   in the supervisor: the certificate in force, ticket keys and their rotation
+//   acceptor.ts            in a worker: the handshake
+//   http2.ts               in a worker: HTTP/2 in front of the same request listener as node:http
+//
+// The worker uses `TlsAcceptor` and `Http2Acceptor`, the supervisor `CertificateStore`, and the turn-up checks the functions of
+// material.ts. The supervisor sends `TlsSecrets` to its workers over IPC.
 
 import type { Socket } from 'node:net';
 import { createServer, type SecureContextOptions, type Server, type TLSSocket } from 'node:tls';
@@ -41,7 +52,7 @@ export class TlsAcceptor {
     return socket;
   }
 
-  /** For connections from now on. */
+  /** Applies to new connections. */
   updateContext(state: TlsSecrets): void {
     this.#server.setSecureContext(optionsOf(state));
   }

@@ -1,80 +1,85 @@
-// What workers need to speak TLS, kept by the supervisor: the certificate in force, and the keys of session tickets, which all
-// workers share, so that a player resumes with whichever of them gets its next connection.
+// What workers need for TLS, owned by the supervisor: the certificate in force and the keys of session tickets. All workers share
+// them, so that a player can resume its session in whichever worker gets its next connection.
 
 import { randomBytes } from 'node:crypto';
 import { isFault } from '../../protocol/faults.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import {
   dayOf,
+  invalidityReason,
   readMaterial,
   RENEWAL_MS,
   validityOf,
-  invalidityReason,
   type TlsFiles,
   type TlsMaterial,
 } from './material.ts';
 
-/** A stolen key opens recorded sessions of TLS 1.2 this far back; a player that comes later shakes hands in full. */
-const ROTATE_MS = 12 * 3_600_000;
-/** Name, HMAC and AES keys, 16 bytes each. */
+/** A stolen key decrypts recorded sessions of TLS 1.2 this far back. Older tickets cause a full handshake. */
+const ROTATION_MS = 12 * 3_600_000;
+/** Key name, HMAC key and AES key of 16 bytes each. */
 const TICKET_KEY_BYTES = 48;
 
 export interface TlsSecrets extends TlsMaterial {
-  /** Base64. */
+  /** In base64. */
   readonly ticketKeys: string;
 }
 
+export interface CertificateStoreDeps {
+  readonly files: TlsFiles;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Called with new secrets, which every worker must get. */
+  readonly onChange: (state: TlsSecrets) => void;
+}
+
 export class CertificateStore {
-  readonly #files: TlsFiles;
-  readonly #log: Log;
-  readonly #tell: (state: TlsSecrets) => void;
+  readonly #deps: CertificateStoreDeps;
   #state: TlsSecrets;
 
-  /** Throws `config_invalid`. `tell`: a new state is for every worker. */
-  constructor(files: TlsFiles, log: Log, tell: (state: TlsSecrets) => void) {
-    this.#files = files;
-    this.#log = log;
-    this.#tell = tell;
-    this.#state = { ...readMaterial(files), ticketKeys: newTicketKeys() };
-    this.#warn(this.#state);
-    setInterval(() => this.#change({ ...this.#state, ticketKeys: newTicketKeys() }), ROTATE_MS).unref();
+  /** Throws `config_invalid`. */
+  constructor(deps: CertificateStoreDeps) {
+    this.#deps = deps;
+    this.#state = { ...readMaterial(deps.files), ticketKeys: newTicketKeys() };
+    this.#warnOfExpiry(this.#state);
+    deps.clock.setInterval(() => this.#update({ ticketKeys: newTicketKeys() }), ROTATION_MS).unref();
   }
 
   get state(): TlsSecrets {
     return this.#state;
   }
 
-  /** The files have changed, or so we are told. What cannot be served with leaves everything as it was. */
+  /** Reads the files again. An invalid certificate is logged and the former one stays in force. */
   reload(): void {
+    const { files, clock, log } = this.#deps;
+    const { tlsCert } = files;
     try {
-      const material = readMaterial(this.#files);
+      const material = readMaterial(files);
       const validity = validityOf(material, []);
-      const flaw = invalidityReason(validity, Date.now());
-      if (flaw !== null) throw new Error(`${this.#files.tlsCert}: ${flaw}`);
-      this.#change({ ...this.#state, ...material });
-      this.#warn(material);
-      this.#log.info({ tlsCert: this.#files.tlsCert, until: dayOf(validity.untilMs) }, 'certificate reloaded');
+      const flaw = invalidityReason(validity, clock.now());
+      if (flaw !== null) throw new Error(`${tlsCert}: ${flaw}`);
+      this.#update(material);
+      this.#warnOfExpiry(material);
+      log.info({ tlsCert, until: dayOf(validity.untilMs) }, 'certificate reloaded');
     } catch (error) {
       const { message } = error as Error;
-      this.#log.error(
-        { problem: message, fault: isFault(error) ? error.code : null },
-        'certificate not reloaded, the old one stays',
-      );
+      const fault = isFault(error) ? error.code : null;
+      log.error({ problem: message, fault }, 'certificate not reloaded, the former one stays in force');
     }
   }
 
-  #change(state: TlsSecrets): void {
-    this.#state = state;
-    this.#tell(state);
+  #update(changes: Partial<TlsSecrets>): void {
+    this.#state = { ...this.#state, ...changes };
+    this.#deps.onChange(this.#state);
   }
 
-  #warn(material: TlsMaterial): void {
+  #warnOfExpiry(material: TlsMaterial): void {
+    const { files, clock, log } = this.#deps;
     const validity = validityOf(material, []);
-    const until = dayOf(validity.untilMs);
-    const flaw = invalidityReason(validity, Date.now());
-    if (flaw !== null) this.#log.error({ tlsCert: this.#files.tlsCert, until }, `${flaw}: players will refuse it`);
-    else if (validity.untilMs - Date.now() < RENEWAL_MS)
-      this.#log.warn({ tlsCert: this.#files.tlsCert, until }, 'the certificate expires soon');
+    const fields = { tlsCert: files.tlsCert, until: dayOf(validity.untilMs) };
+    const flaw = invalidityReason(validity, clock.now());
+    if (flaw !== null) log.error(fields, `${flaw}: players will refuse it`);
+    else if (validity.untilMs - clock.now() < RENEWAL_MS) log.warn(fields, 'the certificate expires soon');
   }
 }
 

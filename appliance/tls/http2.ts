@@ -1,5 +1,5 @@
-// HTTP/2 in front of the same `server.ts`: a request and a response of a stream that look as node:http's do. There is no short
-// way here; a stream's bytes are framed one by one whichever way they come.
+// HTTP/2 in front of the same request listener as HTTP/1.1: the request and response of a stream look like those of node:http.
+// There is no fast path here, because every byte of a stream has to be framed anyway.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import {
@@ -13,15 +13,15 @@ import {
 import type { TLSSocket } from 'node:tls';
 import type { Counters } from '../metrics.ts';
 
-/** Of one connection, under way at once: players ask for a few segments. */
+/** Concurrent streams of one connection; players request a few segments at a time. */
 const STREAMS_MAX = 32;
 const HEADER_PAIRS_MAX = 100;
 const HEADER_BYTES_MAX = 16 * 1024;
-/** Room for a reader on a long line without a round trip per frame. */
+/** Flow control: uploads on a long line go on without a round trip per frame. */
 const WINDOW_BYTES = 2 ** 20;
 
 export interface Http2AcceptorDeps {
-  /** Of all connections together: a stream holds as much as a connection of HTTP/1.1 does. */
+  /** Concurrent streams of all connections together: a stream takes as much memory as a connection of HTTP/1.1. */
   readonly streamsMax: number;
   readonly counters: Counters;
   readonly serve: (request: IncomingMessage, response: ServerResponse) => void;
@@ -33,7 +33,7 @@ export class Http2Acceptor {
   readonly #server: Http2Server;
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #deps: Http2AcceptorDeps;
-  #running = 0;
+  #openStreams = 0;
 
   constructor(deps: Http2AcceptorDeps) {
     this.#deps = deps;
@@ -51,7 +51,7 @@ export class Http2Acceptor {
       },
       (request, response) => this.#serve(request, response),
     );
-    this.#server.on('session', (session) => this.#keep(session));
+    this.#server.on('session', (session) => this.#trackSession(session));
     this.#server.on('sessionError', () => undefined);
   }
 
@@ -59,25 +59,25 @@ export class Http2Acceptor {
     this.#server.emit('connection', socket);
   }
 
-  /** Asks every client to go; streams under way end first. */
+  /** Sends GOAWAY on every connection; open streams end first. */
   drain(): void {
     for (const session of this.#sessions) if (!session.closed) session.close();
   }
 
   #serve(request: Http2ServerRequest, response: Http2ServerResponse): void {
-    if (this.#running >= this.#deps.streamsMax) {
+    if (this.#openStreams >= this.#deps.streamsMax) {
       this.#deps.counters.add('larder_faults_total', 1, { code: 'overloaded' });
       response.writeHead(503, { 'retry-after': '1', 'content-length': 0 }).end();
       return;
     }
-    this.#running += 1;
-    response.once('close', () => (this.#running -= 1));
-    // A client that resets without an error leaves a stream that has bytes to send waiting for ever.
+    this.#openStreams += 1;
+    response.once('close', () => (this.#openStreams -= 1));
+    // After a RST_STREAM with NO_ERROR Node would keep a stream that still has bytes to send for ever.
     request.once('aborted', () => request.stream.destroy());
     this.#deps.serve(request as unknown as IncomingMessage, response as unknown as ServerResponse);
   }
 
-  #keep(session: ServerHttp2Session): void {
+  #trackSession(session: ServerHttp2Session): void {
     this.#sessions.add(session);
     session.on('close', () => this.#sessions.delete(session));
     session.setTimeout(this.#deps.keepAliveMs, () => session.close());
@@ -86,24 +86,24 @@ export class Http2Acceptor {
 }
 
 class StreamRequest extends Http2ServerRequest {
-  constructor(...of: ConstructorParameters<typeof Http2ServerRequest>) {
-    super(...of);
-    const [stream, headers, , rawHeaders] = of;
+  constructor(...args: ConstructorParameters<typeof Http2ServerRequest>) {
+    super(...args);
+    const [stream, headers, , rawHeaders] = args;
     const fields = Object.fromEntries(Object.entries(headers).filter(([name]) => !name.startsWith(':')));
-    // RFC 9113 8.3.1: the authority stands for Host.
+    // RFC 9113 8.3.1: :authority replaces Host.
     fields['host'] ??= headers[':authority'];
-    // What HTTP/1.1 would say of a body of unknown length.
+    // How HTTP/1.1 announces a body of unknown length.
     if (!stream.endAfterHeaders && fields['content-length'] === undefined) fields['transfer-encoding'] = 'chunked';
     Object.defineProperties(this, {
       headers: { value: fields },
       rawHeaders: { value: rawHeaders.filter((_, at) => !rawHeaders[at - (at % 2)]!.startsWith(':')) },
-      // What the request means is the same; what differs is framing, which is not `server.ts`'s matter.
+      // The request listener depends on semantics alone, which are those of HTTP/1.1.
       httpVersionMajor: { value: 1 },
     });
   }
 }
 
-/** With what is asked of a response to know when its reader has room. */
+/** Adds the properties of a node:http response that back-pressure depends on. */
 class StreamResponse extends Http2ServerResponse {
   constructor(stream: ServerHttp2Stream) {
     super(stream);

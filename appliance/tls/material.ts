@@ -1,17 +1,18 @@
-// A certificate and its key as files hold them: read, checked to fit each other and to be served with, and told apart from
-// those that would only frighten players. Nothing here talks to anybody.
+// The certificate and key files: read them, check that they belong together and that OpenSSL accepts them, and report their dates
+// and names. Also the TLS settings of the listener. Nothing here does network I/O.
 
 import { constants, createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { Fault } from '../../protocol/faults.ts';
 
-/** As players' trust stores and browsers count it: renewed later than this, it is late. */
+/** A certificate that expires sooner than this should have been renewed by now. */
 export const RENEWAL_MS = 14 * 86_400_000;
 
 /**
- * AES-128 first, by the same safety margin cheaper per byte; ChaCha for those who put it first because they have no AES in
- * hardware. For TLS 1.2, which televisions of some age still need, forward secrecy and authenticated encryption alone.
+ * AES-128 comes first, because it is secure enough and costs less per byte than AES-256. Clients without AES in hardware put
+ * ChaCha20 first and get it. TLS 1.2, which older televisions still need, is limited to suites with forward secrecy and
+ * authenticated encryption.
  */
 const CIPHERS = [
   'TLS_AES_128_GCM_SHA256',
@@ -25,7 +26,7 @@ const CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
-/** PEM, certificate chain with the leaf first. */
+/** In PEM; the certificate chain has the leaf first. */
 export interface TlsMaterial {
   readonly cert: string;
   readonly key: string;
@@ -36,7 +37,7 @@ export interface TlsFiles {
   readonly tlsKey: string;
 }
 
-/** Throws `config_invalid` that names the file and what mends it. */
+/** Throws `config_invalid` with the file and the remedy. */
 export function readMaterial({ tlsCert, tlsKey }: TlsFiles): TlsMaterial {
   const material = { cert: readPem('--tls-cert', tlsCert), key: readPem('--tls-key', tlsKey) };
   const leaf = leafOf(material, tlsCert);
@@ -56,7 +57,7 @@ export function readMaterial({ tlsCert, tlsKey }: TlsFiles): TlsMaterial {
   return material;
 }
 
-/** What a server of TLS is made with, but for ticket keys. */
+/** Options of the TLS server, except its ticket keys. */
 export const secureContextOptions = ({ cert, key }: TlsMaterial): SecureContextOptions => ({
   cert,
   key,
@@ -64,7 +65,7 @@ export const secureContextOptions = ({ cert, key }: TlsMaterial): SecureContextO
   ciphers: CIPHERS,
   honorCipherOrder: true,
   secureOptions: constants.SSL_OP_PRIORITIZE_CHACHA,
-  // The same in every worker, or none would resume what another began.
+  // Must be equal in all workers, or none could resume a session that another one began.
   sessionIdContext: 'larder',
 });
 
@@ -72,11 +73,11 @@ export interface Validity {
   readonly fromMs: number;
   readonly untilMs: number;
   readonly subject: string;
-  /** Of these names those that the certificate is not for. */
+  /** The given hosts that the certificate does not cover. */
   readonly uncovered: readonly string[];
 }
 
-/** `hosts`: names or addresses at which players reach the appliance. */
+/** `hosts` are the names or addresses at which players reach the appliance. */
 export function validityOf(material: TlsMaterial, hosts: readonly string[]): Validity {
   const leaf = new X509Certificate(material.cert);
   const covers = (host: string): boolean =>
@@ -89,7 +90,7 @@ export function validityOf(material: TlsMaterial, hosts: readonly string[]): Val
   };
 }
 
-/** Null while a player would accept it by its dates. */
+/** Why players refuse the certificate because of its dates; null if they do not. */
 export function invalidityReason({ fromMs, untilMs }: Validity, nowMs: number): string | null {
   if (nowMs > untilMs) return `the certificate expired on ${dayOf(untilMs)}`;
   if (nowMs < fromMs) return `the certificate is valid from ${dayOf(fromMs)} only`;

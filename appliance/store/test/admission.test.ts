@@ -1,5 +1,5 @@
-// Second-hit admission at the socket: the first request for an asset streams and leaves nothing behind, the second is
-// stored, the third is a hit; whoever comes in the middle of a fetch makes it worth keeping.
+// Second-hit admission at the socket: the first request for an asset is streamed and not stored, the second is stored, the third
+// is a hit. A second request during the fetch of the first admits the rest of it.
 
 import { Readable } from 'node:stream';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -34,7 +34,7 @@ async function get(path: string, range?: string): Promise<Buffer> {
   return Buffer.from(await answer.arrayBuffer());
 }
 
-const asked = (path: string): number => origin.requests.filter((request) => request.path === path).length;
+const originRequests = (path: string): number => origin.requests.filter((request) => request.path === path).length;
 
 async function metric(name: string): Promise<number> {
   const headers = { authorization: `Bearer ${appliance.token}` };
@@ -47,19 +47,19 @@ const refused = (): Promise<number> => metric('larder_admission_blocks_total{out
 const admitted = (): Promise<number> => metric('larder_admission_blocks_total{outcome="admitted"}');
 const stored = (): Promise<number> => metric('larder_blocks_stored_total');
 
-test('the first request passes through whole, the second is stored, the third is a hit', async () => {
+test('the first request is streamed unstored, the second is stored, the third is a hit', async () => {
   const body = origin.put('/segment', noise(2 * BLOCK_BYTES + 77));
   expect((await get('/segment')).equals(body)).toBe(true);
   await appliance.until(async () => (await refused()) === 3 && (await metric('larder_assets')) === 0);
-  expect([asked('/segment'), await stored(), await admitted()]).toEqual([1, 0, 0]);
+  expect([originRequests('/segment'), await stored(), await admitted()]).toEqual([1, 0, 0]);
   expect((await get('/segment')).equals(body)).toBe(true);
   await appliance.until(async () => (await stored()) === 3);
-  expect([asked('/segment'), await admitted()]).toEqual([2, 3]);
+  expect([originRequests('/segment'), await admitted()]).toEqual([2, 3]);
   expect((await get('/segment')).equals(body)).toBe(true);
-  expect(asked('/segment')).toBe(2);
+  expect(originRequests('/segment')).toBe(2);
 });
 
-test('a request in ranges counts once, its suffix too', async () => {
+test('a suffix range is not admitted at its first request', async () => {
   const body = origin.put('/suffix', noise(BLOCK_BYTES + 5));
   const before = await stored();
   const refusedBefore = await refused();
@@ -68,29 +68,29 @@ test('a request in ranges counts once, its suffix too', async () => {
   expect(await stored()).toBe(before);
 });
 
-test('a reader slower than the origin costs it each byte once, and leaves nothing behind', async () => {
+test('a reader slower than the origin costs it each byte once and stores nothing', async () => {
   const body = origin.put('/slow', noise(7 * BLOCK_BYTES + 1));
   const before = await stored();
   const refusedBefore = await refused();
   const answer = await fetch(`${appliance.url}/slow`);
   const reader = answer.body!.getReader();
   const chunks = [(await reader.read()).value!];
-  // All of it has landed and been refused while the reader holds the first piece.
+  // All blocks have been fetched and refused while the reader holds the first chunk.
   await appliance.until(async () => (await refused()) === refusedBefore + 8);
   for (let step = await reader.read(); !step.done; step = await reader.read()) chunks.push(step.value);
   expect(Buffer.concat(chunks).equals(body)).toBe(true);
-  expect([asked('/slow'), await stored()]).toEqual([1, before]);
+  expect([originRequests('/slow'), await stored()]).toEqual([1, before]);
 });
 
-test('who asks while the first fetch is on its way follows it, and what has not landed by then is stored', async () => {
+test('a second request during the first fetch joins it, and the blocks still to come are stored', async () => {
   const body = origin.put('/herd', noise(3 * BLOCK_BYTES), { etag: '"herd"' });
   const before = await stored();
-  let goOn = (): void => undefined;
-  const released = new Promise<void>((resolve) => {
-    goOn = resolve;
+  let resume = (): void => undefined;
+  const resumed = new Promise<void>((resolve) => {
+    resume = resolve;
   });
   origin.intercept = (request, response) => {
-    if (request.url !== '/herd' || asked('/herd') > 1) return false;
+    if (request.url !== '/herd' || originRequests('/herd') > 1) return false;
     response.writeHead(206, {
       etag: '"herd"',
       'cache-control': 'max-age=60',
@@ -98,26 +98,26 @@ test('who asks while the first fetch is on its way follows it, and what has not 
       'content-range': `bytes 0-${body.length - 1}/${body.length}`,
     });
     response.write(body.subarray(0, BLOCK_BYTES + 9));
-    void released.then(() => response.end(body.subarray(BLOCK_BYTES + 9)));
+    void resumed.then(() => response.end(body.subarray(BLOCK_BYTES + 9)));
     return true;
   };
   const first = await fetch(`${appliance.url}/herd`);
   await appliance.until(async () => (await refused()) > 0 && (await metric('larder_assets')) > 1);
   const second = await fetch(`${appliance.url}/herd`);
-  goOn();
+  resume();
   for (const answer of [first, second]) expect(Buffer.from(await answer.arrayBuffer()).equals(body)).toBe(true);
-  // What had landed before was refused and is fetched again, nothing else.
+  // Only the block that was refused before the second request is fetched again.
   const ranges = origin.requests.filter(({ path }) => path === '/herd').map(({ headers }) => headers.range);
   expect(ranges.slice(1)).toEqual([`bytes=0-${BLOCK_BYTES - 1}`]);
   await appliance.until(async () => (await stored()) === before + 3);
 });
 
-/** A member of a fleet whose admission refuses what it is not told to, before an origin that sends a byte of each and then waits. */
+/** A fleet member whose admission refuses by default, and whose origin sends one byte of each fetch and then waits. */
 function refusing(spec: {
   readonly pinned?: string;
   readonly planned?: string;
   readonly admits?: () => boolean;
-  /** Of the first block that is asked for. */
+  /** The body of a fetch of bytes `first` to `last`. */
   readonly body?: (first: number, last: number) => Readable;
 }) {
   const counters = { add: () => undefined };
@@ -169,23 +169,23 @@ function refusing(spec: {
   return { open, cache };
 }
 
-test('what a plan wants or has pinned is stored at the first request', async () => {
+test('planned and pinned holdings are stored at the first request', async () => {
   const { open } = refusing({ pinned: 'pinned:video', planned: 'planned:video' });
   const stored = await Promise.all(['/pinned', '/planned', '/other'].map(async (key) => (await open(key)).stored));
   expect(stored).toEqual([true, true, false]);
 });
 
-test('readers of what is not admitted hold 256 MiB at most: for those beyond, the disk takes it after all', async () => {
+test('readers of unadmitted assets hold at most 256 MiB in memory; beyond that their assets are stored', async () => {
   const { open } = refusing({});
   const readers = await Promise.all(Array.from({ length: 32 }, (_, at) => open(`/${at}`)));
-  expect(readers.some(({ stored: kept }) => kept)).toBe(false);
+  expect(readers.some(({ stored }) => stored)).toBe(false);
   expect((await open('/32')).stored).toBe(true);
-  // Two leave at the first piece.
+  // Two readers leave after the first chunk.
   for (const { body } of readers.slice(0, 2)) for await (const _ of body) break;
   expect((await open('/33')).stored).toBe(false);
 });
 
-test('who was not admitted, while another is by now, gets each block from itself, however slow', async () => {
+test('a slow unadmitted reader gets every byte in order while a later reader has the asset stored', async () => {
   let admits = false;
   let release = (): void => undefined;
   const released = new Promise<void>((resolve) => (release = resolve));
@@ -205,22 +205,22 @@ test('who was not admitted, while another is by now, gets each block from itself
   });
   const slow = await open('/film');
   expect(slow.stored).toBe(false);
-  const pieces = [(await slow.body.next()).value as Buffer];
+  const chunks = [(await slow.body.next()).value as Buffer];
   admits = true;
   await (await open('/film')).body.return();
   release();
   const [entry] = [...cache.entries()];
-  while (entry!.blocks.count < 8) await new Promise((resolve) => setTimeout(resolve, 5));
-  for await (const piece of slow.body) pieces.push(piece);
+  while (entry!.blocks.count < 8) await systemClock.sleep(5);
+  for await (const chunk of slow.body) chunks.push(chunk);
   let at = 0;
-  for (const piece of pieces) {
-    for (const byte of piece) if (byte !== Math.floor(at++ / BLOCK_BYTES)) throw new Error(`byte ${at} is ${byte}`);
+  for (const chunk of chunks) {
+    for (const byte of chunk) if (byte !== Math.floor(at++ / BLOCK_BYTES)) throw new Error(`byte ${at} is ${byte}`);
   }
-  // The rest is on disk.
+  // The rest is read from disk.
   expect(at).toBeLessThan(BLOCK_BYTES);
 });
 
-test('a fleet asks for a second hit unless told otherwise; alone everything is admitted', () => {
+test('second-hit is the default in a fleet, lru stand-alone', () => {
   const config = { steering: [], admission: null } as unknown as ApplianceConfig;
   const member = { ...config, steering: ['http://steering'] };
   expect([config, member, { ...member, admission: 's3-fifo' as const }].map(admissionPolicyOf)).toEqual([

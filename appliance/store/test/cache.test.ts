@@ -1,4 +1,4 @@
-// The sums of the cache: budget, eviction order, pins, and what waits for whom.
+// The accounts of the cache: budget, eviction, pins, and reservations that wait for workers.
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -48,9 +48,11 @@ async function put(cache: Cache, entry: Entry, number: number): Promise<boolean>
 }
 
 const total = (cache: Cache): number =>
-  cache.usage().reduce((sum, use) => sum + use.pinnedBytes + use.demandBytes + use.reservedBytes + use.leavingBytes, 0);
+  cache
+    .usage()
+    .reduce((sum, use) => sum + use.pinnedBytes + use.demandBytes + use.reservedBytes + use.removingBytes, 0);
 
-test('the least recently used asset goes first, a touched one stays', async () => {
+test('the least recently used asset is evicted first, a touched one stays', async () => {
   const cache = cacheOf({ blocks: 3 });
   const [a, b, c, d] = await Promise.all(['/a', '/b', '/c', '/d'].map((key) => cache.ensureEntry(metaOf(key, 1))));
   for (const entry of [a!, b!, c!]) expect(await put(cache, entry, 0)).toBe(true);
@@ -60,7 +62,7 @@ test('the least recently used asset goes first, a touched one stays', async () =
   expect(['/a', '/c', '/d'].every((key) => cache.find(key)!.blocks.has(0))).toBe(true);
 });
 
-test('what a volume brings at the start counts as if it had come block by block, to the last byte', async () => {
+test('property: entries that a volume has at start are accounted as if stored block by block, to the byte', async () => {
   const assets = fc.record({
     bytes: fc.integer({ min: 1, max: 40 * BLOCK_BYTES }),
     holding: fc.constantFrom(null, 't:pinned', 't:free'),
@@ -76,17 +78,17 @@ test('what a volume brings at the start counts as if it had come block by block,
         for (const number of blocks) if (number < blockCount(bytes)) await put(cache, entry, number);
         if (entry.blocks.count === 0) await cache.removeEntry(entry);
       }
-      const again = cacheOf({ blocks: 200, pinned, volumes });
-      const sums = (each: Cache): unknown => [each.usage(), each.heldBytes('t:pinned'), each.heldBytes('t:free')];
-      expect(sums(again)).toEqual(sums(cache));
-      for (const entry of [...again.entries()]) await again.removeEntry(entry);
-      expect(again.usage()).toMatchObject([{ pinnedBytes: 0, demandBytes: 0 }]);
+      const restarted = cacheOf({ blocks: 200, pinned, volumes });
+      const accounts = (each: Cache): unknown => [each.usage(), each.heldBytes('t:pinned'), each.heldBytes('t:free')];
+      expect(accounts(restarted)).toEqual(accounts(cache));
+      for (const entry of [...restarted.entries()]) await restarted.removeEntry(entry);
+      expect(restarted.usage()).toMatchObject([{ pinnedBytes: 0, demandBytes: 0 }]);
     }),
     { numRuns: 40 },
   );
 });
 
-test('what is pinned is never evicted; when only pins are left, room is refused', async () => {
+test('pinned blocks are never evicted; a reservation is refused when only pinned blocks are left', async () => {
   const cache = cacheOf({ blocks: 2, pinned: new Set(['t:video']) });
   const pinned = await cache.ensureEntry(metaOf('/pinned', 2, 't:video'));
   expect(await put(cache, pinned, 0)).toBe(true);
@@ -98,7 +100,7 @@ test('what is pinned is never evicted; when only pins are left, room is refused'
   expect(other.blocks.has(0)).toBe(true);
 });
 
-test('bytes count until every worker has closed what was evicted', async () => {
+test('evicted bytes count against the budget until every worker has closed them', async () => {
   let closed = (): void => undefined;
   const cache = cacheOf({
     blocks: 1,
@@ -111,26 +113,26 @@ test('bytes count until every worker has closed what was evicted', async () => {
   await put(cache, a, 0);
   const b = await cache.ensureEntry(metaOf('/b', 1));
   let granted = false;
-  const reserved = cache.reserve(b, BLOCK_BYTES).then((room) => (granted = room));
+  const reserved = cache.reserve(b, BLOCK_BYTES).then((reserved) => (granted = reserved));
   await new Promise((resolve) => setImmediate(resolve));
   expect(granted).toBe(false);
-  expect(cache.usage()[0]!.leavingBytes).toBe(BLOCK_ON_DISK);
+  expect(cache.usage()[0]!.removingBytes).toBe(BLOCK_ON_DISK);
   closed();
   expect(await reserved).toBe(true);
-  expect(cache.usage()[0]!.leavingBytes).toBe(0);
+  expect(cache.usage()[0]!.removingBytes).toBe(0);
 });
 
-test('another version of a key takes the place of the first', async () => {
+test('an entry of another version of a key replaces the first', async () => {
   const cache = cacheOf({ blocks: 4 });
   const first = await cache.ensureEntry(metaOf('/a', 1));
   await put(cache, first, 0);
   const second = await cache.ensureEntry({ ...metaOf('/a', 1), version: '"w"' });
-  expect(first.dropped).toBe(true);
+  expect(first.removed).toBe(true);
   expect(cache.find('/a')).toBe(second);
   expect(total(cache)).toBe(0);
 });
 
-test('held bytes of a holding follow every block that comes and goes', async () => {
+test('held bytes of a holding follow every block that is stored or removed', async () => {
   const cache = cacheOf({ blocks: 4 });
   const entry = await cache.ensureEntry({ ...metaOf('/a', 1, 't:video'), bytes: BLOCK_BYTES + 10 });
   await put(cache, entry, 0);
@@ -142,9 +144,9 @@ test('held bytes of a holding follow every block that comes and goes', async () 
   expect(cache.heldBytes('t:video')).toBe(0);
 });
 
-test('property: whatever is stored, touched, pinned, dropped, the budget holds and the sums are those of the blocks', async () => {
+test('property: through any stores, touches, pins and removals the budget holds and the accounts equal the blocks', async () => {
   const step = fc.record({
-    act: fc.constantFrom('put', 'put', 'put', 'touch', 'drop', 'pin', 'unpin'),
+    act: fc.constantFrom('put', 'put', 'put', 'touch', 'remove', 'pin', 'unpin'),
     asset: fc.integer({ min: 0, max: 7 }),
     block: fc.integer({ min: 0, max: 11 }),
   });
@@ -152,7 +154,7 @@ test('property: whatever is stored, touched, pinned, dropped, the budget holds a
     fc.asyncProperty(fc.array(step, { maxLength: 80 }), fc.integer({ min: 1, max: 2 }), async (steps, volumes) => {
       const cache = cacheOf({ blocks: 10, volumes });
       const limit = cache.usage().reduce((sum, use) => sum + use.limitBytes - INDEX_BYTES_RESERVED, 0);
-      let pins = new Set<string>();
+      let pinned = new Set<string>();
       for (const { act, asset, block } of steps) {
         const key = `/asset-${asset}`;
         if (act === 'put') {
@@ -161,14 +163,14 @@ test('property: whatever is stored, touched, pinned, dropped, the budget holds a
         } else if (act === 'touch') {
           const entry = cache.find(key);
           if (entry !== null) cache.touch(entry.volume.number, entry.id * 2 ** 21 + Math.floor(block / 8));
-        } else if (act === 'drop') {
+        } else if (act === 'remove') {
           const entry = cache.find(key);
           if (entry !== null) await cache.removeEntry(entry);
         } else {
-          pins = new Set(pins);
-          if (act === 'pin') pins.add(`t:${asset}`);
-          else pins.delete(`t:${asset}`);
-          cache.setPinned(pins);
+          pinned = new Set(pinned);
+          if (act === 'pin') pinned.add(`t:${asset}`);
+          else pinned.delete(`t:${asset}`);
+          cache.setPinned(pinned);
         }
         let bytes = 0;
         for (const entry of cache.entries())
@@ -181,7 +183,7 @@ test('property: whatever is stored, touched, pinned, dropped, the budget holds a
   );
 });
 
-test('blocks of an asset cover its bytes exactly', () => {
+test('property: the blocks of an asset cover its bytes exactly', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 50 * BLOCK_BYTES }), (bytes) => {
       let sum = 0;

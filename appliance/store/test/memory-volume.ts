@@ -1,4 +1,4 @@
-// A volume in memory: what the cache is tested against where no disk is the question. It passes the same contract.
+// A volume in memory, for tests of the cache that need no disk. It passes the same contract suite as the real one.
 
 import { Bitmap } from '../bitmap.ts';
 import type { AssetMeta, Entry, Volume } from '../volume.ts';
@@ -31,7 +31,7 @@ export class MemoryVolume implements Volume {
       blocks: new Bitmap(blockCount(meta.bytes)),
       touchedMs: nowMs,
       fetches: 0,
-      dropped: false,
+      removed: false,
     };
     this.#nextId += 1;
     this.#entries.set(entry.id, entry);
@@ -41,7 +41,7 @@ export class MemoryVolume implements Volume {
   async intend(): Promise<void> {}
 
   async write(entry: Entry, number: number, payload: Buffer): Promise<void> {
-    if (entry.dropped) return;
+    if (entry.removed) return;
     this.#payloads.set(`${entry.id}.${number}`, Buffer.from(payload));
     entry.blocks.add(number);
   }
@@ -52,17 +52,17 @@ export class MemoryVolume implements Volume {
     return this.#payloads.get(`${entry.id}.${number}`) ?? null;
   }
 
-  async remove(entry: Entry, numbers: readonly number[]): Promise<void> {
+  async removeBlocks(entry: Entry, numbers: readonly number[]): Promise<void> {
     for (const number of numbers) {
       entry.blocks.delete(number);
       this.#payloads.delete(`${entry.id}.${number}`);
     }
   }
 
-  async drop(entry: Entry): Promise<void> {
-    entry.dropped = true;
+  async removeEntry(entry: Entry): Promise<void> {
+    entry.removed = true;
     this.#entries.delete(entry.id);
-    await this.remove(entry, [...entry.blocks]);
+    await this.removeBlocks(entry, [...entry.blocks]);
   }
 
   update(): void {}

@@ -1,9 +1,10 @@
-// What must be true of the store whatever happens to the processes: it answers again without asking the origin, keeps
-// within its budget, and never serves a wrong byte.
+// Invariants of the store through crashes and damage: it serves again without the origin, stays within its budget and never
+// serves a wrong byte.
 
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import { systemClock } from '../../../runtime/clock.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from '../../test/rig.ts';
 
 let appliance: RunningAppliance | null = null;
@@ -30,7 +31,7 @@ async function rig(
 const get = async (path: string): Promise<Buffer> =>
   Buffer.from(await (await fetch(appliance!.url + path)).arrayBuffer());
 
-/** All block files of all volumes; names with a dot, so that nothing need be looked at that may vanish meanwhile. */
+/** Files with a dot in their name are blocks; a stat of each could fail, because files vanish meanwhile. */
 const blockFiles = (): string[] =>
   appliance!.stores().flatMap((store) =>
     readdirSync(join(store, 'blocks'), { recursive: true, encoding: 'utf8' })
@@ -41,7 +42,7 @@ const blockFiles = (): string[] =>
 const stored = (): number => blockFiles().filter((path) => !path.endsWith('.tmp')).length;
 
 test.each(['SIGTERM', 'SIGKILL'] as const)(
-  'after %s and a start the whole of an asset is served without asking the origin',
+  'after %s and a restart a stored asset is served without a request to the origin',
   async (signal) => {
     const { appliance, origin } = await rig();
     const film = origin.put('/film', noise(5 * MB + 123));
@@ -55,7 +56,7 @@ test.each(['SIGTERM', 'SIGKILL'] as const)(
   },
 );
 
-test('a lost index is rebuilt from the block files, not from the origin', async () => {
+test('a lost index is rebuilt from block files, without a request to the origin', async () => {
   const { appliance, origin } = await rig([], 2);
   const films = Array.from({ length: 6 }, (_, at) => origin.put(`/film-${at}`, noise(MB + 77, at + 1)));
   for (const [at, film] of films.entries()) expect((await get(`/film-${at}`)).equals(film)).toBe(true);
@@ -68,7 +69,7 @@ test('a lost index is rebuilt from the block files, not from the origin', async 
   expect(origin.requests).toEqual([]);
 });
 
-test('a damaged block is never served: it is found out, fetched again and counted', async () => {
+test('a damaged block is discarded, fetched again and counted, never served', async () => {
   const { appliance, origin } = await rig();
   const film = origin.put('/film', noise(2 * MB));
   await get('/film');
@@ -86,7 +87,7 @@ test('a damaged block is never served: it is found out, fetched again and counte
   expect(metrics).toMatch(/larder_blocks_discarded_total [1-9]/);
 });
 
-test('a block file that vanished is fetched again', async () => {
+test('a missing block file is fetched again', async () => {
   const { origin } = await rig();
   const film = origin.put('/film', noise(2 * MB));
   await get('/film');
@@ -97,13 +98,13 @@ test('a block file that vanished is fetched again', async () => {
   expect((await get('/film')).equals(film)).toBe(true);
 });
 
-test('--store-bytes is never exceeded while much more than it is served, and what is served is right', async () => {
+test('--store-bytes is never exceeded while more than that is served, byte for byte', async () => {
   const limit = 40 * MB;
   const { appliance, origin } = await rig(['--store-bytes', String(limit)]);
   const films = Array.from({ length: 30 }, (_, at) => origin.put(`/film-${at}`, noise(3 * MB + at, at + 1)));
-  let most = 0;
-  const watch = setInterval(() => {
-    most = Math.max(most, directoryBytes(appliance.stores()[0]!));
+  let bytesMost = 0;
+  const watch = systemClock.setInterval(() => {
+    bytesMost = Math.max(bytesMost, directoryBytes(appliance.stores()[0]!));
   }, 5);
   const readers = Array.from({ length: 6 }, async (_, reader) => {
     for (let turn = 0; turn < 15; turn += 1) {
@@ -112,9 +113,9 @@ test('--store-bytes is never exceeded while much more than it is served, and wha
     }
   });
   await Promise.all(readers);
-  clearInterval(watch);
-  expect(most).toBeGreaterThan(limit / 4);
-  expect(most).toBeLessThanOrEqual(limit);
+  systemClock.clear(watch);
+  expect(bytesMost).toBeGreaterThan(limit / 4);
+  expect(bytesMost).toBeLessThanOrEqual(limit);
 });
 
 function directoryBytes(path: string): number {
@@ -130,7 +131,7 @@ function directoryBytes(path: string): number {
   return bytes;
 }
 
-test('a store of another layout refuses to start and says what to do', async () => {
+test('a store with another layout refuses to start and names the remedy', async () => {
   const { appliance } = await rig();
   await appliance.killAll('SIGTERM');
   writeFileSync(join(appliance.stores()[0]!, 'larder-store.json'), '{"layout":9,"blockBytes":1048576}');
@@ -139,7 +140,7 @@ test('a store of another layout refuses to start and says what to do', async () 
   expect(appliance.log).toMatch(/layout 9.*\n.*empty --store directory/);
 });
 
-test('after the storekeeper is killed hits go on, misses pass to the origin (storekeeper_down_origin), and within seconds it stores again', async () => {
+test('without a storekeeper hits are served and misses bypass to the origin (storekeeper_down_origin); within seconds it stores again', async () => {
   const { appliance, origin } = await rig();
   const film = origin.put('/film', noise(2 * MB));
   const other = origin.put('/other', noise(2 * MB, 9));
@@ -159,7 +160,7 @@ test('after the storekeeper is killed hits go on, misses pass to the origin (sto
   );
 });
 
-test('a cold answer that is under way when the storekeeper is killed ends whole', async () => {
+test('a miss under way when the storekeeper is killed is served completely', async () => {
   const { appliance, origin } = await rig();
   const film = origin.put('/film', noise(48 * MB));
   const response = await fetch(`${appliance.url}/film`);

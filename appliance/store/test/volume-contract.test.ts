@@ -1,10 +1,11 @@
-// One contract for every volume: the disk, and the memory that stands in for it. What only a disk can do (be opened again)
-// is below.
+// The contract of every volume, checked on the disk volume and on its double in memory; then recovery, which only a disk volume
+// has.
 
 import { mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES } from '../block-file.ts';
 import { DiskVolume } from '../disk-volume.ts';
@@ -21,7 +22,8 @@ beforeEach(() => {
 
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
-const openDisk = (): Promise<DiskVolume> => DiskVolume.open({ number: 0, directory, log: silentLog });
+const openDisk = (): Promise<DiskVolume> =>
+  DiskVolume.open({ number: 0, directory, clock: systemClock, log: silentLog });
 
 const meta = (key: string, bytes: number): AssetMeta => ({
   key,
@@ -55,7 +57,7 @@ describe.each([
   });
   afterEach(() => volume.close());
 
-  test('gives back what was written, block by block', async () => {
+  test('reads back every block that was written', async () => {
     const blocks = [noise(BLOCK_BYTES, 1), noise(BLOCK_BYTES, 2), noise(17, 3)];
     const entry = await write(volume, '/a', blocks);
     for (const [number, block] of blocks.entries())
@@ -63,61 +65,61 @@ describe.each([
     expect([...entry.blocks]).toEqual([0, 1, 2]);
   });
 
-  test('has nothing where nothing was written', async () => {
+  test('reads null where no block was written', async () => {
     const entry = volume.create(meta('/a', 3 * BLOCK_BYTES), 0);
     expect(await volume.read(entry, 1)).toBeNull();
     expect(entry.blocks.count).toBe(0);
   });
 
-  test('never gives two entries the same id, dropped ones included', async () => {
+  test('never reuses an id, not even of a removed entry', async () => {
     const first = await write(volume, '/a', [noise(10)]);
-    await volume.drop(first);
+    await volume.removeEntry(first);
     const second = await write(volume, '/a', [noise(10, 2)]);
     expect(second.id).not.toBe(first.id);
     expect(await volume.read(first, 0)).toBeNull();
   });
 
-  test('removes the blocks that it is told to and no other', async () => {
+  test('removes the given blocks and no others', async () => {
     const entry = await write(volume, '/a', [noise(BLOCK_BYTES, 1), noise(BLOCK_BYTES, 2), noise(5, 3)]);
-    await volume.remove(entry, [1]);
+    await volume.removeBlocks(entry, [1]);
     expect([...entry.blocks]).toEqual([0, 2]);
     expect(await volume.read(entry, 1)).toBeNull();
     expect(await volume.read(entry, 0)).not.toBeNull();
   });
 
-  test('takes no block of an entry that was dropped while it was being written', async () => {
+  test('discards a block whose entry is removed during the write', async () => {
     const entry = volume.create(meta('/a', 10), 0);
     await volume.intend(entry, [0]);
     const writing = volume.write(entry, 0, noise(10));
-    await volume.drop(entry);
+    await volume.removeEntry(entry);
     await writing;
     expect(await volume.read(entry, 0)).toBeNull();
     expect([...volume.entries()]).toEqual([]);
   });
 
-  test('lists the entries that it has, and finds each until it begins to drop it', async () => {
-    const stays = await write(volume, '/a', [noise(10)]);
-    const gone = await write(volume, '/b', [noise(10)]);
-    expect([volume.entry(stays.id), volume.entry(gone.id)]).toEqual([stays, gone]);
-    const dropping = volume.drop(gone);
-    expect([volume.entry(stays.id), volume.entry(gone.id)]).toEqual([stays, undefined]);
-    await dropping;
+  test('lists and finds an entry until its removal begins', async () => {
+    const kept = await write(volume, '/a', [noise(10)]);
+    const removed = await write(volume, '/b', [noise(10)]);
+    expect([volume.entry(kept.id), volume.entry(removed.id)]).toEqual([kept, removed]);
+    const removal = volume.removeEntry(removed);
+    expect([volume.entry(kept.id), volume.entry(removed.id)]).toEqual([kept, undefined]);
+    await removal;
     expect([...volume.entries()].map((entry) => entry.key)).toEqual(['/a']);
   });
 });
 
-describe('a disk volume that is opened again', () => {
+describe('a disk volume that is reopened', () => {
   const reopen = async (volume: Volume): Promise<DiskVolume> => {
     await volume.close();
     return openDisk();
   };
 
-  test('knows its entries, their blocks, headers and recency', async () => {
+  test('has its entries with their blocks, headers and recency', async () => {
     const volume = await openDisk();
     const entry = await write(volume, '/a', [noise(BLOCK_BYTES), noise(9, 2)]);
     entry.touchedMs = 4_242;
-    const again = await reopen(volume);
-    const [found] = [...again.entries()];
+    const reopened = await reopen(volume);
+    const [found] = [...reopened.entries()];
     expect(found).toMatchObject({
       key: '/a',
       version: '"/a"',
@@ -125,44 +127,44 @@ describe('a disk volume that is opened again', () => {
       headers: { 'content-type': 'video/mp4' },
     });
     expect([...found!.blocks]).toEqual([0, 1]);
-    expect((await again.read(found!, 1))?.equals(noise(9, 2))).toBe(true);
-    await again.close();
+    expect((await reopened.read(found!, 1))?.equals(noise(9, 2))).toBe(true);
+    await reopened.close();
   });
 
-  test('adopts a block whose presence was not yet written down, and drops half of one', async () => {
+  test('keeps a complete block whose presence was not yet flushed, and removes an incomplete one', async () => {
     const volume = await openDisk();
     const entry = await write(volume, '/a', [noise(BLOCK_BYTES, 1), noise(BLOCK_BYTES, 2), noise(BLOCK_BYTES, 3)]);
     await volume.flush();
-    // As if the process died between the rename and the index: an intent, a file, and an index that says no (or yes).
+    // The state after a crash between the rename and the flush: an intent and a file, whatever the record says.
     await volume.intend(entry, [0, 1, 2]);
     truncateSync(blockPath(directory, entry.id, 1), 5_000);
     writeFileSync(`${blockPath(directory, entry.id, 2)}.tmp`, 'half');
-    const again = await reopen(volume);
-    const [found] = [...again.entries()];
+    const reopened = await reopen(volume);
+    const [found] = [...reopened.entries()];
     expect([...found!.blocks]).toEqual([0, 2]);
     expect(
       readdirSync(directory, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.tmp')),
     ).toEqual([]);
-    await again.close();
+    await reopened.close();
   });
 
-  test('does not bring back what was removed, and leaves no file of it', async () => {
+  test('does not restore removed blocks and leaves none of their files', async () => {
     const volume = await openDisk();
     const entry = await write(volume, '/a', [noise(BLOCK_BYTES, 1), noise(4, 2)]);
-    await volume.remove(entry, [0]);
-    const gone = await write(volume, '/b', [noise(10)]);
-    await volume.drop(gone);
-    const again = await reopen(volume);
-    expect([...again.entries()].map((found) => [found.key, [...found.blocks]])).toEqual([['/a', [1]]]);
+    await volume.removeBlocks(entry, [0]);
+    const removed = await write(volume, '/b', [noise(10)]);
+    await volume.removeEntry(removed);
+    const reopened = await reopen(volume);
+    expect([...reopened.entries()].map((found) => [found.key, [...found.blocks]])).toEqual([['/a', [1]]]);
     expect(
       readdirSync(join(directory, 'blocks'), { recursive: true, encoding: 'utf8' }).filter((name) =>
         name.includes('.'),
       ),
     ).toHaveLength(1);
-    await again.close();
+    await reopened.close();
   });
 
-  test('refuses a file that belongs to another asset, and one whose bytes are not what was written', async () => {
+  test('reads the file of another asset as corrupt', async () => {
     const volume = await openDisk();
     const a = await write(volume, '/a', [noise(100, 1)]);
     const b = await write(volume, '/b', [noise(100, 2)]);
@@ -172,7 +174,7 @@ describe('a disk volume that is opened again', () => {
     await volume.close();
   });
 
-  test('cannot be opened twice at once', { timeout: 30_000 }, async () => {
+  test('cannot be opened twice at the same time', { timeout: 30_000 }, async () => {
     const volume = await openDisk();
     await expect(openDisk()).rejects.toMatchObject({ code: 'store_locked' });
     await volume.close();
