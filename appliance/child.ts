@@ -6,7 +6,8 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
-import { DISK_THREADS, type FromSupervisor, type ToSupervisor } from './ipc.ts';
+import type { FromSupervisor, ToSupervisor } from './ipc.ts';
+import { LIMITS } from './limits.ts';
 
 const RESTART_MS = 50;
 const RESTART_MS_MAX = 5_000;
@@ -59,7 +60,7 @@ export class Child {
     try {
       const forked = fork(siblingModule(import.meta.dirname, module), [], {
         cwd: directory,
-        env: { ...process.env, UV_THREADPOOL_SIZE: String(DISK_THREADS), ...env },
+        env: { ...process.env, UV_THREADPOOL_SIZE: String(LIMITS.diskThreads), ...env },
         execArgv: [...process.execArgv, ...V8_FLAGS],
       });
       this.#process = forked;

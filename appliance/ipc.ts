@@ -5,9 +5,6 @@ import type { ProxyIdentity } from './http/response-headers.ts';
 import type { KeyMode } from './http/asset-key.ts';
 import type { TlsSecrets } from './tls/certificate-store.ts';
 
-/** Threads in the libuv pool of a child. They mostly wait for disks, and quick calls must not queue behind slow ones. */
-export const DISK_THREADS = 32;
-
 export interface WorkerSpec {
   readonly appliance: string;
   readonly worker: number;
@@ -29,7 +26,7 @@ export type FromSupervisor =
   /** To a worker, with the handle of an accepted connection. */
   | { readonly kind: 'socket'; readonly number: number }
   /** To workers, if they speak TLS: once before any connection, and whenever the secrets change. */
-  | { readonly kind: 'tls'; readonly state: TlsSecrets }
+  | { readonly kind: 'tls'; readonly secrets: TlsSecrets }
   /** To the storekeeper: the appliance is about to stop; workers are finishing their responses. */
   | { readonly kind: 'prepare-drain' }
   /** Finish what is under way, then exit. */

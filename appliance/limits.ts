@@ -2,6 +2,9 @@
 // is taken from this table, so that the memory of a slow reader can be added up here (ARCHITECTURE.md, "Memory of a connection").
 
 export const LIMITS = {
+  /** Threads of a child's pool. They wait for disks, so that there are more than cores: quick reads must not queue behind slow ones. */
+  diskThreads: 32,
+
   // Time that a client may take.
   /** From accepting a connection, or finishing its TLS handshake, to the end of its first request head. */
   requestHeadMs: 10_000,
@@ -18,6 +21,10 @@ export const LIMITS = {
   requestHeadBytesMax: 16 * 1024,
   /** Requests that one connection may have waiting behind the one that is being answered. */
   pipelinedMax: 128,
+  /** Concurrent streams of one HTTP/2 connection: players ask for a few segments at a time. */
+  http2StreamsMax: 32,
+  /** HTTP/2 flow control: an upload over a long line goes on without a round trip per frame. */
+  http2WindowBytes: 2 ** 20,
 
   // Memory of a response. A buffer is lent from the read of its bytes until the kernel has taken the last of them.
   /** One read and one write of a fast reader: 256 KiB lost a third of the rate at 1 MiB. */

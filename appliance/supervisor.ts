@@ -14,7 +14,7 @@ import { Child, type ChildDeps } from './child.ts';
 import { inFleet, proxyIdentityOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
 import type { FromSupervisor, StorekeeperSpec, WorkerSpec } from './ipc.ts';
-import { CertificateStore } from './tls/certificate-store.ts';
+import { CertificateStore, type TlsSecrets } from './tls/certificate-store.ts';
 import { collectNow, capYoungGeneration } from './v8-tuning.ts';
 
 /** Accepted connections that are queued while no worker is ready. */
@@ -116,8 +116,8 @@ class ProcessGroup {
   #openCertificates(): CertificateStore | null {
     const files = tlsFilesOf(this.#config);
     if (files === null) return null;
-    const onChange = (state: CertificateStore['state']): void => {
-      for (const worker of this.#workers) worker.send({ kind: 'tls', state });
+    const onChange = (secrets: TlsSecrets): void => {
+      for (const worker of this.#workers) worker.send({ kind: 'tls', secrets });
     };
     return new CertificateStore({ files, clock: systemClock, log: this.#log, onChange });
   }
@@ -167,7 +167,7 @@ class ProcessGroup {
   }
 
   #tlsMessage(): FromSupervisor | null {
-    return this.#certificates === null ? null : { kind: 'tls', state: this.#certificates.state };
+    return this.#certificates === null ? null : { kind: 'tls', secrets: this.#certificates.secrets };
   }
 
   #onChildReady(): void {

@@ -64,7 +64,7 @@ function start(spec: WorkerSpec, log: Log): void {
 
   process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
     if (message.kind === 'socket') accept(message.number, socket);
-    else if (message.kind === 'tls') updateTls(message.state);
+    else if (message.kind === 'tls') updateTls(message.secrets);
     else if (message.kind === 'drain') void drain();
   });
   clock.setInterval(report, REPORT_MS).unref();
@@ -89,7 +89,7 @@ function start(spec: WorkerSpec, log: Log): void {
   function updateTls(secrets: TlsSecrets): void {
     if (tls !== null) return tls.updateContext(secrets);
     tls = new TlsAcceptor({
-      state: secrets,
+      secrets,
       handshakeMs: LIMITS.requestHeadMs,
       counters,
       http1: (socket) => fastPath.accept(socket),

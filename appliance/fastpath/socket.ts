@@ -6,7 +6,7 @@
 // (TLS has another, a later Node may hide it) the socket stays as it is, and all goes by its stream.
 
 import { Socket, type OnReadOpts, type SocketConstructorOpts } from 'node:net';
-import { setUnsentLimit, type NativeBuffer } from '../store/nonblocking-io.ts';
+import { setUnsentLimit, type NativeBuffer } from '../io/nonblocking-io.ts';
 
 const READ_BYTES = 65_536;
 /**

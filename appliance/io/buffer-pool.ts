@@ -3,7 +3,7 @@
 // smaller one.
 
 import { LIMITS } from '../limits.ts';
-import { allocateHugePage, NativeBuffer } from '../store/nonblocking-io.ts';
+import { allocateHugePage, NativeBuffer } from './nonblocking-io.ts';
 
 export const LARGE_BUFFER_BYTES = LIMITS.largeBufferBytes;
 export const MEDIUM_BUFFER_BYTES = LIMITS.mediumBufferBytes;

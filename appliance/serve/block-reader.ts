@@ -10,10 +10,10 @@ import { Semaphore } from '../../runtime/semaphore.ts';
 import type { AssetView } from '../http/asset.ts';
 import { HEAD_ROOM_BYTES, MEDIUM_BUFFER_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
 import type { ByteSlice } from '../io/byte-stream.ts';
-import { DISK_THREADS } from '../ipc.ts';
+import { LIMITS } from '../limits.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from '../store/block-file.ts';
 import { blockPath } from '../store/layout.ts';
-import { UNSUPPORTED, WOULD_BLOCK } from '../store/nonblocking-io.ts';
+import { UNSUPPORTED, WOULD_BLOCK } from '../io/nonblocking-io.ts';
 
 /** As many blocks stay open as the page cache may be expected to hold in a quarter of memory. */
 const MEMORY_SHARE = 1 / 4;
@@ -22,7 +22,7 @@ const OPEN_BLOCKS_MAX = 65_536;
 /** Descriptors that are not blocks or clients: sockets to the storekeeper and the origin, blocks being opened. */
 const OTHER_DESCRIPTORS = 2_048;
 /** Cold reads at the same time, each with a large buffer; others wait without one. Some threads are left for opening files. */
-const COLD_READS_MAX = (DISK_THREADS * 3) / 4;
+const COLD_READS_MAX = (LIMITS.diskThreads * 3) / 4;
 
 const ALL_CHUNKS = 2 ** (BLOCK_BYTES / CHUNK_BYTES) - 1;
 

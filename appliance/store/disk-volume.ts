@@ -182,6 +182,6 @@ const headOf = (entry: Entry, number: number, payload: Buffer): BlockHead => ({
 
 /** Loaded at first use, because the foreign function library takes long to load. */
 async function dropPages(fd: number): Promise<void> {
-  const { dropPages: drop } = await import('./nonblocking-io.ts');
+  const { dropPages: drop } = await import('../io/nonblocking-io.ts');
   await drop(fd);
 }

@@ -19,7 +19,7 @@ import type { TlsSecrets } from './certificate-store.ts';
 import { secureContextOptions } from './material.ts';
 
 export interface TlsAcceptorDeps {
-  readonly state: TlsSecrets;
+  readonly secrets: TlsSecrets;
   readonly handshakeMs: number;
   readonly counters: Counters;
   readonly http1: (socket: TLSSocket) => void;
@@ -30,9 +30,9 @@ export interface TlsAcceptorDeps {
 export class TlsAcceptor {
   readonly #server: Server;
 
-  constructor({ state, handshakeMs, counters, http1, http2 }: TlsAcceptorDeps) {
+  constructor({ secrets, handshakeMs, counters, http1, http2 }: TlsAcceptorDeps) {
     this.#server = createServer({
-      ...optionsOf(state),
+      ...optionsOf(secrets),
       handshakeTimeout: handshakeMs,
       ALPNProtocols: http2 === null ? ['http/1.1'] : ['h2', 'http/1.1'],
     });
@@ -53,12 +53,12 @@ export class TlsAcceptor {
   }
 
   /** Applies to new connections. */
-  updateContext(state: TlsSecrets): void {
-    this.#server.setSecureContext(optionsOf(state));
+  updateContext(secrets: TlsSecrets): void {
+    this.#server.setSecureContext(optionsOf(secrets));
   }
 }
 
-const optionsOf = (state: TlsSecrets): SecureContextOptions & { ticketKeys: Buffer } => ({
-  ...secureContextOptions(state),
-  ticketKeys: Buffer.from(state.ticketKeys, 'base64'),
+const optionsOf = (secrets: TlsSecrets): SecureContextOptions & { ticketKeys: Buffer } => ({
+  ...secureContextOptions(secrets),
+  ticketKeys: Buffer.from(secrets.ticketKeys, 'base64'),
 });

@@ -30,23 +30,23 @@ export interface CertificateStoreDeps {
   readonly clock: Clock;
   readonly log: Log;
   /** Called with new secrets, which every worker must get. */
-  readonly onChange: (state: TlsSecrets) => void;
+  readonly onChange: (secrets: TlsSecrets) => void;
 }
 
 export class CertificateStore {
   readonly #deps: CertificateStoreDeps;
-  #state: TlsSecrets;
+  #secrets: TlsSecrets;
 
   /** Throws `config_invalid`. */
   constructor(deps: CertificateStoreDeps) {
     this.#deps = deps;
-    this.#state = { ...readMaterial(deps.files), ticketKeys: newTicketKeys() };
-    this.#warnOfExpiry(this.#state);
+    this.#secrets = { ...readMaterial(deps.files), ticketKeys: newTicketKeys() };
+    this.#warnOfExpiry(this.#secrets);
     deps.clock.setInterval(() => this.#update({ ticketKeys: newTicketKeys() }), ROTATION_MS).unref();
   }
 
-  get state(): TlsSecrets {
-    return this.#state;
+  get secrets(): TlsSecrets {
+    return this.#secrets;
   }
 
   /** Reads the files again. An invalid certificate is logged and the former one stays in force. */
@@ -69,8 +69,8 @@ export class CertificateStore {
   }
 
   #update(changes: Partial<TlsSecrets>): void {
-    this.#state = { ...this.#state, ...changes };
-    this.#deps.onChange(this.#state);
+    this.#secrets = { ...this.#secrets, ...changes };
+    this.#deps.onChange(this.#secrets);
   }
 
   #warnOfExpiry(material: TlsMaterial): void {

@@ -11,14 +11,10 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
+import { LIMITS } from '../limits.ts';
 import type { Counters } from '../metrics.ts';
 
-/** Concurrent streams of one connection; players request a few segments at a time. */
-const STREAMS_MAX = 32;
 const HEADER_PAIRS_MAX = 100;
-const HEADER_BYTES_MAX = 16 * 1024;
-/** Flow control: uploads on a long line go on without a round trip per frame. */
-const WINDOW_BYTES = 2 ** 20;
 
 export interface Http2AcceptorDeps {
   /** Concurrent streams of all connections together: a stream takes as much memory as a connection of HTTP/1.1. */
@@ -43,9 +39,9 @@ export class Http2Acceptor {
         Http2ServerResponse: StreamResponse,
         maxHeaderListPairs: HEADER_PAIRS_MAX,
         settings: {
-          maxConcurrentStreams: STREAMS_MAX,
-          maxHeaderListSize: HEADER_BYTES_MAX,
-          initialWindowSize: WINDOW_BYTES,
+          maxConcurrentStreams: LIMITS.http2StreamsMax,
+          maxHeaderListSize: LIMITS.requestHeadBytesMax,
+          initialWindowSize: LIMITS.http2WindowBytes,
           enablePush: false,
         },
       },

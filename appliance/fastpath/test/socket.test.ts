@@ -6,7 +6,7 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { RequestQueue } from '../queue.ts';
 import { DirectSocket } from '../socket.ts';
-import { NativeBuffer } from '../../store/nonblocking-io.ts';
+import { NativeBuffer } from '../../io/nonblocking-io.ts';
 import { LaneRig } from './fast-path-rig.ts';
 import { noise } from '../../test/rig.ts';
 

@@ -10,7 +10,7 @@ import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { HEAD_BYTES, writeBlock } from '../block-file.ts';
 import { DiskVolume } from '../disk-volume.ts';
 import { PageCacheRelease } from '../page-cache-release.ts';
-import { dropPages, NativeBuffer, WOULD_BLOCK } from '../nonblocking-io.ts';
+import { dropPages, NativeBuffer, WOULD_BLOCK } from '../../io/nonblocking-io.ts';
 import type { Entry } from '../volume.ts';
 import { noise } from '../../test/rig.ts';
 
