@@ -29,7 +29,7 @@ export const LIMITS = {
   // Memory of a response. A buffer is lent from the read of its bytes until the kernel has taken the last of them.
   /** One read and one write of a fast reader: 256 KiB lost a third of the rate at 1 MiB. */
   largeBufferBytes: 512 * 1024,
-  /** What a slow reader gets: 64 KiB took an eighth more CPU with 5,000 readers, 512 KiB a tenth less. */
+  /** What a slow reader gets: with 64 KiB, 5,000 readers took an eighth more CPU (decisions/0020-gc-cost-of-misses.md). */
   mediumBufferBytes: 128 * 1024,
   /** What everybody gets while the larger buffers are lent out. */
   smallBufferBytes: 64 * 1024,
