@@ -154,7 +154,6 @@ export class Runs {
       },
       parts: Object.fromEntries(what.parts.map((part) => [part.appliance, part])),
     };
-    this.#lastNumber = number;
     return this.#install(record, what.plans);
   }
 
@@ -194,32 +193,36 @@ export class Runs {
     return this.#save(withProgress(record, { ...before, state: how.state, bytesPerSecond: 0, faults, at: this.#at() }));
   }
 
-  /** The run with its plans in one batch; parts of other runs that these plans replace are closed. */
+  /** Writes the run with its plans in one batch; parts of other runs that these plans replace are closed. */
   async #install(record: RunRecord, plans: readonly FillPlan[]): Promise<Run> {
-    const planned = plans.reduce((r, plan) => withProgress(r, plannedProgress(plan, this.#at())), record);
-    const closes = plans.map((plan) => plan.closesAt).filter((at) => at !== null);
+    const at = this.#at();
+    const planned = plans.reduce((r, plan) => withProgress(r, plannedProgress(plan, at)), record);
+    const closes = plans.map((plan) => plan.closesAt).filter((closesAt) => closesAt !== null);
     const next = { ...planned, run: { ...planned.run, closesAt: closes.sort().at(-1) ?? planned.run.closesAt } };
     const superseded = this.running()
       .filter((other) => other.run.id !== record.run.id)
-      .map((other) => supersede(other, plans, this.#at()))
+      .map((other) => supersede(other, plans, at))
       .filter((other) => other !== null);
+    const records = [...superseded, next].map((changed) => settled(changed, at));
     const opened = Object.values(next.parts).filter(
       (part) => part.opensAt !== null && plans.some((p) => p.appliance === part.appliance),
     );
+    const dropped = this.#endedBeyondLimit();
     await commit(this.#deps.state, [
-      ...[next, ...superseded].map((r) => put(settled(r, this.#at()))),
+      ...records.map(put),
       ...plans.map((plan): Write => ({ type: 'put', key: `plan!${plan.appliance}`, value: plan })),
       ...opened.map((part): Write => ({ type: 'put', key: `opened!${part.appliance}`, value: part.opensAt })),
-      ...this.#prune(),
+      ...dropped.map((old): Write => ({ type: 'del', key: keyOf(old) })),
     ]);
+    for (const old of dropped) this.#records.delete(old.run.id);
     for (const plan of plans) {
       this.#plans.set(plan.appliance, plan);
       this.#hear(record.run.id, plan.appliance);
       this.#deps.metrics.add('larder_fill_planned_bytes_total', plan.addBytes);
     }
     for (const part of opened) this.#opened.set(part.appliance, part.opensAt!);
-    for (const other of superseded) this.#keep(settled(other, this.#at()));
-    return this.#keep(settled(next, this.#at()));
+    for (const changed of records) this.#keep(changed);
+    return this.get(record.run.id).run;
   }
 
   async #save(record: RunRecord): Promise<Run> {
@@ -232,6 +235,7 @@ export class Runs {
   #keep(record: RunRecord): Run {
     const before = this.#records.get(record.run.id);
     this.#records.set(record.run.id, record);
+    this.#lastNumber = Math.max(this.#lastNumber, record.number);
     this.#deps.metrics.set('larder_fill_runs_running', this.running().length);
     if (record.run.state !== 'running' && before?.run.state !== record.run.state) {
       this.#deps.metrics.add('larder_fill_runs_total', 1, { state: record.run.state });
@@ -241,14 +245,12 @@ export class Runs {
     return record.run;
   }
 
-  #prune(): Write[] {
+  /** The oldest ended runs beyond `RUNS_KEPT`. */
+  #endedBeyondLimit(): RunRecord[] {
     const ended = [...this.#records.values()]
       .filter((r) => r.run.state !== 'running')
       .sort((a, b) => a.number - b.number);
-    return ended.slice(0, Math.max(0, ended.length - RUNS_KEPT)).map((record) => {
-      this.#records.delete(record.run.id);
-      return { type: 'del', key: keyOf(record) };
-    });
+    return ended.slice(0, Math.max(0, ended.length - RUNS_KEPT));
   }
 
   #hear(run: string, appliance: string): void {
