@@ -70,7 +70,7 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
     log,
     metrics,
     catalog,
-    now,
+    clock,
     origin: config.origin,
     concurrency: config.importConcurrency,
   });

@@ -4,6 +4,7 @@
 import { posix } from 'node:path';
 import type { Asset, CatalogAsset, Rendition, Title } from '../../protocol/catalog.ts';
 import { Fault, isFault } from '../../protocol/faults.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import { forEachAtMost } from '../../runtime/semaphore.ts';
 import { OriginReader } from './assets.ts';
 import type { Catalog, Published, TitleDraft } from '../catalog.ts';
@@ -29,7 +30,7 @@ export interface ImportDeps {
   readonly catalog: Catalog;
   readonly origin: string;
   readonly concurrency: number;
-  readonly now: () => number;
+  readonly clock: Clock;
 }
 
 export interface ImportTask {
@@ -221,7 +222,7 @@ function draftOf({ task, deps, ground, shape, manifests, assets }: Drafting): Ti
     bytes: sum(assets.map((asset) => asset.bytes)),
     renditions,
     manifests: manifests.map(({ dialect, path, text }) => ({ dialect, path, text })),
-    importedAt: new Date(deps.now()).toISOString(),
+    importedAt: new Date(deps.clock.now()).toISOString(),
   };
 }
 

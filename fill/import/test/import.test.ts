@@ -11,6 +11,7 @@ import {
   type Title,
 } from '../../../protocol/catalog.ts';
 import { importProgress, type ImportProgress } from '../../../protocol/answers.ts';
+import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { createMetrics } from '../../../runtime/metrics.ts';
 import { packageRoot } from '../../../runtime/paths.ts';
@@ -51,7 +52,7 @@ async function open(): Promise<void> {
     catalog,
     origin: url,
     concurrency: 4,
-    now: () => Date.UTC(2026, 4, 5),
+    clock: systemClock,
     log: silentLog,
     metrics: createMetrics(METRICS),
   });
