@@ -107,28 +107,14 @@ export class Catalog {
     return { protocol: PROTOCOL_VERSION, revision: this.#revision, titles, removed, more: false };
   }
 
-  async assetPage(id: string, offset: number): Promise<AssetPage> {
-    const title = this.get(id);
-    const prefix = assetPrefix(id, title.revision);
-    const assets: CatalogAsset[] = [];
-    let bytes = 0;
-    let more = false;
-    const bounds = { gte: `${prefix}!${ordered(offset)}`, lt: range(prefix).lt };
-    for await (const [, value] of this.#state.iterator(bounds)) {
-      const asset = value as CatalogAsset;
-      bytes += 500 + 70 * asset.digest.chunks.length;
-      more = assets.length === ASSET_PAGE_MAX || (assets.length > 0 && bytes > PAGE_BYTES_MAX);
-      if (more) break;
-      assets.push(asset);
-    }
-    const next = more ? offset + assets.length : null;
-    return { protocol: PROTOCOL_VERSION, title: id, revision: title.revision, assets, next };
+  /** Between changes: while one is committed, memory and disk differ. */
+  assetPage(id: string, offset: number): Promise<AssetPage> {
+    return this.#exclusively(() => this.#assetPage(id, offset));
   }
 
   /** Every asset of a title's present revision; empty where there is no such title. */
-  async assets(id: string): Promise<CatalogAsset[]> {
-    const title = this.find(id);
-    return title === null ? [] : under<CatalogAsset>(this.#state, assetPrefix(id, title.revision));
+  assets(id: string): Promise<CatalogAsset[]> {
+    return this.#exclusively(() => this.#assets(id));
   }
 
   /** Throws `state_conflict` where another title has this base, one above it or one below it. */
@@ -184,6 +170,29 @@ export class Catalog {
     });
   }
 
+  async #assetPage(id: string, offset: number): Promise<AssetPage> {
+    const title = this.get(id);
+    const prefix = assetPrefix(id, title.revision);
+    const assets: CatalogAsset[] = [];
+    let bytes = 0;
+    let more = false;
+    const bounds = { gte: `${prefix}!${ordered(offset)}`, lt: range(prefix).lt };
+    for await (const [, value] of this.#state.iterator(bounds)) {
+      const asset = value as CatalogAsset;
+      bytes += 500 + 70 * asset.digest.chunks.length;
+      more = assets.length === ASSET_PAGE_MAX || (assets.length > 0 && bytes > PAGE_BYTES_MAX);
+      if (more) break;
+      assets.push(asset);
+    }
+    const next = more ? offset + assets.length : null;
+    return { protocol: PROTOCOL_VERSION, title: id, revision: title.revision, assets, next };
+  }
+
+  async #assets(id: string): Promise<CatalogAsset[]> {
+    const title = this.find(id);
+    return title === null ? [] : under<CatalogAsset>(this.#state, assetPrefix(id, title.revision));
+  }
+
   async #forget(title: Title | null): Promise<Write[]> {
     if (title === null) return [];
     const writes: Write[] = [{ type: 'del', key: `title!${title.id}` }];
@@ -211,7 +220,7 @@ export class Catalog {
     const plain = (title: TitleDraft): string =>
       JSON.stringify([title.name, title.base, title.durationS, title.renditions, title.manifests]);
     if (plain(before) !== plain(draft)) return false;
-    return JSON.stringify(await this.assets(before.id)) === JSON.stringify(assets);
+    return JSON.stringify(await this.#assets(before.id)) === JSON.stringify(assets);
   }
 }
 

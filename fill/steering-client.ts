@@ -6,6 +6,7 @@ import { fleet, type Fleet } from '../protocol/decision.ts';
 import { Fault, isFault } from '../protocol/faults.ts';
 import { call } from '../runtime/client.ts';
 import type { Log } from '../runtime/log.ts';
+import { mutex } from '../runtime/semaphore.ts';
 import type { FillMetrics } from './metrics.ts';
 import type { State } from './state.ts';
 
@@ -22,6 +23,7 @@ export interface SteeringDeps {
 
 export class SteeringClient {
   readonly #deps: SteeringDeps;
+  readonly #exclusively = mutex();
   #last: Fleet | null = null;
 
   private constructor(deps: SteeringDeps) {
@@ -39,8 +41,10 @@ export class SteeringClient {
   async fleet(): Promise<Fleet> {
     try {
       const seen = await this.#get('/v1/fleet?inventory=1', fleet);
-      this.#last = seen;
-      await this.#deps.state.put('fleet', seen);
+      await this.#exclusively(async () => {
+        await this.#deps.state.put('fleet', seen);
+        this.#last = seen;
+      });
       return seen;
     } catch (error) {
       if (this.#last === null || !isFault(error) || error.spec.status < 500) throw error;

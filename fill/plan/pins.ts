@@ -2,6 +2,7 @@
 
 import type { Pin } from '../../protocol/answers.ts';
 import { Fault } from '../../protocol/faults.ts';
+import { mutex } from '../../runtime/semaphore.ts';
 import { commit, under, type State } from '../state.ts';
 
 export const PINS_MAX = 1_000;
@@ -9,6 +10,7 @@ export const PINS_MAX = 1_000;
 export class Pins {
   readonly #state: State;
   readonly #now: () => number;
+  readonly #exclusively = mutex();
   readonly #pins = new Map<string, Pin>();
 
   private constructor(state: State, now: () => number) {
@@ -33,7 +35,15 @@ export class Pins {
     return new Set(this.list().map((pin) => pin.title));
   }
 
-  async put(title: string, until: string | null): Promise<Pin> {
+  put(title: string, until: string | null): Promise<Pin> {
+    return this.#exclusively(() => this.#put(title, until));
+  }
+
+  remove(title: string): Promise<void> {
+    return this.#exclusively(() => this.#remove(title));
+  }
+
+  async #put(title: string, until: string | null): Promise<Pin> {
     if (until !== null && Date.parse(until) <= this.#now())
       throw new Fault('body_invalid', `body.until is ${until}: the instant has passed; give a later one, or none`, {
         detail: { field: 'body.until' },
@@ -46,7 +56,7 @@ export class Pins {
     return pin;
   }
 
-  async remove(title: string): Promise<void> {
+  async #remove(title: string): Promise<void> {
     if (!this.#pins.has(title)) {
       const known = [...this.#pins.keys()].sort().join(', ');
       throw new Fault('not_found', `title "${title}" is not pinned; pinned are ${known || 'none'}`, {

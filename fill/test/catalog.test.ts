@@ -2,9 +2,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { systemClock } from '../../runtime/clock.ts';
 import { ASSET_PAGE_MAX, assetPage, catalogPage, type CatalogAsset } from '../../protocol/catalog.ts';
 import { Catalog, type TitleDraft } from '../catalog.ts';
 import { openState, type State } from '../state.ts';
+import { failNextBatch, holdNextBatch, WRITE_ERROR } from './failing-writes.ts';
 
 let directory: string;
 let state: State;
@@ -134,6 +136,34 @@ describe('assets', () => {
     await catalog.remove('a');
     expect((await read('a-b')).paths).toEqual(['/a-b/1']);
     expect((await read('a.b')).paths).toEqual(['/a.b/1']);
+  });
+});
+
+describe('a change', () => {
+  test('that cannot be written leaves the catalog as it was', async () => {
+    await catalog.publish(draft('a'), [asset('/a/1')]);
+    const before = [catalog.page(0), await catalog.assetPage('a', 0)];
+    failNextBatch(state);
+    await expect(catalog.publish(draft('a', 'changed'), [asset('/a/2')])).rejects.toThrow(WRITE_ERROR);
+    failNextBatch(state);
+    await expect(catalog.remove('a')).rejects.toThrow(WRITE_ERROR);
+    expect([catalog.page(0), await catalog.assetPage('a', 0)]).toEqual(before);
+    expect((await catalog.publish(draft('b'), [])).title.revision).toBe(2);
+    const after = catalog.page(0);
+    catalog = await Catalog.open(state);
+    expect(catalog.page(0)).toEqual(after);
+  });
+
+  test('that is being committed never shows a title without its assets', async () => {
+    await catalog.publish(draft('a'), [asset('/a/1')]);
+    const release = holdNextBatch(state);
+    const publishing = catalog.publish(draft('a', 'changed'), [asset('/a/2')]);
+    await expect.poll(() => state.get('meta!revision')).toBe(2);
+    const reading = catalog.assetPage('a', 0);
+    await Promise.race([reading, systemClock.sleep(100)]);
+    release();
+    await publishing;
+    expect(await reading).toMatchObject({ revision: 2, assets: [{ path: '/a/2' }] });
   });
 });
 

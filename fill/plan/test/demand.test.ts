@@ -7,6 +7,7 @@ import { PROTOCOL_VERSION } from '../../../protocol/ids.ts';
 import type { PlayReport } from '../../../protocol/plays.ts';
 import { Demand, INCARNATIONS_MAX, SEEN_ABOVE_MAX } from '../demand.ts';
 import { openState, type State } from '../../state.ts';
+import { failNextBatch, WRITE_ERROR } from '../../test/failing-writes.ts';
 
 const FILM = {
   id: 'film',
@@ -68,6 +69,16 @@ test('of many reports at once none gets lost', async () => {
   await Promise.all(Array.from({ length: 200 }, (_, seq) => demand.accept(report(seq))));
   expect(counted(demand)).toBeCloseTo(200);
   expect(counted(await open())).toBeCloseTo(200);
+});
+
+test('a report that cannot be written is not counted, and counts when it is sent again', async () => {
+  const demand = await open();
+  failNextBatch(state);
+  await expect(demand.accept(report(1))).rejects.toThrow(WRITE_ERROR);
+  expect(counted(demand)).toBe(0);
+  expect(await demand.accept(report(1))).toBe(true);
+  expect(counted(demand)).toBeCloseTo(1);
+  expect(counted(await open())).toBeCloseTo(1);
 });
 
 test('numbers far above a gap are bounded: the gap counts as seen', async () => {
