@@ -30,7 +30,6 @@ export interface RunningFill {
 export async function startFill(config: FillConfig, log: Log, clock: Clock = systemClock): Promise<RunningFill> {
   const fleetKey = ensureFleetKey(config.fleetKey);
   const metrics = createMetrics(METRICS);
-  const now = (): number => clock.now();
   const state = await openState(config.state);
   const catalog = await Catalog.open(state);
   metrics.set('larder_fill_catalog_revision', catalog.revision);
@@ -39,8 +38,8 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
     const found = catalog.find(title);
     return found !== null && (rendition === null || found.renditions.some((r) => r.id === rendition));
   };
-  const demand = await Demand.open({ state, halfLifeMs: config.halfLife, now, knows });
-  const pins = await Pins.open(state, now);
+  const demand = await Demand.open({ state, halfLifeMs: config.halfLife, clock, knows });
+  const pins = await Pins.open(state, clock);
   const runs = await Runs.open({ state, clock, log, metrics });
   const token = issueToken(fleetKey, { role: 'service', id: 'fill' });
   const steering = await SteeringClient.open({ url: config.steering, token, state, log, metrics });
@@ -53,7 +52,6 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
     clock,
     log,
     metrics,
-    now,
     concurrency: config.fillConcurrency,
   });
   const watcher = new Watcher({

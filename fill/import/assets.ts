@@ -2,11 +2,11 @@
 // validator is checked against what it sent; the digests that appliances verify by come from here and nowhere else.
 
 import { createHash, type Hash } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request, type Dispatcher } from 'undici';
 import { DIGEST_CHUNK_BYTES, strongEtag, type Asset } from '../../protocol/catalog.ts';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import { reasonOf } from '../../runtime/client.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import type { Tally } from './import-progress.ts';
 
 export const ATTEMPTS = 3;
@@ -20,6 +20,7 @@ export interface OriginReaderOptions {
   readonly origin: string;
   readonly connections: number;
   readonly signal: AbortSignal;
+  readonly clock: Clock;
   readonly tally: Tally;
 }
 
@@ -143,7 +144,7 @@ export class OriginReader {
         return await attempt();
       } catch (error) {
         if (left === 0 || this.#options.signal.aborted || !isFault(error) || error.spec.retry !== 'same') throw error;
-        await sleep(BACKOFF_MS * 4 ** (ATTEMPTS - 1 - left), undefined, { signal: this.#options.signal });
+        await this.#options.clock.sleep(BACKOFF_MS * 4 ** (ATTEMPTS - 1 - left), this.#options.signal);
       }
     }
   }

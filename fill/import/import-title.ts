@@ -47,6 +47,7 @@ export async function importTitle(task: ImportTask, deps: ImportDeps): Promise<P
     origin: deps.origin,
     connections: deps.concurrency,
     signal: task.signal,
+    clock: deps.clock,
     tally: task.tally,
   });
   try {

@@ -5,6 +5,7 @@ import { Fault } from '../../protocol/faults.ts';
 import { PROTOCOL_VERSION, splitHolding } from '../../protocol/ids.ts';
 import type { PlayReport, Popularity } from '../../protocol/plays.ts';
 import { addTo, amountAt, popularityOf, type DemandRow, type PopularityRow } from './popularity.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import { mutex } from '../../runtime/semaphore.ts';
 import { commit, range, type State, type Write } from '../state.ts';
 
@@ -28,7 +29,7 @@ type Kind = 'served' | 'asked';
 export interface DemandDeps {
   readonly state: State;
   readonly halfLifeMs: number;
-  readonly now: () => number;
+  readonly clock: Clock;
   /** Whether the catalog has the title and, where one is given, the rendition. */
   readonly knows: (title: string, rendition: string | null) => boolean;
 }
@@ -50,7 +51,7 @@ export class Demand {
     for (const kind of ['served', 'asked'] as const) {
       for await (const [key, value] of deps.state.iterator(range(kind))) {
         const row = value as DemandRow;
-        if (amountAt(row, deps.now(), deps.halfLifeMs) < NEGLIGIBLE[kind]) gone.push({ type: 'del', key });
+        if (amountAt(row, deps.clock.now(), deps.halfLifeMs) < NEGLIGIBLE[kind]) gone.push({ type: 'del', key });
         else demand.#rows[kind].set(key, row);
       }
     }
@@ -64,10 +65,10 @@ export class Demand {
   accept(report: PlayReport): Promise<boolean> {
     return this.#exclusively(async () => {
       const mark = `${report.source}!${report.incarnation}`;
-      const seen = withSeq(this.#seen.get(mark) ?? null, report.seq, this.#deps.now());
+      const seen = withSeq(this.#seen.get(mark) ?? null, report.seq, this.#deps.clock.now());
       if (seen === null) return false;
       // A clock that runs ahead would make demand that does not decay until then.
-      const atMs = Math.min(Date.parse(report.to), this.#deps.now());
+      const atMs = Math.min(Date.parse(report.to), this.#deps.clock.now());
       const rows = { served: this.#servedRows(report, atMs), asked: this.#askedRows(report, atMs) };
       for (const kind of ['served', 'asked'] as const)
         if (this.#rows[kind].size + rows[kind].size > DEMAND_ROWS_MAX)
@@ -91,13 +92,13 @@ export class Demand {
       titles,
       served: [...this.#rows.served.values()],
       asked: [...this.#rows.asked.values()],
-      atMs: this.#deps.now(),
+      atMs: this.#deps.clock.now(),
       halfLifeMs: this.#deps.halfLifeMs,
     });
   }
 
   popularity(titles: Parameters<typeof popularityOf>[0]['titles']): Popularity {
-    const at = new Date(this.#deps.now()).toISOString();
+    const at = new Date(this.#deps.clock.now()).toISOString();
     const rows = this.rows(titles).sort((a, b) => b.popularity - a.popularity);
     return { protocol: PROTOCOL_VERSION, at, rows: rows.map((row) => ({ ...row })) };
   }

@@ -2,6 +2,7 @@
 
 import type { Pin } from '../../protocol/answers.ts';
 import { Fault } from '../../protocol/faults.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import { mutex } from '../../runtime/semaphore.ts';
 import { commit, under, type State } from '../state.ts';
 
@@ -9,24 +10,24 @@ export const PINS_MAX = 1_000;
 
 export class Pins {
   readonly #state: State;
-  readonly #now: () => number;
+  readonly #clock: Clock;
   readonly #exclusively = mutex();
   readonly #pins = new Map<string, Pin>();
 
-  private constructor(state: State, now: () => number) {
+  private constructor(state: State, clock: Clock) {
     this.#state = state;
-    this.#now = now;
+    this.#clock = clock;
   }
 
-  static async open(state: State, now: () => number): Promise<Pins> {
-    const pins = new Pins(state, now);
+  static async open(state: State, clock: Clock): Promise<Pins> {
+    const pins = new Pins(state, clock);
     for (const pin of await under<Pin>(state, 'pin')) pins.#pins.set(pin.title, pin);
     return pins;
   }
 
   /** Those in force, by title. */
   list(): Pin[] {
-    const now = this.#now();
+    const now = this.#clock.now();
     const inForce = [...this.#pins.values()].filter((pin) => pin.until === null || Date.parse(pin.until) > now);
     return inForce.sort((a, b) => (a.title < b.title ? -1 : 1));
   }
@@ -44,13 +45,13 @@ export class Pins {
   }
 
   async #put(title: string, until: string | null): Promise<Pin> {
-    if (until !== null && Date.parse(until) <= this.#now())
+    if (until !== null && Date.parse(until) <= this.#clock.now())
       throw new Fault('body_invalid', `body.until is ${until}: the instant has passed; give a later one, or none`, {
         detail: { field: 'body.until' },
       });
     if (!this.#pins.has(title) && this.#pins.size >= PINS_MAX)
       throw new Fault('overloaded', `${PINS_MAX} titles are pinned, the maximum; unpin one`);
-    const pin: Pin = { title, until, since: this.#pins.get(title)?.since ?? new Date(this.#now()).toISOString() };
+    const pin: Pin = { title, until, since: this.#pins.get(title)?.since ?? new Date(this.#clock.now()).toISOString() };
     await commit(this.#state, [{ type: 'put', key: `pin!${title}`, value: pin }]);
     this.#pins.set(title, pin);
     return pin;

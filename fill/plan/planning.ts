@@ -5,6 +5,7 @@ import type { Fleet, FleetAppliance } from '../../protocol/decision.ts';
 import { Fault } from '../../protocol/faults.ts';
 import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import type { FillPlan } from '../../protocol/plan.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import type { Catalog } from '../catalog.ts';
 import type { Demand } from './demand.ts';
 import type { Pins } from './pins.ts';
@@ -24,7 +25,7 @@ export interface PlanningDeps {
   readonly demand: Demand;
   readonly pins: Pins;
   readonly concurrency: number;
-  readonly now: () => number;
+  readonly clock: Clock;
 }
 
 export interface PlanningInput {
@@ -70,7 +71,7 @@ export async function makePlans(input: PlanningInput, deps: PlanningDeps): Promi
     const appliances = fillable(fleet, site);
     if (!appliances.some((a) => targets.has(a.id))) continue;
     const siteInput: SiteInput = {
-      appliances: appliances.map((a) => planAppliance(a, targets.get(a.id) ?? null, deps.now())),
+      appliances: appliances.map((a) => planAppliance(a, targets.get(a.id) ?? null, deps.clock.now())),
       titles,
       score: scoreFor(popularity, site, sites.length),
       pinned: deps.pins.titles(),
@@ -117,11 +118,11 @@ function planOf(
   return {
     protocol: PROTOCOL_VERSION,
     // Unique: an appliance joins a run once, and never twice at one instant.
-    id: `${input.run}.${deps.now().toString(36)}.${at}`,
+    id: `${input.run}.${deps.clock.now().toString(36)}.${at}`,
     run: input.run,
     appliance,
     site,
-    createdAt: new Date(deps.now()).toISOString(),
+    createdAt: new Date(deps.clock.now()).toISOString(),
     closesAt: closesAt === null ? null : new Date(closesAt).toISOString(),
     rateBitsPerSecond: appliances.find((a) => a.id === appliance)!.fillRateBitsPerSecond,
     concurrency: deps.concurrency,

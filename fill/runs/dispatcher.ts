@@ -1,12 +1,10 @@
 // Begins runs: looks at the fleet, plans, records, and has steering hand each appliance the order to pull its plan.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Fleet, FleetAppliance } from '../../protocol/decision.ts';
 import { Fault } from '../../protocol/faults.ts';
 import { holdingOf, PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import type { PlanList } from '../../protocol/answers.ts';
 import type { FillPlan, Run, RunRequest } from '../../protocol/plan.ts';
-import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { FillMetrics } from '../metrics.ts';
 import {
@@ -28,7 +26,6 @@ export const ORDER_BACKOFF_MS = 1_000;
 export interface DispatcherDeps extends PlanningDeps {
   readonly runs: Runs;
   readonly steering: SteeringClient;
-  readonly clock: Clock;
   readonly log: Log;
   readonly metrics: FillMetrics;
 }
@@ -215,7 +212,7 @@ export class Dispatcher {
   }
 
   async #sendOrder(appliance: string, run: string): Promise<void> {
-    const { steering, metrics, log } = this.#deps;
+    const { steering, metrics, log, clock } = this.#deps;
     const { signal } = this.#stop;
     for (let attempt = 1; attempt <= ORDER_ATTEMPTS; attempt += 1) {
       try {
@@ -227,7 +224,7 @@ export class Dispatcher {
         if (attempt === ORDER_ATTEMPTS) {
           metrics.add('larder_fill_orders_total', 1, { outcome: 'failed' });
           log.warn({ appliance, run, err: error }, 'order not given; the appliance will find its plan by itself');
-        } else await sleep(ORDER_BACKOFF_MS, undefined, { signal }).catch(() => undefined);
+        } else await clock.sleep(ORDER_BACKOFF_MS, signal).catch(() => undefined);
       }
     }
   }

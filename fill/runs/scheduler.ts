@@ -5,8 +5,9 @@ import { schedule, type ScheduledTask } from 'node-cron';
 import type { FleetAppliance } from '../../protocol/decision.ts';
 import { isFault } from '../../protocol/faults.ts';
 import { hash32 } from '../../protocol/hash.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import { Semaphore } from '../../runtime/semaphore.ts';
 import type { Dispatcher, Due } from './dispatcher.ts';
 import { fillable } from '../plan/planning.ts';
 import type { Runs } from './runs.ts';
@@ -59,36 +60,38 @@ function openingsAt(nowMs: number): (appliance: FleetAppliance) => Opening | nul
 
 export class Scheduler {
   readonly #deps: SchedulerDeps;
+  /** One round at a time, of either kind. */
+  readonly #rounds = new Semaphore({ permits: 1 });
   #cron: ScheduledTask | null = null;
-  #watch: NodeJS.Timeout | null = null;
-  #waiting = 0;
-  #busy: Promise<void> = Promise.resolve();
+  #watch: Timer | null = null;
 
   constructor(deps: SchedulerDeps) {
     this.#deps = deps;
   }
 
   start(): void {
+    const { clock, watcher } = this.#deps;
     this.#cron = schedule('* * * * *', () => this.round());
-    this.#watch = setInterval(() => {
-      // A round may wait for steering; the next is skipped rather than queued behind it.
-      if (this.#waiting === 0) void this.#queue(() => this.#deps.watcher.look());
+    this.#watch = clock.setInterval(() => {
+      // A round may wait for steering: the next watch is skipped rather than queued behind it.
+      if (this.#rounds.held === 0) void this.#run(() => watcher.look());
     }, WATCH_EVERY_MS);
     void this.round();
   }
 
+  /** Starts no further round and waits for those under way. */
   async stop(): Promise<void> {
     await this.#cron?.destroy();
-    if (this.#watch !== null) clearInterval(this.#watch);
-    await this.#busy;
+    this.#deps.clock.clear(this.#watch);
+    await this.#rounds.run(async () => undefined);
   }
 
   /** What cron does each minute. Resolves when it is through, also where it failed. */
   round(): Promise<void> {
-    return this.#queue(() => this.#tick());
+    return this.#run(() => this.#startDue());
   }
 
-  async #tick(): Promise<void> {
+  async #startDue(): Promise<void> {
     const { steering, clock, runs, dispatcher, jitterMs } = this.#deps;
     const fleet = await steering.fleet();
     const appliances = fillable(fleet, null);
@@ -96,19 +99,12 @@ export class Scheduler {
     if (due.length > 0) await dispatcher.openWindows(fleet, due);
   }
 
-  /** One task at a time; node-cron would swallow what one throws. */
-  #queue(task: () => Promise<void>): Promise<void> {
-    this.#waiting += 1;
-    this.#busy = this.#busy
-      .then(task)
-      .catch((error: unknown) => {
-        // A Fault says it all; only a defect needs its stack.
-        const what = isFault(error) ? { code: error.code, reason: error.message } : { err: error };
-        this.#deps.log.warn(what, 'the scheduler could not do its round; it tries again');
-      })
-      .finally(() => {
-        this.#waiting -= 1;
-      });
-    return this.#busy;
+  /** Logs a failure itself: node-cron would swallow it. */
+  #run(task: () => Promise<void>): Promise<void> {
+    return this.#rounds.run(task).catch((error: unknown) => {
+      // A Fault names its cause; only a defect needs its stack.
+      const what = isFault(error) ? { code: error.code, reason: error.message } : { err: error };
+      this.#deps.log.warn(what, 'the scheduler failed a round; the next one tries again');
+    });
   }
 }

@@ -13,6 +13,7 @@ import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import { run } from '../../protocol/plan.ts';
 import { popularity } from '../../protocol/plays.ts';
 import { ensureFleetKey, issueToken, type Role } from '../../runtime/auth.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import { call } from '../../runtime/client.ts';
 import { packageRoot } from '../../runtime/paths.ts';
 import { FleetDouble } from './fleet-double.ts';
@@ -129,7 +130,7 @@ test('killed at any moment of a new revision, the catalog has the old one whole 
     putFilm(origin, '/film/', `round ${round}`);
     const id = await submit();
     // From at once to well after its end.
-    await new Promise((resolve) => setTimeout(resolve, round * 15));
+    await systemClock.sleep(round * 15);
     await killAndStart();
     const seen = await tagsOf();
     await imported(id);
@@ -163,7 +164,7 @@ test('play reports count once each, through ten kills while they come', async ()
     if (seq % 7 === 6) {
       // By turns: after the answer, at once, and while it is being taken.
       if (kills % 3 === 0) await sending;
-      if (kills % 3 === 2) await new Promise((resolve) => setTimeout(resolve, kills / 2));
+      if (kills % 3 === 2) await systemClock.sleep(kills / 2);
       await kill();
       kills += 1;
       await sending;

@@ -8,7 +8,7 @@ import { importAccepted, importProgress } from '../../protocol/answers.ts';
 import { run, type Run } from '../../protocol/plan.ts';
 import { ensureFleetKey, issueToken, type Role } from '../../runtime/auth.ts';
 import { call, type Call } from '../../runtime/client.ts';
-import { systemClock, type Clock, type Timer } from '../../runtime/clock.ts';
+import { systemClock, type Clock } from '../../runtime/clock.ts';
 import { resolveConfig } from '../../runtime/config.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { FILL_TABLE } from '../config.ts';
@@ -16,38 +16,20 @@ import { startFill, type RunningFill } from '../main.ts';
 import { FleetDouble } from './fleet-double.ts';
 import { OriginDouble } from './origin-double.ts';
 
-/** Runs with the machine's clock, shifted; `monotonic` jumps with it, as time that passes does. */
-export class ShiftedClock implements Clock {
-  shiftMs = 0;
-  #base: number;
+export interface ShiftedClock extends Clock {
+  /** Moves both readings at once; timers run in real time. */
+  advance(ms: number): void;
+  advanceTo(iso: string): void;
+}
 
-  constructor(startMs: number) {
-    this.#base = startMs - performance.now();
-  }
-
-  now(): number {
-    return this.#base + performance.now() + this.shiftMs;
-  }
-
-  monotonic(): number {
-    return performance.now() + this.shiftMs;
-  }
-
-  setTimeout(run: () => void, ms: number): Timer {
-    return systemClock.setTimeout(run, ms);
-  }
-
-  setInterval(run: () => void, ms: number): Timer {
-    return systemClock.setInterval(run, ms);
-  }
-
-  clear(timer: Timer | null): void {
-    systemClock.clear(timer);
-  }
-
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    return systemClock.sleep(ms, signal);
-  }
+/** The system clock, set to another time. */
+export function shiftedClock(startMs: number): ShiftedClock {
+  const startedMs = systemClock.monotonic();
+  let shiftMs = 0;
+  const monotonic = (): number => systemClock.monotonic() + shiftMs;
+  const now = (): number => startMs + monotonic() - startedMs;
+  const advance = (ms: number): void => void (shiftMs += ms);
+  return { ...systemClock, now, monotonic, advance, advanceTo: (iso) => advance(Date.parse(iso) - now()) };
 }
 
 export class Rig {
@@ -61,7 +43,7 @@ export class Rig {
   originUrl = '';
 
   private constructor(startMs: number) {
-    this.clock = new ShiftedClock(startMs);
+    this.clock = shiftedClock(startMs);
   }
 
   static async start(startMs = Date.parse('2026-05-05T12:00:00Z')): Promise<Rig> {

@@ -234,7 +234,7 @@ describe('an import', () => {
   const cutOff: Misbehaviour = (_, response, body) => {
     response.writeHead(200, { 'content-length': body.length + 5 });
     response.write(body);
-    setTimeout(() => response.destroy(), 5);
+    systemClock.setTimeout(() => response.destroy(), 5);
   };
   test.each<[string, string, Misbehaviour, string, string]>([
     [

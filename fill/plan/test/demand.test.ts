@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { PROTOCOL_VERSION } from '../../../protocol/ids.ts';
 import type { PlayReport } from '../../../protocol/plays.ts';
+import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { Demand, INCARNATIONS_MAX, SEEN_ABOVE_MAX } from '../demand.ts';
 import { openState, type State } from '../../state.ts';
 import { failNextBatch, WRITE_ERROR } from '../../test/failing-writes.ts';
@@ -31,7 +32,7 @@ afterEach(async () => {
 });
 
 const open = (): Promise<Demand> =>
-  Demand.open({ state, halfLifeMs: 1e15, now: () => NOW, knows: (title) => title === 'film' });
+  Demand.open({ state, halfLifeMs: 1e15, clock: new ManualClock(NOW), knows: (title) => title === 'film' });
 const report = (seq: number, incarnation = 1, source = 'a'): PlayReport => ({
   protocol: PROTOCOL_VERSION,
   source,

@@ -28,7 +28,7 @@ afterEach(async () => {
   rmSync(directory, { recursive: true });
 });
 
-const open = (): Promise<Pins> => Pins.open(state, () => clock.now());
+const open = (): Promise<Pins> => Pins.open(state, clock);
 
 test('a pin or an unpin that cannot be written changes nothing', async () => {
   await pins.put('one', null);

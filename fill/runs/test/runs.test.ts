@@ -5,6 +5,7 @@ import { PROTOCOL_VERSION } from '../../../protocol/ids.ts';
 import type { FillPlan } from '../../../protocol/plan.ts';
 import { popularity, type PlayReport } from '../../../protocol/plays.ts';
 import { issueToken } from '../../../runtime/auth.ts';
+import { systemClock } from '../../../runtime/clock.ts';
 import { Rig } from '../../test/fill-double.ts';
 import { putFilm } from '../../test/origin-double.ts';
 
@@ -184,7 +185,7 @@ describe('a run now', () => {
     await rig.reopen();
     const plans = await rig.ask('/v1/plans', planList);
     expect(plans.plans).toHaveLength(3);
-    expect(Date.parse(plans.fleetAt!)).toBeLessThanOrEqual(Date.now());
+    expect(Date.parse(plans.fleetAt!)).toBeLessThanOrEqual(systemClock.now());
     expect(await rig.run()).toMatchObject({ state: 'running' });
     expect(titlesIn(await rig.fleet.pull(rig.url, 'north-1'))).toEqual(['one', 'two']);
     const metrics = await fetch(`${rig.url}/metrics`, { headers: { authorization: operatorHeader() } });
@@ -211,7 +212,7 @@ describe('an appliance that', () => {
     await rig.run({ site: 'north' });
     const plan = await rig.fleet.pull(rig.url, 'north-1');
     rig.fleet.change('north-1', { liveness: 'refused' });
-    rig.clock.shiftMs += 61_000;
+    rig.clock.advance(61_000);
     const part = async (): Promise<unknown> =>
       (await rig.runOf('r1')).appliances.find((p) => p.appliance === 'north-1');
     await expect.poll(part, { timeout: 15_000 }).toMatchObject({ state: 'failed', faults: [{ code: 'vanished' }] });
@@ -224,10 +225,10 @@ describe('an appliance that', () => {
 
   test('lives but says nothing ends its part later', async () => {
     await rig.run({ site: 'south' });
-    rig.clock.shiftMs += 61_000;
+    rig.clock.advance(61_000);
     await expect.poll(() => rig.fleet.livenessAsked, { timeout: 15_000 }).toBeGreaterThan(0);
     expect(await rig.runOf('r1')).toMatchObject({ state: 'running' });
-    rig.clock.shiftMs += 5 * MINUTE;
+    rig.clock.advance(5 * MINUTE);
     await expect
       .poll(() => rig.runOf('r1'), { timeout: 15_000 })
       .toMatchObject({
@@ -244,7 +245,7 @@ describe('a fill window', () => {
     rig.fleet.change('south-1', { ...nightly, timeZone: 'Asia/Kolkata' });
   };
   const at = async (iso: string): Promise<void> => {
-    rig.clock.shiftMs += Date.parse(iso) - rig.clock.now();
+    rig.clock.advanceTo(iso);
     await rig.fill!.tick();
   };
   const runs = async (): Promise<unknown[]> => (await rig.ask('/v1/runs', runList)).runs;
@@ -303,7 +304,7 @@ describe('a fill window', () => {
 
   test('that is open already is used at once', async () => {
     await windowed();
-    rig.clock.shiftMs += Date.parse('2026-05-06T03:00:00Z') - rig.clock.now();
+    rig.clock.advanceTo('2026-05-06T03:00:00Z');
     const begun = await rig.run({ site: 'north', now: false });
     expect(begun).toMatchObject({ trigger: 'window', closesAt: '2026-05-06T06:00:00.000Z' });
     await expect.poll(() => ordered(begun.id)).toEqual(['north-1', 'north-2']);
@@ -354,7 +355,7 @@ describe('demand', () => {
     expect((await rig.ask('/v1/pins', pinList)).pins.map((pin) => pin.title)).toEqual(['two']);
     const until = new Date(rig.clock.now() + MINUTE).toISOString();
     await rig.ask('/v1/pins/two', z.unknown(), { method: 'PUT', body: { until } });
-    rig.clock.shiftMs += 2 * MINUTE;
+    rig.clock.advance(2 * MINUTE);
     expect(await planned()).toEqual(['one']);
     await rig.ask('/v1/pins/two', z.unknown(), { method: 'DELETE' });
     await expect(rig.ask('/v1/pins/two', z.unknown(), { method: 'DELETE' })).rejects.toMatchObject({
@@ -393,7 +394,7 @@ describe('demand', () => {
     expect(await rows()).toEqual({});
     await send(report(2, { to: ahead, served: [{ holding: 'one:video/low', bytes: 9, requests: 1 }] }));
     const now = (await rows())['north one:video/low']!;
-    rig.clock.shiftMs += 3 * 24 * 60 * MINUTE;
+    rig.clock.advance(3 * 24 * 60 * MINUTE);
     expect((await rows())['north one:video/low']).toBeCloseTo(now / 2);
   });
 });
