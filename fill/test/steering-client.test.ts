@@ -1,4 +1,4 @@
-// The view of the fleet that planning falls back on is the one that a restart would find.
+// While steering is down, plans are made from the view of the fleet that is on disk.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,29 +8,29 @@ import { issueToken } from '../../runtime/auth.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { createMetrics } from '../../runtime/metrics.ts';
 import { METRICS } from '../metrics.ts';
-import { openState } from '../state.ts';
+import { openDatabase } from '../database.ts';
 import { SteeringClient } from '../steering-client.ts';
 import { WRITE_ERROR } from './failing-writes.ts';
 import { FleetDouble } from './fleet-double.ts';
 
-test('a view of the fleet that cannot be written is not planned with later', async () => {
+test('a view of the fleet that cannot be written is not used later', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'larder-steering-client-'));
-  const state = await openState(directory);
+  const database = await openDatabase(directory);
   const key = Buffer.alloc(32);
   const steering = new FleetDouble(key);
   const url = await steering.start();
   const token = issueToken(key, { role: 'service', id: 'fill' });
   const open = (): Promise<SteeringClient> =>
-    SteeringClient.open({ url, token, state, log: silentLog, metrics: createMetrics(METRICS) });
+    SteeringClient.open({ url, token, database, log: silentLog, metrics: createMetrics(METRICS) });
   const client = await open();
   steering.add('north-1');
   const seen = await client.fleet();
   steering.add('north-2');
-  vi.spyOn(state, 'put').mockRejectedValueOnce(new Error(WRITE_ERROR));
+  vi.spyOn(database, 'put').mockRejectedValueOnce(new Error(WRITE_ERROR));
   await expect(client.fleet()).rejects.toThrow(WRITE_ERROR);
   await steering.stop();
   expect(await client.fleet()).toEqual(seen);
   expect(await (await open()).fleet()).toEqual(seen);
-  await state.close();
+  await database.close();
   rmSync(directory, { recursive: true });
 });

@@ -10,17 +10,17 @@ import { createMetrics } from '../../../runtime/metrics.ts';
 import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { Catalog } from '../../catalog.ts';
 import { METRICS } from '../../metrics.ts';
-import { openState, type State } from '../../state.ts';
+import { openDatabase, type Database } from '../../database.ts';
 import { failNextBatch, WRITE_ERROR } from '../../test/failing-writes.ts';
 import { OriginDouble, putFilm } from '../../test/origin-double.ts';
-import { Imports, IMPORTS_KEPT, RECORD_RETRY_MS } from '../import-queue.ts';
+import { ENDED_IMPORTS_MAX, ImportQueue, RECORD_RETRY_MS } from '../import-queue.ts';
 
 let directory: string;
 let origin: OriginDouble;
 let url: string;
 let clock: ManualClock;
-let state: State;
-let imports: Imports;
+let database: Database;
+let imports: ImportQueue;
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'larder-import-queue-'));
@@ -37,15 +37,15 @@ afterEach(async () => {
 });
 
 async function open(): Promise<void> {
-  state = await openState(directory);
-  const catalog = await Catalog.open(state);
+  database = await openDatabase(directory);
+  const catalog = await Catalog.open(database);
   const metrics = createMetrics(METRICS);
-  imports = await Imports.open({ state, catalog, origin: url, concurrency: 2, clock, log: silentLog, metrics });
+  imports = await ImportQueue.open({ database, catalog, origin: url, concurrency: 2, clock, log: silentLog, metrics });
 }
 
 async function close(): Promise<void> {
   await imports.close();
-  await state.close();
+  await database.close();
 }
 
 const submit = (title: string): Promise<string> => imports.submit({ url: `${url}/${title}/master.m3u8`, title });
@@ -67,9 +67,9 @@ function visible(count: number): (ImportProgress | null)[] {
 /** As many ended jobs as are retained, written as an earlier process would have. */
 async function fillHistory(): Promise<void> {
   await ended(await submit('absent'));
-  const [job] = await state.values({ gte: 'import!', lt: 'import"' }).all();
-  await state.batch(
-    Array.from({ length: IMPORTS_KEPT }, (_, at) => {
+  const [job] = await database.values({ gte: 'import!', lt: 'import"' }).all();
+  await database.batch(
+    Array.from({ length: ENDED_IMPORTS_MAX }, (_, at) => {
       const key = `import!${String(at + 1).padStart(12, '0')}`;
       return { type: 'put', key, value: { ...(job as object), number: at + 1 } } as const;
     }),
@@ -78,9 +78,9 @@ async function fillHistory(): Promise<void> {
   await open();
 }
 
-test('an import that cannot be written is unknown, and the next one gets its number', async () => {
+test('an import that cannot be written does not exist, and the next one gets its number', async () => {
   hold();
-  failNextBatch(state);
+  failNextBatch(database);
   await expect(submit('one')).rejects.toThrow(WRITE_ERROR);
   expect(visible(2)).toEqual([null, null]);
   expect(await submit('two')).toBe('i1');
@@ -90,25 +90,25 @@ test('an import that cannot be written is unknown, and the next one gets its num
   expect(visible(2)).toEqual(before);
 });
 
-test('the oldest ended import is dropped only once the one that replaces it is on disk', async () => {
+test('the oldest ended import is dropped only once its successor is on disk', async () => {
   await fillHistory();
   await ended(await submit('absent'));
   hold();
-  const before = visible(IMPORTS_KEPT + 2);
-  failNextBatch(state);
+  const before = visible(ENDED_IMPORTS_MAX + 2);
+  failNextBatch(database);
   await expect(submit('one')).rejects.toThrow(WRITE_ERROR);
-  expect(visible(IMPORTS_KEPT + 2)).toEqual(before);
-  expect(await submit('one')).toBe(`i${IMPORTS_KEPT + 2}`);
-  const after = visible(IMPORTS_KEPT + 2);
+  expect(visible(ENDED_IMPORTS_MAX + 2)).toEqual(before);
+  expect(await submit('one')).toBe(`i${ENDED_IMPORTS_MAX + 2}`);
+  const after = visible(ENDED_IMPORTS_MAX + 2);
   expect(after[0]).toBeNull();
   await close();
   await open();
-  expect(visible(IMPORTS_KEPT + 2)).toEqual(after);
+  expect(visible(ENDED_IMPORTS_MAX + 2)).toEqual(after);
 });
 
-test('imports submitted at once get numbers of their own, also when the first of them cannot be written', async () => {
+test('concurrent submissions get different numbers, also if the first of them cannot be written', async () => {
   hold();
-  failNextBatch(state);
+  failNextBatch(database);
   const submitted = await Promise.allSettled(['one', 'two', 'three'].map(submit));
   expect(submitted).toEqual([
     { status: 'rejected', reason: expect.any(Error) },
@@ -118,10 +118,10 @@ test('imports submitted at once get numbers of their own, also when the first of
   expect(visible(3).map((progress) => progress?.title)).toEqual(['two', 'three', undefined]);
 });
 
-test('an import is running until its end is on disk: the record is tried again', async () => {
+test('an import is running until its outcome is on disk, and the write is retried', async () => {
   putFilm(origin, '/film/');
   const id = await submit('film');
-  failNextBatch(state, (keys) => keys.some((key) => key.startsWith('import!')));
+  failNextBatch(database, (keys) => keys.some((key) => key.startsWith('import!')));
   await expect.poll(() => clock.pending).toBe(1);
   expect(stateOf(id)).toBe('running');
   clock.advance(RECORD_RETRY_MS);
@@ -134,10 +134,10 @@ test('an import is running until its end is on disk: the record is tried again',
   expect(visible(1)).toEqual(before);
 });
 
-test('an import whose end was never written starts again with the service and finds nothing changed', async () => {
+test('an import whose outcome was not written runs again with the service and finds nothing changed', async () => {
   putFilm(origin, '/film/');
   const id = await submit('film');
-  failNextBatch(state, (keys) => keys.some((key) => key.startsWith('import!')));
+  failNextBatch(database, (keys) => keys.some((key) => key.startsWith('import!')));
   await expect.poll(() => clock.pending).toBe(1);
   await close();
   await open();

@@ -10,11 +10,11 @@ import { silentLog } from '../../../runtime/log.ts';
 import { createMetrics } from '../../../runtime/metrics.ts';
 import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { METRICS } from '../../metrics.ts';
-import { openState, type State } from '../../state.ts';
+import { openDatabase, type Database } from '../../database.ts';
 import { failNextBatch, WRITE_ERROR } from '../../test/failing-writes.ts';
-import { Runs, RUNS_KEPT } from '../runs.ts';
+import { ENDED_RUNS_MAX, Runs } from '../runs.ts';
 
-/** Every reading is a millisecond later than the one before, as on a busy machine. */
+/** Each reading is a millisecond later than the one before, as on a busy machine. */
 class TickingClock extends ManualClock {
   override now(): number {
     this.advance(1);
@@ -23,22 +23,22 @@ class TickingClock extends ManualClock {
 }
 
 let directory: string;
-let state: State;
+let database: Database;
 let runs: Runs;
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'larder-runs-'));
-  state = await openState(directory);
+  database = await openDatabase(directory);
   runs = await open();
 });
 
 afterEach(async () => {
-  await state.close();
+  await database.close();
   rmSync(directory, { recursive: true });
 });
 
 const open = (): Promise<Runs> =>
-  Runs.open({ state, clock: new TickingClock(), log: silentLog, metrics: createMetrics(METRICS) });
+  Runs.open({ database, clock: new TickingClock(), log: silentLog, metrics: createMetrics(METRICS) });
 
 const planFor = (run: string, appliance = 'a'): FillPlan => ({
   protocol: PROTOCOL_VERSION,
@@ -58,9 +58,9 @@ const planFor = (run: string, appliance = 'a'): FillPlan => ({
 });
 
 function create(appliance = 'a'): Promise<Run> {
-  const part = { appliance, site: 'north', opensAt: 1, closesAt: null, superseded: false };
+  const participant = { appliance, site: 'north', opensAt: 1, closesAt: null, superseded: false };
   const plans = [planFor(runs.nextId(), appliance)];
-  return runs.create({ scope: { site: null, title: null }, trigger: 'now', parts: [part], plans });
+  return runs.create({ scope: { site: null, title: null }, trigger: 'now', participants: [participant], plans });
 }
 
 function done(run: Run, appliance = 'a'): FillProgress {
@@ -72,16 +72,16 @@ function done(run: Run, appliance = 'a'): FillProgress {
 const visible = (): unknown => ({
   runs: runs.list(Number.POSITIVE_INFINITY),
   next: runs.nextId(),
-  plan: runs.planOf('a'),
-  openedAt: runs.openedAt('a'),
+  plan: runs.currentPlan('a'),
+  plannedOpening: runs.plannedOpening('a'),
 });
 
 /** As many ended runs as are retained, written as an earlier process would have. */
 async function fillHistory(): Promise<void> {
-  const ended = await runs.progress(done(await create()));
-  const [record] = await state.values({ gte: 'run!', lt: 'run"' }).all();
-  await state.batch(
-    Array.from({ length: RUNS_KEPT }, (_, at) => {
+  const ended = await runs.recordProgress(done(await create()));
+  const [record] = await database.values({ gte: 'run!', lt: 'run"' }).all();
+  await database.batch(
+    Array.from({ length: ENDED_RUNS_MAX }, (_, at) => {
       const number = at + 1;
       const value = { ...(record as object), number, run: { ...ended, id: `r${number}` } };
       return { type: 'put', key: `run!${String(number).padStart(12, '0')}`, value } as const;
@@ -90,10 +90,15 @@ async function fillHistory(): Promise<void> {
   runs = await open();
 }
 
+test('a run on disk names its participants `parts`, as layout 1 has it', async () => {
+  await create();
+  expect(await database.get('run!000000000001')).toMatchObject({ number: 1, parts: { a: { appliance: 'a' } } });
+});
+
 test('a run that cannot be written changes nothing, and the next run gets its number', async () => {
   await create();
   const before = visible();
-  failNextBatch(state);
+  failNextBatch(database);
   await expect(create()).rejects.toThrow(WRITE_ERROR);
   expect(visible()).toEqual(before);
   expect(await create()).toMatchObject({ id: 'r2' });
@@ -102,12 +107,12 @@ test('a run that cannot be written changes nothing, and the next run gets its nu
   expect(visible()).toEqual(after);
 });
 
-test('the oldest ended run is dropped only once the run that replaces it is on disk', async () => {
+test('the oldest ended run is dropped only once its successor is on disk', async () => {
   await fillHistory();
-  // The limit is reached; this run is one too many once it has ended.
-  await runs.progress(done(await create()));
+  // The limit is reached: this run exceeds it once it has ended.
+  await runs.recordProgress(done(await create()));
   const before = visible();
-  failNextBatch(state);
+  failNextBatch(database);
   await expect(create()).rejects.toThrow(WRITE_ERROR);
   expect(visible()).toEqual(before);
   expect(runs.get('r1').run.id).toBe('r1');
@@ -118,7 +123,7 @@ test('the oldest ended run is dropped only once the run that replaces it is on d
   expect(visible()).toEqual(after);
 });
 
-test('a run that a later one supersedes ends at the same instant in memory and on disk', async () => {
+test('a superseded run ends at the same instant in memory and on disk', async () => {
   await create();
   await create();
   const shown = runs.list(10);
