@@ -1,5 +1,5 @@
 // The one database of fill, in LevelDB. Every accepted change is one synced batch: after `kill -9` it is there whole or not at
-// all. Memory follows a commit and never runs ahead of it. Keys:
+// all. Memory is updated after the commit, never before. Keys:
 //
 //   meta!layout, meta!revision      the layout of these keys, the catalog revision
 //   title!ID                        a title
@@ -10,7 +10,7 @@
 //   opened!APPLIANCE                the opening of the last fill window that the appliance was planned for
 //   pin!TITLE                       a pin
 //   served!SITE!HOLDING             decayed bytes served; asked!SITE!TITLE holds decayed plays
-//   seen!SOURCE!INCARNATION         the play reports that were counted
+//   seen!SOURCE!INCARNATION         sequence numbers of the play reports that were counted
 //   fleet                           the last view of the fleet
 
 import type { Level } from 'level';

@@ -20,8 +20,8 @@ export function expandTemplate(
   // Identifiers are enclosed in dollar signs, so that the parts alternate between text and identifier.
   if (parts.length % 2 === 0) throw fault('a $ has no partner');
   return parts
-    .map((part, at) => {
-      if (at % 2 === 0) return part;
+    .map((part, index) => {
+      if (index % 2 === 0) return part;
       if (part === '') return '$';
       const match = /^(RepresentationID|Number|Time|Bandwidth)(?:%0(\d{1,2})d)?$/.exec(part);
       if (match === null) throw fault(`$${part}$ is no identifier that is known`);
@@ -53,9 +53,9 @@ export function segmentTimes(template: XmlElement, periodS: number | null): Segm
   // Durations are rounded: a hundredth of a segment is subtracted, so that rounding adds no empty segment.
   const count = last === null ? Math.ceil((periodS! * timescale) / ticks - 0.01) : last - first + 1;
   if (count > SEGMENTS_MAX) throw tooManySegments(template);
-  return Array.from({ length: Math.max(0, count) }, (_, at) => ({
-    number: first + at,
-    time: BigInt(at) * BigInt(ticks) + offsetOf(template),
+  return Array.from({ length: Math.max(0, count) }, (_, index) => ({
+    number: first + index,
+    time: BigInt(index) * BigInt(ticks) + offsetOf(template),
   }));
 }
 

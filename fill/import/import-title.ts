@@ -208,7 +208,7 @@ function draftTitle(
   const renditions = merged.renditions.map((rendition): Rendition => {
     const own = assets.filter((asset) => asset.rendition === rendition.id);
     const bytes = sum(own.map((asset) => asset.bytes));
-    // The mean bit rate stands in for one that no manifest gives.
+    // If no manifest gives the bit rate, the mean bit rate is used.
     const mean = rendition.kind === 'manifest' || durationS === 0 ? null : Math.round((bytes * 8) / durationS);
     return { ...rendition, bytes, assets: own.length, bandwidth: rendition.bandwidth ?? mean };
   });

@@ -114,7 +114,7 @@ interface Candidate {
   readonly placementRank: number;
 }
 
-/** A plan in the making. */
+/** The plan of a site under construction. */
 interface SitePlan {
   readonly budgets: readonly ApplianceBudget[];
   /** Rank of each appliance in the title's rendezvous order. */

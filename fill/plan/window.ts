@@ -1,4 +1,4 @@
-// Fill windows: which intervals of time they are, in the site's time zone. Pure: an instant, a zone and windows in.
+// Fill windows as intervals of time: the wall-clock times of a site become instants. Pure: an instant, a zone and windows in.
 //
 // A window of a local date runs from the first instant at which the site's wall clock shows `start` or later to the first at
 // which it shows `end` or later (on the next date if end ≤ start). When the clocks go forward, a time that does not exist is
@@ -45,7 +45,7 @@ export function nextWindow(instantMs: number, timeZone: string, windows: readonl
   return later.sort((a, b) => a.opensAt - b.opensAt || b.closesAt - a.closesAt)[0] ?? null;
 }
 
-/** False for a name that the time zone data of this Node does not have. */
+/** False for a name that is not in Node's time zone data. */
 export function isTimeZone(name: string): boolean {
   try {
     wallClock(name);

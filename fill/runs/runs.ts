@@ -290,7 +290,7 @@ const putRecord = (record: RunRecord): WriteOperation & { type: 'put' } => ({
 const byAppliance = (participants: readonly Participant[]): RunRecord['participants'] =>
   Object.fromEntries(participants.map((participant) => [participant.appliance, participant]));
 
-/** The record with the progress of plans that nobody has begun; the run closes with the last of its plans. */
+/** The record with its participants planned; the run closes with the last of its plans. */
 function withPlans(record: RunRecord, plans: readonly FillPlan[], at: string): RunRecord {
   const planned = plans.reduce((r, plan) => withProgress(r, plannedProgress(plan, at)), record);
   const closings = plans.map((plan) => plan.closesAt).filter((closesAt) => closesAt !== null);

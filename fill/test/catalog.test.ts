@@ -1,3 +1,5 @@
+// The catalog: pages by revision, pages of assets, and changes that are atomic on disk and in memory.
+
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,3 +1,5 @@
+// Parsing an MPD: the assets that it references, and the faults of invalid ones.
+
 import { describe, expect, test } from 'vitest';
 import { isFault } from '../../../protocol/faults.ts';
 import { parseMpd } from '../dash.ts';

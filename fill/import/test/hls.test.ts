@@ -1,3 +1,5 @@
+// Parsing HLS playlists: the assets that they reference, and the faults of invalid ones.
+
 import { describe, expect, test } from 'vitest';
 import { isFault } from '../../../protocol/faults.ts';
 import { parseMultivariant } from '../hls.ts';

@@ -1,3 +1,5 @@
+// Imports from an origin over HTTP: what the catalog holds afterwards, and what it keeps if an import fails.
+
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,5 @@
+// Merging manifests: which renditions are the same, which ids they get, and which assets belong to them.
+
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { renditionId } from '../../../protocol/ids.ts';

@@ -1,3 +1,5 @@
+// Demand counts each play report once, whatever the order of reports, repetitions, restarts and failed writes.
+
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,3 +1,5 @@
+// The planner: examples of each rule, and properties that hold for plans of arbitrary sites.
+
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Rendition } from '../../../protocol/catalog.ts';

@@ -1,3 +1,5 @@
+// Popularity: decay, the estimate of bytes that no appliance served, and the scores that plans rank by.
+
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Rendition } from '../../../protocol/catalog.ts';

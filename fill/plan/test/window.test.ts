@@ -1,3 +1,5 @@
+// Fill windows: examples around changes of the clock, and a comparison with an independent formatter in every time zone.
+
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { FillWindow } from '../../../protocol/heartbeat.ts';

@@ -1,3 +1,5 @@
+// Runs through the HTTP API of a complete fill service, with doubles of the origin, of steering and of its appliances.
+
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { pinList, planList, runList } from '../../../protocol/answers.ts';
