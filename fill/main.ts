@@ -1,4 +1,4 @@
-// The composition root of fill: opens the state, joins the parts, listens, and lets go in order.
+// The composition root of fill: opens the database, wires the components, listens, and closes everything in order.
 
 import { ensureFleetKey, issueToken } from '../runtime/auth.ts';
 import { systemClock, type Clock } from '../runtime/clock.ts';
@@ -8,42 +8,42 @@ import { createMetrics } from '../runtime/metrics.ts';
 import { createService } from '../runtime/service.ts';
 import { Catalog } from './catalog.ts';
 import type { FillConfig } from './config.ts';
-import { Demand } from './plan/demand.ts';
-import { Dispatcher } from './runs/dispatcher.ts';
-import { Imports } from './import/import-queue.ts';
+import { openDatabase } from './database.ts';
+import { ImportQueue } from './import/import-queue.ts';
 import { METRICS } from './metrics.ts';
+import { Demand } from './plan/demand.ts';
 import { Pins } from './plan/pins.ts';
 import { routes } from './routes.ts';
+import { Dispatcher } from './runs/dispatcher.ts';
 import { Runs } from './runs/runs.ts';
 import { Scheduler } from './runs/scheduler.ts';
-import { openState } from './state.ts';
-import { SteeringClient } from './steering-client.ts';
 import { Watcher } from './runs/watcher.ts';
+import { SteeringClient } from './steering-client.ts';
 
 export interface RunningFill {
-  readonly at: HostPort;
-  /** Looks for open windows now, as it does each minute. */
-  tick(): Promise<void>;
+  readonly address: HostPort;
+  /** Plans for open windows now, as the scheduler does each minute. */
+  planRound(): Promise<void>;
   close(): Promise<void>;
 }
 
 export async function startFill(config: FillConfig, log: Log, clock: Clock = systemClock): Promise<RunningFill> {
   const fleetKey = ensureFleetKey(config.fleetKey);
   const metrics = createMetrics(METRICS);
-  const now = (): number => clock.now();
-  const state = await openState(config.state);
-  const catalog = await Catalog.open(state);
+  const database = await openDatabase(config.state);
+  const catalog = await Catalog.open(database);
   metrics.set('larder_fill_catalog_revision', catalog.revision);
   metrics.set('larder_fill_titles', catalog.titles.length);
-  const knows = (title: string, rendition: string | null): boolean => {
-    const found = catalog.find(title);
-    return found !== null && (rendition === null || found.renditions.some((r) => r.id === rendition));
-  };
-  const demand = await Demand.open({ state, halfLifeMs: config.halfLife, now, knows });
-  const pins = await Pins.open(state, now);
-  const runs = await Runs.open({ state, clock, log, metrics });
+  const demand = await Demand.open({
+    database,
+    clock,
+    halfLifeMs: config.halfLife,
+    isCatalogued: (title, rendition) => catalog.has(title, rendition),
+  });
+  const pins = await Pins.open(database, clock);
+  const runs = await Runs.open({ database, clock, log, metrics });
   const token = issueToken(fleetKey, { role: 'service', id: 'fill' });
-  const steering = await SteeringClient.open({ url: config.steering, token, state, log, metrics });
+  const steering = await SteeringClient.open({ url: config.steering, token, database, log, metrics });
   const dispatcher = new Dispatcher({
     catalog,
     demand,
@@ -53,7 +53,6 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
     clock,
     log,
     metrics,
-    now,
     concurrency: config.fillConcurrency,
   });
   const watcher = new Watcher({
@@ -65,12 +64,12 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
     silenceAfterMs: config.silenceAfter,
   });
   const scheduler = new Scheduler({ dispatcher, watcher, runs, steering, clock, log, jitterMs: config.windowJitter });
-  const imports = await Imports.open({
-    state,
+  const imports = await ImportQueue.open({
+    database,
+    catalog,
+    clock,
     log,
     metrics,
-    catalog,
-    now,
     origin: config.origin,
     concurrency: config.importConcurrency,
   });
@@ -81,18 +80,18 @@ export async function startFill(config: FillConfig, log: Log, clock: Clock = sys
     fleetKey,
     expose: () => metrics.expose(),
   });
-  const at = await service.listen(config.listen);
+  const address = await service.listen(config.listen);
   scheduler.start();
-  dispatcher.recall();
+  dispatcher.resendOrders();
   return {
-    at,
-    tick: () => scheduler.round(),
+    address,
+    planRound: () => scheduler.planRound(),
     close: async () => {
       await service.close();
       await scheduler.stop();
       await imports.close();
       await dispatcher.close();
-      await state.close();
+      await database.close();
     },
   };
 }

@@ -1,4 +1,4 @@
-// The HTTP edge of fill: every route with who may call it, its shapes and its faults. No decisions here.
+// The HTTP API of fill: every route with the roles that may call it, its schemas and its faults. It decides nothing itself.
 
 import { z } from 'zod';
 import {
@@ -23,14 +23,14 @@ import { route, type Route } from '../runtime/service.ts';
 import type { Catalog } from './catalog.ts';
 import type { Demand } from './plan/demand.ts';
 import type { Dispatcher } from './runs/dispatcher.ts';
-import type { Imports } from './import/import-queue.ts';
+import type { ImportQueue } from './import/import-queue.ts';
 import type { FillMetrics } from './metrics.ts';
 import type { Pins } from './plan/pins.ts';
 import type { Runs } from './runs/runs.ts';
 
-export interface RoutesDeps {
+interface RoutesDeps {
   readonly catalog: Catalog;
-  readonly imports: Imports;
+  readonly imports: ImportQueue;
   readonly demand: Demand;
   readonly pins: Pins;
   readonly runs: Runs;
@@ -38,17 +38,17 @@ export interface RoutesDeps {
   readonly metrics: FillMetrics;
 }
 
-const EVERYBODY: readonly Role[] = ['operator', 'service', 'appliance'];
+const ANY_ROLE: readonly Role[] = ['operator', 'service', 'appliance'];
 const OPERATOR: readonly Role[] = ['operator'];
 const READERS: readonly Role[] = ['operator', 'service'];
 
-const count = (fallback: string): z.ZodType<number> =>
+const countParam = (fallback: string): z.ZodType<number> =>
   z
     .string()
     .regex(/^\d{1,15}$/, 'must be a whole number')
     .default(fallback)
     .transform(Number);
-const done = z.object({ ok: z.literal(true) });
+const okAnswer = z.object({ ok: z.literal(true) });
 const titleParams = z.object({ title: id });
 const idParams = z.object({ id: z.string().max(64) });
 
@@ -61,7 +61,7 @@ function catalogRoutes({ catalog, imports }: RoutesDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/titles',
-      summary: 'Every title of the catalog, in short.',
+      summary: 'Every title of the catalog, without renditions and manifests.',
       roles: READERS,
       answer: titleList,
       run: () => ({ protocol: PROTOCOL_VERSION, revision: catalog.revision, titles: catalog.summaries() }),
@@ -70,7 +70,7 @@ function catalogRoutes({ catalog, imports }: RoutesDeps): Route[] {
       method: 'GET',
       path: '/v1/titles/:title',
       summary: 'One title with its renditions and manifests.',
-      roles: EVERYBODY,
+      roles: ANY_ROLE,
       params: titleParams,
       answer: title,
       faults: ['not_found'],
@@ -82,7 +82,7 @@ function catalogRoutes({ catalog, imports }: RoutesDeps): Route[] {
       summary: 'Removes a title from the catalog; appliances stop serving it.',
       roles: OPERATOR,
       params: titleParams,
-      answer: done,
+      answer: okAnswer,
       faults: ['not_found'],
       run: async ({ params }) => {
         await catalog.remove(params.title);
@@ -92,10 +92,10 @@ function catalogRoutes({ catalog, imports }: RoutesDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/titles/:title/assets',
-      summary: 'Assets of a title with validators and digests, by pages.',
-      roles: EVERYBODY,
+      summary: 'Assets of a title with validators and digests, in pages.',
+      roles: ANY_ROLE,
       params: titleParams,
-      query: z.object({ offset: count('0') }),
+      query: z.object({ offset: countParam('0') }),
       answer: assetPage,
       faults: ['not_found'],
       run: ({ params, query }) => catalog.assetPage(params.title, query.offset),
@@ -104,9 +104,9 @@ function catalogRoutes({ catalog, imports }: RoutesDeps): Route[] {
       method: 'GET',
       path: '/v1/catalog',
       summary:
-        'Titles that changed after a revision, oldest first, by pages; a revision ahead of the catalog starts again.',
-      roles: EVERYBODY,
-      query: z.object({ since: count('0') }),
+        'Titles that changed after a revision, oldest first, in pages. A revision ahead of the catalog starts from 0.',
+      roles: ANY_ROLE,
+      query: z.object({ since: countParam('0') }),
       answer: catalogPage,
       run: ({ query }) => catalog.page(query.since),
     }),
@@ -123,7 +123,7 @@ function catalogRoutes({ catalog, imports }: RoutesDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/imports/:id',
-      summary: 'How far an import is.',
+      summary: 'Progress of an import.',
       roles: READERS,
       params: idParams,
       answer: importProgress,
@@ -138,7 +138,7 @@ function planRoutes({ catalog, dispatcher, pins, runs }: RoutesDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/plans',
-      summary: 'What a run would do now, per appliance. Changes nothing.',
+      summary: 'The plans that a run would have now, one per appliance. Changes nothing.',
       roles: READERS,
       query: z.object({ site: id.optional(), title: id.optional() }),
       answer: planList,
@@ -148,14 +148,14 @@ function planRoutes({ catalog, dispatcher, pins, runs }: RoutesDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/plans/:id',
-      summary: 'The plan in force of an appliance.',
-      roles: EVERYBODY,
+      summary: 'The current plan of an appliance.',
+      roles: ANY_ROLE,
       params: idParams,
       answer: fillPlan,
       faults: ['not_found', 'token_forged'],
       run: ({ params, caller }) => {
-        assertSpeaksFor(caller, params.id);
-        const plan = runs.planOf(params.id);
+        assertTokenIsFor(caller, params.id);
+        const plan = runs.currentPlan(params.id);
         if (plan === null)
           throw new Fault('not_found', `no plan was made for appliance "${params.id}" yet`, {
             help: 'A run makes it: `larder fill run --now`. Appliances are listed by `larder appliance ls`.',
@@ -166,7 +166,7 @@ function planRoutes({ catalog, dispatcher, pins, runs }: RoutesDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/pins',
-      summary: 'Titles that every site is to hold.',
+      summary: 'Pinned titles, which every site holds.',
       roles: READERS,
       answer: pinList,
       run: () => ({ protocol: PROTOCOL_VERSION, pins: pins.list() }),
@@ -185,10 +185,10 @@ function planRoutes({ catalog, dispatcher, pins, runs }: RoutesDeps): Route[] {
     route({
       method: 'DELETE',
       path: '/v1/pins/:title',
-      summary: 'Lets popularity decide again.',
+      summary: 'Unpins a title: popularity decides again.',
       roles: OPERATOR,
       params: titleParams,
-      answer: done,
+      answer: okAnswer,
       faults: ['not_found'],
       run: async ({ params }) => {
         await pins.remove(params.title);
@@ -203,7 +203,7 @@ function runRoutes({ dispatcher, runs }: RoutesDeps): Route[] {
     route({
       method: 'POST',
       path: '/v1/runs',
-      summary: 'Begins a fill run: now, or when the windows open.',
+      summary: 'Starts a fill run: now, or when the windows open.',
       roles: OPERATOR,
       body: runRequest,
       answer: run,
@@ -231,19 +231,19 @@ function runRoutes({ dispatcher, runs }: RoutesDeps): Route[] {
     route({
       method: 'POST',
       path: '/v1/runs/:id/progress',
-      summary: 'Progress of one appliance, from itself.',
+      summary: 'Reports the progress of an appliance in a run.',
       roles: ['appliance'],
       params: idParams,
       body: fillProgress,
-      answer: done,
+      answer: okAnswer,
       faults: ['not_found', 'token_forged', 'body_invalid'],
       run: async ({ params, body, caller }) => {
-        assertSpeaksFor(caller, body.appliance);
+        assertTokenIsFor(caller, body.appliance);
         if (body.run !== params.id)
           throw new Fault('body_invalid', `body.run is "${body.run}", but the path names ${params.id}`, {
             detail: { field: 'body.run' },
           });
-        await runs.progress(body);
+        await runs.recordProgress(body);
         return { ok: true };
       },
     }),
@@ -255,7 +255,7 @@ function demandRoutes({ catalog, demand, metrics }: RoutesDeps): Route[] {
     route({
       method: 'GET',
       path: '/v1/popularity',
-      summary: 'Decayed bytes streamed over bytes, per rendition and site.',
+      summary: 'Popularity per rendition and site: decayed bytes streamed ÷ bytes of the rendition.',
       roles: READERS,
       answer: popularity,
       run: () => demand.popularity(catalog.titles),
@@ -263,13 +263,13 @@ function demandRoutes({ catalog, demand, metrics }: RoutesDeps): Route[] {
     route({
       method: 'POST',
       path: '/v1/plays',
-      summary: 'Demand as seen by an appliance or by steering. Sent again until answered; counted once.',
+      summary: 'Reports demand, from an appliance or from steering. Sent again until it is answered; counted once.',
       roles: ['appliance', 'service'],
       body: playReport,
       answer: z.object({ ok: z.literal(true), counted: z.boolean() }),
       faults: ['token_forged', 'overloaded'],
       run: async ({ body, caller }) => {
-        assertSpeaksFor(caller, body.source);
+        assertTokenIsFor(caller, body.source);
         const counted = await demand.accept(body);
         metrics.add('larder_fill_reports_total', 1, { outcome: counted ? 'counted' : 'known' });
         const bytes = body.served.reduce((total, row) => total + row.bytes, 0);
@@ -280,8 +280,8 @@ function demandRoutes({ catalog, demand, metrics }: RoutesDeps): Route[] {
   ];
 }
 
-/** An appliance speaks for itself; steering and operators for anybody. */
-function assertSpeaksFor(caller: Caller | null, appliance: string): void {
+/** The token of an appliance is valid for that appliance only; steering and operators may name any. */
+function assertTokenIsFor(caller: Caller | null, appliance: string): void {
   if (caller?.role === 'appliance' && caller.id !== appliance)
     throw new Fault('token_forged', `the token of appliance ${caller.id} does not speak for ${appliance}`);
 }

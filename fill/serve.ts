@@ -1,4 +1,4 @@
-// `larder fill serve`: the fill service, until SIGTERM or Ctrl-C.
+// `larder fill serve`: runs the fill service until SIGTERM or Ctrl-C.
 
 import type { Command } from 'commander';
 import { addFlags, readFlags, type Verb } from '../runtime/command.ts';

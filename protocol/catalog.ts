@@ -1,9 +1,9 @@
-// The catalog: titles, their renditions and assets. Fill owns it; steering and appliances pull it by revision.
+// The catalog: titles, their renditions and assets. Fill owns it; steering and appliances pull changes by revision.
 
 import { z } from 'zod';
 import { assetPath, byteCount, id, isoInstant, protocolVersion, renditionId } from './ids.ts';
 
-/** Digest lists hash the asset in pieces of this size, whatever the block size of a store. */
+/** Bytes covered by each digest of an asset, independent of the block size of a store. */
 export const DIGEST_CHUNK_BYTES = 2 ** 20;
 export const CATALOG_PAGE_TITLES = 100;
 export const ASSET_PAGE_MAX = 2_000;
@@ -16,30 +16,30 @@ export const strongEtag = z
   .regex(/^"[!#-~]*"$/)
   .max(256);
 
-export const asset = z.object({
+const asset = z.object({
   path: assetPath,
   bytes: byteCount,
-  /** Served to players, the same on every appliance. The origin's own when `validator` is `origin`. */
+  /** The ETag that players get, the same from every appliance; the origin's own if `validator` is `origin`. */
   etag: strongEtag,
-  /** `digest`: the origin has no strong ETag; the tag is made from the digest and never sent upstream. */
+  /** `digest`: the origin has no strong ETag, and the ETag is derived from the digest. It is never sent upstream. */
   validator: z.enum(['origin', 'digest']),
   contentType: z.string().max(255),
   lastModified: z.string().max(64).nullable(),
   digest: z.object({
     /** sha256 over the concatenated chunk digests (raw bytes). */
     root: sha256Hex,
-    /** sha256 of each 1 MiB, in order; an empty asset has none. */
+    /** sha256 of each chunk of 1 MiB, in order; none for an empty asset. */
     chunks: z.array(sha256Hex),
   }),
 });
 export type Asset = z.infer<typeof asset>;
 
-export const catalogAsset = asset.extend({ rendition: renditionId });
+const catalogAsset = asset.extend({ rendition: renditionId });
 export type CatalogAsset = z.infer<typeof catalogAsset>;
 
-export const rendition = z.object({
+const rendition = z.object({
   id: renditionId,
-  /** `manifest` holds what names the others: multivariant playlist, MPD, key files. */
+  /** The `manifest` rendition has the multivariant playlist, the MPD and shared assets such as key files. */
   kind: z.enum(['video', 'audio', 'text', 'iframe', 'manifest']),
   bytes: byteCount,
   assets: z.number().int().nonnegative(),
@@ -50,19 +50,18 @@ export const rendition = z.object({
 });
 export type Rendition = z.infer<typeof rendition>;
 
-export const manifest = z.object({
+const manifest = z.object({
   dialect: z.enum(['hls', 'dash']),
   path: assetPath,
-  /** The document as the origin has it; steering rewrites it as text for each play. */
+  /** The document of the origin, unchanged. Steering rewrites its text for each play. */
   text: z.string().max(2 ** 20),
 });
-export type Manifest = z.infer<typeof manifest>;
 
 export const title = z.object({
   id,
   revision: z.number().int().positive(),
   name: z.string().max(200),
-  /** Every asset path of the title starts with this; no two titles share one. Ends with `/`. */
+  /** Prefix of all asset paths of the title, which no other title shares. Ends with `/`. */
   base: assetPath,
   durationS: z.number().nonnegative(),
   bytes: byteCount,
@@ -72,7 +71,7 @@ export const title = z.object({
 });
 export type Title = z.infer<typeof title>;
 
-/** `GET /v1/catalog?since=REV`: titles changed after REV, oldest first. Ask again from `revision` while `more`. */
+/** `GET /v1/catalog?since=REVISION`: titles changed after it, oldest first. While `more`, the next page is since `revision`. */
 export const catalogPage = z.object({
   protocol: protocolVersion,
   revision: z.number().int().nonnegative(),

@@ -1,4 +1,4 @@
-// What steering answers: a ranked list of pathways with a reason for each, and the fleet as steering knows it.
+// Answers of steering: a ranked list of pathways with a reason for each, and the state of the fleet.
 
 import { z } from 'zod';
 import { applianceState, fillWindow, health, position } from './heartbeat.ts';
@@ -7,20 +7,20 @@ import { assetPath, byteCount, holdingId, id, isoInstant, protocolVersion } from
 export const PATHWAYS_DEFAULT = 3;
 export const PATHWAYS_MAX = 8;
 
-export const pathway = z.object({
-  /** Appliance id, or `origin`. The PATHWAY-ID and serviceLocation of manifests. */
+const pathway = z.object({
+  /** Appliance id or `origin`. Used as PATHWAY-ID in HLS and serviceLocation in DASH. */
   id,
   site: id.nullable(),
-  /** Absolute base URL with the session prefix and no trailing slash: append an asset path. */
+  /** Absolute base URL with the session prefix, without a trailing slash. An asset path is appended to it. */
   base: z.url(),
-  /** Share of the title's bytes that it holds, 0 to 1; the origin has 1. */
+  /** Share of the title's bytes that is held, 0 to 1; always 1 for the origin. */
   held: z.number().min(0).max(1),
   reason: z.string(),
 });
 export type Pathway = z.infer<typeof pathway>;
 
-/** Every appliance that was looked at, in rank order, and why it is or is not among the pathways. */
-export const consideration = z.object({
+/** An appliance that was considered for a play, and why it is or is not among the pathways. */
+const consideration = z.object({
   appliance: id,
   site: id,
   outcome: z.enum(['chosen', 'spare', 'refused']),
@@ -39,7 +39,7 @@ export const clientLocation = z.object({
 });
 export type ClientLocation = z.infer<typeof clientLocation>;
 
-export const decision = z.object({
+const decision = z.object({
   protocol: protocolVersion,
   /** Session: the prefix `/~<id>` of every URL of the play. */
   id: z.string(),
@@ -47,7 +47,7 @@ export const decision = z.object({
   title: id,
   client: clientLocation,
   ttlS: z.number().int().positive(),
-  /** First is best. At least two wherever there is more than the origin; the origin is last. */
+  /** Best first, the origin last. At least two if any appliance qualifies. */
   pathways: z
     .array(pathway)
     .min(1)
@@ -61,7 +61,7 @@ export const playAnswer = decision.extend({
 });
 export type PlayAnswer = z.infer<typeof playAnswer>;
 
-/** `GET /v1/explain?client=IP&title=T[&at=INSTANT]`. With `at` everything is as it was then. */
+/** `GET /v1/explain?client=IP&title=T[&at=INSTANT]`, as of that instant. `considered` is in rank order. */
 export const explanation = decision.extend({ considered: z.array(consideration), catalogRevision: z.number().int() });
 export type Explanation = z.infer<typeof explanation>;
 
@@ -75,10 +75,10 @@ export const fleetAppliance = z.object({
   fillRateBitsPerSecond: z.number().nullable(),
   state: applianceState,
   health,
-  /** `alive`: lease held. `expired`: lease ran out. `refused`: steering's probe found nobody listening. */
+  /** `alive`: holds a lease. `expired`: its lease has expired. `refused`: it refused the connection of steering's probe. */
   liveness: z.enum(['alive', 'expired', 'refused']),
   leaseEndsAt: isoInstant,
-  /** By the operator's order; `since` lies ahead while the drain is only scheduled. */
+  /** A drain that an operator ordered; `since` is in the future while it is scheduled. */
   draining: z.object({ since: isoInstant, until: isoInstant.nullable() }).nullable(),
   storeBytes: byteCount,
   usedBytes: byteCount,
@@ -108,7 +108,7 @@ export const fleet = z.object({
 });
 export type Fleet = z.infer<typeof fleet>;
 
-/** `PUT /v1/appliances/{id}/state`: the operator drains or resumes. `at` later than now schedules it. */
+/** `PUT /v1/appliances/{id}/state`: drains or resumes an appliance. With `at` in the future it is scheduled. */
 export const stateOrder = z.object({
   state: z.enum(['draining', 'serving']),
   at: isoInstant.nullable(),

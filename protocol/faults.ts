@@ -1,7 +1,7 @@
-// Every operating failure Larder knows, in one table: HTTP status, whose fault it is, whether a retry helps, and what a
-// person should read. ARCHITECTURE.md prints this table. A broken invariant is an assert, never a Fault.
+// The table of operating failures: HTTP status, whose fault it is, whether a retry helps, and a help text for people.
+// ARCHITECTURE.md prints this table. A broken invariant is an assertion, never a Fault.
 
-export interface FaultSpec {
+interface FaultSpec {
   readonly status: number;
   readonly blame: 'client' | 'origin' | 'disk' | 'network' | 'peer' | 'operator' | 'larder';
   readonly retry: 'never' | 'same' | 'elsewhere';
@@ -13,7 +13,7 @@ export const FAULTS = {
     status: 400,
     blame: 'client',
     retry: 'never',
-    help: 'The request breaks HTTP or names no valid path; correct the named field.',
+    help: 'The request violates HTTP or its path is invalid; correct the field that the message names.',
   },
   token_missing: {
     status: 401,
@@ -25,147 +25,152 @@ export const FAULTS = {
     status: 403,
     blame: 'client',
     retry: 'never',
-    help: 'The token was not made with this fleet key, or is for another role or appliance.',
+    help: 'The token was not issued with this fleet key, or it is for another role or appliance.',
   },
   not_found: {
     status: 404,
     blame: 'client',
     retry: 'never',
-    help: 'Nothing is known by that name; list what exists with `larder catalog ls` or `larder appliance ls`.',
+    help: 'Nothing has that name; `larder catalog ls` and `larder appliance ls` list what exists.',
   },
   history_missing: {
     status: 404,
     blame: 'client',
     retry: 'never',
-    help: 'Steering can tell only of times of which it kept a history; the message says which.',
+    help: 'Decisions can be explained only within the recorded history; the message names the period that it covers.',
   },
   asset_uncatalogued: {
     status: 404,
     blame: 'client',
     retry: 'never',
-    help: 'In a fleet only catalogued assets are served; import the title with `larder catalog import URL`.',
+    help: 'A fleet serves only assets in its catalog; import the title with `larder catalog import URL`.',
   },
   method_not_allowed: {
     status: 405,
     blame: 'client',
     retry: 'never',
-    help: 'Use a method that the Allow header names.',
+    help: 'Use one of the methods in the Allow header.',
   },
   precondition_failed: {
     status: 412,
     blame: 'client',
     retry: 'never',
-    help: 'The asset is not the version that If-Match or If-Unmodified-Since names.',
+    help: 'The current version of the asset does not satisfy If-Match or If-Unmodified-Since.',
   },
   version_gone: {
     status: 412,
     blame: 'origin',
     retry: 'same',
-    help: 'The asset changed at the origin; ask again for the new version.',
+    help: 'The asset changed at the origin; request it again to get the new version.',
   },
   body_too_large: {
     status: 413,
     blame: 'client',
     retry: 'never',
-    help: 'Send a smaller body; the limit is named in the message.',
+    help: 'Send a smaller body; the message names the limit.',
   },
   range_unsatisfiable: {
     status: 416,
     blame: 'client',
     retry: 'never',
-    help: 'The range lies outside the asset or is malformed.',
+    help: 'The range is outside the asset or malformed.',
   },
   body_invalid: {
     status: 422,
     blame: 'client',
     retry: 'never',
-    help: 'A field has the wrong shape; the message names it and the value.',
+    help: 'A field is invalid; the message names it and its value.',
   },
   manifest_invalid: {
     status: 422,
     blame: 'operator',
     retry: 'never',
-    help: 'Correct the manifest at the named line and import again.',
+    help: 'Correct the manifest at the line that the message names, and import it again.',
   },
   config_invalid: {
     status: 422,
     blame: 'operator',
     retry: 'never',
-    help: 'Correct each listed setting; `--help` gives shapes and units.',
+    help: 'Correct each setting that is listed; `--help` gives formats and units.',
   },
-  map_invalid: { status: 422, blame: 'operator', retry: 'never', help: 'Correct the prefix map at the named zone.' },
+  map_invalid: {
+    status: 422,
+    blame: 'operator',
+    retry: 'never',
+    help: 'Correct the prefix map at the zone that the message names.',
+  },
   plan_impossible: {
     status: 409,
     blame: 'operator',
     retry: 'never',
-    help: 'No plan fits; the message names the limit that it breaks.',
+    help: 'No plan is possible; the message names the limit.',
   },
   state_conflict: {
     status: 409,
     blame: 'client',
     retry: 'never',
-    help: 'The thing is not in a state that allows this.',
+    help: 'The current state does not allow this; the message says why.',
   },
   overloaded: {
     status: 503,
     blame: 'larder',
     retry: 'elsewhere',
-    help: 'A named limit is reached; try the next pathway, or later.',
+    help: 'A limit is reached, which the message names; try the next pathway, or try again later.',
   },
   origin_unreachable: {
     status: 502,
     blame: 'origin',
     retry: 'same',
-    help: 'The origin refused the connection or broke it off; check --origin with `larder appliance check`.',
+    help: 'The origin refused or dropped the connection; check --origin with `larder appliance check`.',
   },
   validation_failed: {
     status: 504,
     blame: 'origin',
     retry: 'same',
-    help: "What is stored may not be served without the origin's word, and the origin is away.",
+    help: 'The stored response must be revalidated before it is served, and the origin cannot be reached.',
   },
   request_timeout: {
     status: 408,
     blame: 'client',
     retry: 'same',
-    help: 'The body of the request stopped coming; send it without such a pause.',
+    help: 'The request body stalled; send it without long pauses.',
   },
   not_stored: {
     status: 504,
     blame: 'client',
     retry: 'never',
-    help: 'The request says `only-if-cached`, and no answer that it would take is stored.',
+    help: 'The request says `only-if-cached`, and no suitable response is stored.',
   },
   proxy_loop: {
     status: 508,
     blame: 'operator',
     retry: 'never',
-    help: 'The request has passed this appliance before; --origin must not lead back to it.',
+    help: 'The request has passed through this appliance before; --origin must not lead back to it.',
   },
   origin_timeout: { status: 504, blame: 'origin', retry: 'same', help: 'The origin did not answer in time.' },
   origin_protocol_error: {
     status: 502,
     blame: 'origin',
     retry: 'same',
-    help: 'The answer of the origin breaks HTTP or contradicts the request; nothing of it was stored.',
+    help: 'The response of the origin violates HTTP or contradicts the request; nothing of it was stored.',
   },
   origin_refused: {
     status: 502,
     blame: 'origin',
     retry: 'never',
-    help: 'The origin answered with an error; the message carries its status.',
+    help: 'The origin answered with an error; the message names its status.',
   },
   digest_mismatch: {
     status: 502,
     blame: 'origin',
     retry: 'elsewhere',
-    help: "Bytes differ from the catalog's digest; nothing of them was stored. Import the title again if the origin changed.",
+    help: "Bytes do not match the catalog's digest and were not stored. Import the title again if it changed at the origin.",
   },
   disk_full: {
     status: 507,
     blame: 'disk',
     retry: 'elsewhere',
-    help: 'The volume has no room; answers pass through without being stored.',
+    help: 'The volume is full; responses pass through without being stored.',
   },
   disk_corrupt: {
     status: 500,
@@ -177,13 +182,13 @@ export const FAULTS = {
     status: 500,
     blame: 'disk',
     retry: 'elsewhere',
-    help: 'The volume returned an error; see the log for the path and cause.',
+    help: 'The volume returned an error; the log has the path and the cause.',
   },
   store_mismatch: {
     status: 500,
     blame: 'operator',
     retry: 'never',
-    help: 'The store was written with another layout or setting; use an empty --store directory or the settings named.',
+    help: 'The directory was written with another layout or setting; use an empty one, or the settings that the message names.',
   },
   store_locked: {
     status: 500,
@@ -201,7 +206,7 @@ export const FAULTS = {
     status: 502,
     blame: 'peer',
     retry: 'never',
-    help: 'The service answered something this version does not understand; compare the versions of both.',
+    help: 'The service sent an answer that this version does not understand; compare the versions of both.',
   },
   internal: {
     status: 500,
@@ -215,9 +220,9 @@ export type FaultCode = keyof typeof FAULTS;
 
 export class Fault extends Error {
   readonly code: FaultCode;
-  /** For a message that needs fields: `{ field: 'range', value: 'bytes=x' }`. Shown to people, never secrets. */
+  /** Fields of the message, as `{ field: 'range', value: 'bytes=x' }`. People see them, so they must not be secret. */
   readonly detail: Readonly<Record<string, string | number>>;
-  /** What to do next: the table's words, or closer ones where the place of the failure knows them. */
+  /** What to do next: the help text of the table, or a more specific one. */
   readonly help: string;
 
   constructor(
@@ -237,12 +242,12 @@ export class Fault extends Error {
   }
 }
 
-/** Matched on `code`, never `instanceof`: a Fault may come from another copy of the module or over the wire. */
+/** Matches on name and code, never with `instanceof`: a Fault may come from another copy of the module. */
 export function isFault(error: unknown): error is Fault {
   return error instanceof Error && error.name === 'Fault' && 'code' in error && String(error.code) in FAULTS;
 }
 
-/** What a control service answers with a 4xx or 5xx, and a verb prints with `--json` where it fails. */
+/** The body of a control service's 4xx and 5xx answers, and the output of a failed verb with `--json`. */
 export interface FaultBody {
   readonly error: {
     readonly code: FaultCode;

@@ -1,5 +1,5 @@
-// Heartbeat and inventory: what an appliance tells steering every few seconds, and the orders that ride the answer.
-// The appliance opens every exchange; nobody dials in.
+// Heartbeats, which appliances send to steering every few seconds with their inventory, and the orders in the answers. The
+// appliance initiates every exchange.
 
 import { z } from 'zod';
 import { byteCount, holdingId, id, isoInstant, protocolVersion } from './ids.ts';
@@ -11,7 +11,7 @@ export const INVENTORY_DELTA_MAX = 10_000;
 export const position = z.object({ lat: z.number().min(-90).max(90), lon: z.number().min(-180).max(180) });
 export type Position = z.infer<typeof position>;
 
-/** Local wall-clock times of the site; an end at or before the start lies on the next day. `start = end` is all day. */
+/** Wall-clock times at the site. An end at or before the start is on the next day; equal times mean all day. */
 export const fillWindow = z.object({
   start: z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/),
   end: z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/),
@@ -27,8 +27,8 @@ export const health = z.object({
 });
 export type Health = z.infer<typeof health>;
 
-/** `since: 0` replaces everything known of this appliance. */
-export const inventoryDelta = z.object({
+/** Changes since a revision of the inventory. With `since: 0` it is the whole inventory. */
+const inventoryDelta = z.object({
   since: z.number().int().nonnegative(),
   revision: z.number().int().nonnegative(),
   added: z.array(holdingId).max(INVENTORY_DELTA_MAX),
@@ -40,11 +40,11 @@ export const heartbeat = z.object({
   protocol: protocolVersion,
   appliance: id,
   site: id,
-  /** New at each start of the appliance; revisions and counters belong to it. */
+  /** New at each start of the appliance. Revisions and counters start again with it. */
   incarnation: z.string().regex(/^[0-9a-f]{16}$/),
-  /** Rises with each beat of an incarnation; steering ignores an older one. */
+  /** Increases with each heartbeat of an incarnation; steering ignores an older one. */
   seq: z.number().int().nonnegative(),
-  /** Base URLs as players reach them, best first. */
+  /** Base URLs for players, best first. */
   advertise: z
     .array(z.url({ protocol: /^https?$/ }))
     .min(1)
@@ -58,7 +58,7 @@ export const heartbeat = z.object({
   storeBytes: byteCount,
   usedBytes: byteCount,
   pinnedBytes: byteCount,
-  /** Bytes a plan may pin: the store less the demand share. */
+  /** Bytes that plans may pin: the store without the share reserved for demand. */
   planBytes: byteCount,
   connections: z.number().int().nonnegative(),
   connectionsMax: z.number().int().positive(),
@@ -66,17 +66,17 @@ export const heartbeat = z.object({
   servedRequests: z.number().int().nonnegative(),
   inventoryRevision: z.number().int().nonnegative(),
   inventory: inventoryDelta.nullable(),
-  /** Orders carried out since the last answered beat. */
+  /** Orders carried out since the last answered heartbeat. */
   ordersDone: z.array(z.string().max(64)).max(100),
   version: z.string().max(64),
 });
 export type Heartbeat = z.infer<typeof heartbeat>;
 
 export const order = z.discriminatedUnion('kind', [
-  /** Keep running answers, advertise `draining`; until `resume` or the instant. */
+  /** Finish running responses and report `draining`, until `resume` or `until`. */
   z.object({ id: z.string().max(64), kind: z.literal('drain'), until: isoInstant.nullable() }),
   z.object({ id: z.string().max(64), kind: z.literal('resume') }),
-  /** Pull the plan now. */
+  /** Pull the plan of a run now. */
   z.object({ id: z.string().max(64), kind: z.literal('fill'), run: z.string().max(64) }),
 ]);
 export type Order = z.infer<typeof order>;
@@ -85,7 +85,7 @@ export const heartbeatAnswer = z.object({
   protocol: protocolVersion,
   leaseMs: z.number().int().positive(),
   beatMs: z.number().int().positive(),
-  /** The revision of this incarnation that steering holds; null asks for everything. */
+  /** The revision of the inventory that steering has of this incarnation; null requests the whole inventory. */
   inventoryRevision: z.number().int().nonnegative().nullable(),
   orders: z.array(order).max(100),
 });

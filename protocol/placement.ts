@@ -1,15 +1,15 @@
-// Weighted rendezvous hashing: two components that order the same members for the same key agree without talking.
+// Weighted rendezvous hashing: components that rank the same members for the same key agree without communicating.
 // Thaler & Ravishankar 1998; the weighted form −w / ln(u) after Schindelhauer & Schomaker 2005.
 
 import { hash32 } from './hash.ts';
 
-export interface Member {
+interface Member {
   readonly id: string;
   /** Relative capacity, > 0. */
   readonly weight: number;
 }
 
-/** Members for `key`, best first. Removing one moves only its own keys. */
+/** Members ranked for a key, best first. Removing a member moves only the keys of that member. */
 export function rendezvous<M extends Member>(key: string, members: readonly M[]): M[] {
   return members
     .map((member) => ({ member, score: score(key, member) }))
@@ -18,7 +18,7 @@ export function rendezvous<M extends Member>(key: string, members: readonly M[])
 }
 
 function score(key: string, member: Member): number {
-  // u lies in (0, 1): the half step keeps the logarithm finite.
+  // The half step keeps u inside (0, 1), where the logarithm is finite and not 0.
   const u = (hash32(`${member.id}\0${key}`) + 0.5) / 2 ** 32;
   return -member.weight / Math.log(u);
 }

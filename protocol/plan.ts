@@ -1,14 +1,15 @@
-// Fill plans and runs: what an appliance should hold tonight, and how far it is. Fill computes plans, appliances pull them.
+// Fill plans, which say what an appliance should hold, and runs, which show how far the plans are carried out. Fill computes plans,
+// appliances pull them and report their progress.
 
 import { z } from 'zod';
 import { byteCount, holdingId, id, isoInstant, protocolVersion } from './ids.ts';
 
-export const fillItem = z.object({
+const fillItem = z.object({
   holding: holdingId,
-  /** Revision of the title whose assets are meant. */
+  /** Revision of the title that the assets are of. */
   revision: z.number().int().positive(),
   bytes: byteCount,
-  /** Why it is in the plan: `pinned`, `popularity 3.21`, `trigger`. */
+  /** Why the item is in the plan, as `pinned` or `popularity 3.21`. */
   reason: z.string().max(200),
 });
 export type FillItem = z.infer<typeof fillItem>;
@@ -20,30 +21,30 @@ export const fillPlan = z.object({
   appliance: id,
   site: id,
   createdAt: isoInstant,
-  /** The appliance starts no fetch after this; null for a run with `--now`. */
+  /** The appliance starts no fetch after this instant; null for a run with `--now`. */
   closesAt: isoInstant.nullable(),
   /** Cap for the appliance's fill traffic in bits per second; null is uncapped. */
   rateBitsPerSecond: z.number().positive().nullable(),
   concurrency: z.number().int().min(1).max(64),
   /** In fetch order. */
   add: z.array(fillItem),
-  /** Already held; stay pinned. */
+  /** Holdings that it has already, which stay pinned. */
   keep: z.array(fillItem),
-  /** To be unpinned; eviction may then take them. */
+  /** Holdings to be unpinned, so that they may be evicted. */
   remove: z.array(fillItem),
   addBytes: byteCount,
-  /** Expected time at the rate, or at the last measured one; null when neither is known. */
+  /** Expected duration at the rate; null if the rate is unknown. */
   expectedMs: z.number().nonnegative().nullable(),
 });
 export type FillPlan = z.infer<typeof fillPlan>;
 
-export const fillFault = z.object({
+const fillFault = z.object({
   asset: z.string().max(1100),
   code: z.string().max(64),
   message: z.string().max(500),
 });
 
-/** `POST /v1/runs/{run}/progress`, from the appliance, each second while it fills and once at the end. */
+/** `POST /v1/runs/{run}/progress`, sent by the appliance each second while it fills and once at the end. */
 export const fillProgress = z.object({
   protocol: protocolVersion,
   run: z.string().max(64),
@@ -51,9 +52,9 @@ export const fillProgress = z.object({
   appliance: id,
   state: z.enum(['waiting', 'filling', 'done', 'failed', 'closed']),
   bytesTotal: byteCount,
-  /** Verified against the digests and stored. */
+  /** Bytes that are verified and stored. */
   bytesDone: byteCount,
-  /** Of bytesDone, those that an earlier attempt had already stored. */
+  /** The part of `bytesDone` that an earlier attempt had stored. */
   bytesResumed: byteCount,
   renditionsTotal: z.number().int().nonnegative(),
   renditionsDone: z.number().int().nonnegative(),
@@ -67,7 +68,7 @@ export const run = z.object({
   protocol: protocolVersion,
   id: z.string(),
   trigger: z.enum(['now', 'window']),
-  /** Null means every site, every title. */
+  /** Null for a run at every site, or of every title. */
   site: id.nullable(),
   title: id.nullable(),
   state: z.enum(['running', 'done', 'failed', 'closed']),

@@ -1,12 +1,12 @@
-// Play reports: demand as it was seen. Appliances count bytes served per rendition, steering counts plays asked;
-// fill joins both, because a title served only by the origin must still enter a plan.
+// Play reports. Appliances report bytes served per rendition, steering reports plays requested per title. Fill combines both,
+// because a title that only the origin served must enter a plan too.
 
 import { z } from 'zod';
 import { byteCount, holdingId, id, isoInstant, protocolVersion } from './ids.ts';
 
 export const PLAY_REPORT_ROWS_MAX = 5_000;
 
-/** `POST /v1/plays`. Sent again until answered; fill counts each (source, incarnation, seq) once. */
+/** `POST /v1/plays`. A report is sent again until it is answered; fill counts each (source, incarnation, seq) once. */
 export const playReport = z.object({
   protocol: protocolVersion,
   /** Appliance id, or `steering`. */
@@ -19,7 +19,7 @@ export const playReport = z.object({
   served: z
     .array(z.object({ holding: holdingId, bytes: byteCount, requests: z.number().int().nonnegative() }))
     .max(PLAY_REPORT_ROWS_MAX),
-  /** Plays asked at steering, by the site that was ranked first; null where only the origin was. */
+  /** Plays requested from steering, by the site ranked first; null if only the origin could be named. */
   asked: z
     .array(z.object({ title: id, site: id.nullable(), plays: z.number().int().positive() }))
     .max(PLAY_REPORT_ROWS_MAX),
@@ -33,7 +33,7 @@ export const popularity = z.object({
   rows: z.array(
     z.object({
       holding: holdingId,
-      /** Null sums all sites. */
+      /** Null for the sum of all sites. */
       site: id.nullable(),
       /** Decayed bytes streamed ÷ bytes of the rendition. */
       popularity: z.number().nonnegative(),

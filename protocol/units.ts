@@ -1,4 +1,4 @@
-// Sizes, durations and rates as people write them, and as Larder prints them. 10GB = 10⁹ bytes, 10GiB = 10 · 2³⁰.
+// Parses and formats sizes, durations and rates. 10GB is 10 · 10⁹ bytes, 10GiB is 10 · 2³⁰ bytes.
 
 const SIZE_FACTORS: Record<string, number> = {
   '': 1,
@@ -17,13 +17,13 @@ const SIZE_FACTORS: Record<string, number> = {
 const DURATION_FACTORS: Record<string, number> = { ms: 1, s: 1e3, m: 60e3, h: 3_600e3, d: 86_400e3 };
 const RATE_FACTORS: Record<string, number> = { 'b/s': 1, 'kb/s': 1e3, 'mb/s': 1e6, 'gb/s': 1e9 };
 
-/** Bytes, or null where the text is no size. `512`, `64KiB`, `1.5TB`. */
+/** Bytes of a size such as `512`, `64KiB` or `1.5TB`; null for any other text. */
 export const parseSize = (text: string): number | null => parseUnit(text, SIZE_FACTORS);
 
-/** Milliseconds, or null where the text is no duration. `250ms`, `30s`, `4h`. A bare number has no unit: null. */
+/** Milliseconds of a duration such as `250ms`, `30s` or `4h`; null for any other text. The unit is required. */
 export const parseDuration = (text: string): number | null => parseUnit(text, DURATION_FACTORS);
 
-/** Bits per second, or null. `400Mb/s`, `1.2Gb/s`: b is a bit, as network people write it. */
+/** Bits per second of a rate such as `400Mb/s` or `1.2Gb/s`, where b is a bit; null for any other text. */
 export const parseRate = (text: string): number | null => parseUnit(text, RATE_FACTORS);
 
 export function formatBytes(bytes: number): string {

@@ -1,28 +1,30 @@
-// The line check in front of the playlist library, which takes `EXTINF:abc` for 0 and gives no line numbers. Every tag and
-// attribute that Larder or a player relies on is checked here (RFC 8216 and its second edition), with the line that breaks it.
+// The line check in front of the playlist library, which reads `EXTINF:abc` as 0 and reports no line numbers. Every tag and
+// attribute that Larder or a player relies on is checked here (RFC 8216 and its second edition), with the line that is wrong.
 
-import { clip, complain, type Place } from './manifest.ts';
+import { manifestFault, shorten, type SourceLocation } from './manifest.ts';
 
-export const LINE_CHARS_MAX = 16_384;
-export const LINES_MAX = 500_000;
+const LINE_CHARS_MAX = 16_384;
+const LINES_MAX = 500_000;
 
-/** A tag with its parts, or a URI line. Comments and blank lines are gone. */
-export interface Line {
-  readonly place: Place;
-  /** Without the `#`; null for a URI line. */
+/** A tag or a URI. Comments and blank lines are left out. */
+export interface PlaylistLine {
+  readonly location: SourceLocation;
+  /** Without the `#`; null for a URI. */
   readonly tag: string | null;
-  /** After the colon; the URI of a URI line. */
+  /** The text after the colon, or the URI. */
   readonly value: string;
 }
 
 export interface ByteRange {
-  readonly bytes: number;
-  readonly at: number | null;
+  readonly lengthBytes: number;
+  /** Null if it is left out. */
+  readonly offset: number | null;
 }
 
-export type Attributes = ReadonlyMap<string, string>;
+export const DECIMAL = /^\d{1,15}(\.\d{1,15})?$/;
+export const INTEGER = /^\d{1,15}$/;
 
-const TAGS_MULTIVARIANT = new Set([
+const MULTIVARIANT_TAGS = new Set([
   'EXT-X-MEDIA',
   'EXT-X-STREAM-INF',
   'EXT-X-I-FRAME-STREAM-INF',
@@ -30,7 +32,7 @@ const TAGS_MULTIVARIANT = new Set([
   'EXT-X-SESSION-KEY',
   'EXT-X-CONTENT-STEERING',
 ]);
-const TAGS_MEDIA = new Set([
+const MEDIA_TAGS = new Set([
   'EXTINF',
   'EXT-X-BYTERANGE',
   'EXT-X-DISCONTINUITY',
@@ -45,7 +47,8 @@ const TAGS_MEDIA = new Set([
   'EXT-X-PLAYLIST-TYPE',
   'EXT-X-I-FRAMES-ONLY',
 ]);
-const TAGS_ONCE = new Set([
+/** Tags that may occur once in a playlist. */
+const UNIQUE_TAGS = new Set([
   'EXT-X-VERSION',
   'EXT-X-TARGETDURATION',
   'EXT-X-MEDIA-SEQUENCE',
@@ -54,7 +57,7 @@ const TAGS_ONCE = new Set([
   'EXT-X-PLAYLIST-TYPE',
   'EXT-X-I-FRAMES-ONLY',
 ]);
-const TAGS_REFUSED: Readonly<Record<string, string>> = {
+const UNSUPPORTED_TAGS: Readonly<Record<string, string>> = {
   'EXT-X-DEFINE': 'variables in playlists are not supported; write the names out',
   'EXT-X-PART': 'partial segments belong to live playlists; only whole titles can be imported',
   'EXT-X-PRELOAD-HINT': 'preload hints belong to live playlists; only whole titles can be imported',
@@ -62,96 +65,116 @@ const TAGS_REFUSED: Readonly<Record<string, string>> = {
   'EXT-X-PREFETCH': 'prefetch segments belong to live playlists; only whole titles can be imported',
 };
 
-/** Splits a playlist and checks what holds for both kinds of it. */
-export function readLines(text: string, path: string): Line[] {
+/** Splits a playlist into lines, with the checks that apply to both kinds of playlist. */
+export function parseLines(text: string, path: string): PlaylistLine[] {
   const rows = text.split('\n');
   if (rows.length > LINES_MAX)
-    throw complain({ path, line: LINES_MAX }, `the playlist has more than ${LINES_MAX} lines`);
-  if ((rows[0] ?? '').replace(/\r$/, '') !== '#EXTM3U')
-    throw complain({ path, line: 1 }, `the first line is "${clip((rows[0] ?? '').trim())}", but must be #EXTM3U`);
-  const once = new Map<string, number>();
-  const lines: Line[] = [];
-  for (const [at, row] of rows.entries()) {
-    const place = { path, line: at + 1 };
-    if (row.length > LINE_CHARS_MAX) throw complain(place, `the line has more than ${LINE_CHARS_MAX} characters`);
+    throw manifestFault({ path, line: LINES_MAX }, `the playlist has more than ${LINES_MAX} lines`);
+  const first = rows[0] ?? '';
+  if (first.replace(/\r$/, '') !== '#EXTM3U')
+    throw manifestFault({ path, line: 1 }, `the first line is "${shorten(first.trim())}", but must be #EXTM3U`);
+  const lineOfTag = new Map<string, number>();
+  const lines: PlaylistLine[] = [];
+  for (const [index, row] of rows.entries()) {
+    const location = { path, line: index + 1 };
+    if (row.length > LINE_CHARS_MAX)
+      throw manifestFault(location, `the line has more than ${LINE_CHARS_MAX} characters`);
     const line = row.trim();
     if (line === '' || (line.startsWith('#') && !line.startsWith('#EXT'))) continue;
-    const [tag, value] = splitTag(line);
-    if (tag === 'EXTM3U' && at > 0) throw complain(place, '#EXTM3U stands on the first line only');
-    if (tag !== null && TAGS_REFUSED[tag] !== undefined) throw complain(place, `#${tag}: ${TAGS_REFUSED[tag]}`);
-    if (tag !== null && TAGS_ONCE.has(tag)) {
-      if (once.has(tag)) throw complain(place, `#${tag} stands on line ${once.get(tag)} already`);
-      once.set(tag, at + 1);
-    }
-    lines.push({ place, tag, value });
+    const { tag, value } = splitTag(line);
+    if (tag !== null) assertTagAllowed(tag, location, lineOfTag);
+    lines.push({ location, tag, value });
   }
   return lines;
 }
 
-/** Throws where tags of the other kind of playlist occur. */
-export function assertKind(lines: readonly Line[], kind: 'multivariant' | 'media'): void {
-  const [own, foreign] = kind === 'media' ? [TAGS_MEDIA, TAGS_MULTIVARIANT] : [TAGS_MULTIVARIANT, TAGS_MEDIA];
+/** Throws if the playlist has tags of the other kind. */
+export function assertPlaylistKind(lines: readonly PlaylistLine[], kind: 'multivariant' | 'media'): void {
+  const [own, foreign] = kind === 'media' ? [MEDIA_TAGS, MULTIVARIANT_TAGS] : [MULTIVARIANT_TAGS, MEDIA_TAGS];
   const stray = lines.find((line) => line.tag !== null && foreign.has(line.tag));
   if (stray === undefined) return;
   const mixed = lines.some((line) => line.tag !== null && own.has(line.tag));
-  if (mixed) throw complain(stray.place, `#${stray.tag} does not belong into a ${kind} playlist`);
-  throw complain(
-    stray.place,
+  if (mixed) throw manifestFault(stray.location, `#${stray.tag} does not belong into a ${kind} playlist`);
+  throw manifestFault(
+    stray.location,
     kind === 'multivariant'
       ? `#${stray.tag}: this is a media playlist; import the multivariant playlist that names it`
       : `#${stray.tag}: this is a multivariant playlist, where a media playlist is expected`,
   );
 }
 
-function splitTag(line: string): [string | null, string] {
-  if (!line.startsWith('#')) return [null, line];
-  const colon = line.indexOf(':');
-  return colon < 0 ? [line.slice(1), ''] : [line.slice(1, colon), line.slice(colon + 1)];
-}
+/** The attribute list of a tag (RFC 8216 4.2). Quotes are part of a value until `quoted` removes them. */
+export class AttributeList {
+  readonly #line: PlaylistLine;
+  readonly #values = new Map<string, string>();
 
-/** RFC 8216 4.2: names of A-Z 0-9 -, values quoted or without quotes, commas and blanks. Quotes are taken off. */
-export function readAttributes(line: Line): Attributes {
-  const attributes = new Map<string, string>();
-  let rest = line.value;
-  while (rest !== '') {
-    const match = /^([A-Z0-9-]+)=("[^"\r\n]*"|[^",\s][^",]*)(?:,\s*|$)/.exec(rest);
-    if (match === null) throw complain(line.place, `#${line.tag}: "${clip(rest)}" is no list of NAME=VALUE`);
-    const name = match[1]!;
-    if (attributes.has(name)) throw complain(line.place, `#${line.tag}: ${name} occurs twice`);
-    attributes.set(name, match[2]!);
-    rest = rest.slice(match[0].length);
+  constructor(line: PlaylistLine) {
+    this.#line = line;
+    let rest = line.value;
+    while (rest !== '') {
+      const match = /^([A-Z0-9-]+)=("[^"\r\n]*"|[^",\s][^",]*)(?:,\s*|$)/.exec(rest);
+      if (match === null) throw this.#fault(`"${shorten(rest)}" is no list of NAME=VALUE`);
+      const name = match[1]!;
+      if (this.#values.has(name)) throw this.#fault(`${name} occurs twice`);
+      this.#values.set(name, match[2]!);
+      rest = rest.slice(match[0].length);
+    }
   }
-  return attributes;
+
+  get(name: string): string | null {
+    return this.#values.get(name) ?? null;
+  }
+
+  /** The value of an attribute that must be quoted, without its quotes; null if it is absent. */
+  quoted(name: string): string | null {
+    const value = this.get(name);
+    if (value === null) return null;
+    if (!/^".*"$/s.test(value)) throw this.#fault(`${name} is ${shorten(value)}, but must be quoted`);
+    return value.slice(1, -1);
+  }
+
+  /** The value of an attribute that must match a pattern, described by `expected`; null if it is absent. */
+  matching(name: string, pattern: RegExp, expected: string): string | null {
+    const value = this.get(name);
+    if (value === null) return null;
+    if (!pattern.test(value)) throw this.#fault(`${name} is ${shorten(value)}, but must be ${expected}`);
+    return value;
+  }
+
+  /** Returns a value of `quoted` or `matching` that may be neither absent nor empty. */
+  required(name: string, value: string | null): string {
+    if (value === null || value === '') throw manifestFault(this.#line.location, `#${this.#line.tag} has no ${name}`);
+    return value;
+  }
+
+  #fault(reason: string): Error {
+    return manifestFault(this.#line.location, `#${this.#line.tag}: ${reason}`);
+  }
 }
 
-/** The value of a quoted attribute; null where it is absent. */
-export function quoted(line: Line, attributes: Attributes, name: string): string | null {
-  const value = attributes.get(name);
-  if (value === undefined) return null;
-  if (!/^".*"$/s.test(value)) throw complain(line.place, `#${line.tag}: ${name} is ${clip(value)}, but must be quoted`);
-  return value.slice(1, -1);
-}
-
-export function required(line: Line, name: string, value: string | null): string {
-  if (value === null || value === '') throw complain(line.place, `#${line.tag} has no ${name}`);
-  return value;
-}
-
-/** An attribute that must match; null where it is absent. */
-export function shaped(line: Line, attributes: Attributes, name: string, shape: RegExp, must: string): string | null {
-  const value = attributes.get(name);
-  if (value === undefined) return null;
-  if (!shape.test(value)) throw complain(line.place, `#${line.tag}: ${name} is ${clip(value)}, but must be ${must}`);
-  return value;
-}
-
-/** `n[@o]`; the offset is null where it is left out. */
-export function readByteRange(line: Line, value: string): ByteRange {
+/** Parses `LENGTH[@OFFSET]`. */
+export function parseByteRange(line: PlaylistLine, value: string): ByteRange {
   const match = /^(\d{1,15})(?:@(\d{1,15}))?$/.exec(value);
   if (match === null || Number(match[1]) === 0)
-    throw complain(line.place, `#${line.tag}: the byte range is "${clip(value)}", but must be LENGTH or LENGTH@OFFSET`);
-  return { bytes: Number(match[1]), at: match[2] === undefined ? null : Number(match[2]) };
+    throw manifestFault(
+      line.location,
+      `#${line.tag}: the byte range is "${shorten(value)}", but must be LENGTH or LENGTH@OFFSET`,
+    );
+  return { lengthBytes: Number(match[1]), offset: match[2] === undefined ? null : Number(match[2]) };
 }
 
-export const DECIMAL = /^\d{1,15}(\.\d{1,15})?$/;
-export const INTEGER = /^\d{1,15}$/;
+function splitTag(line: string): Pick<PlaylistLine, 'tag' | 'value'> {
+  if (!line.startsWith('#')) return { tag: null, value: line };
+  const colon = line.indexOf(':');
+  if (colon < 0) return { tag: line.slice(1), value: '' };
+  return { tag: line.slice(1, colon), value: line.slice(colon + 1) };
+}
+
+/** Records the line of a tag that may occur once. */
+function assertTagAllowed(tag: string, location: SourceLocation, lineOfTag: Map<string, number>): void {
+  if (tag === 'EXTM3U' && location.line > 1) throw manifestFault(location, '#EXTM3U stands on the first line only');
+  if (UNSUPPORTED_TAGS[tag] !== undefined) throw manifestFault(location, `#${tag}: ${UNSUPPORTED_TAGS[tag]}`);
+  if (!UNIQUE_TAGS.has(tag)) return;
+  if (lineOfTag.has(tag)) throw manifestFault(location, `#${tag} stands on line ${lineOfTag.get(tag)} already`);
+  lineOfTag.set(tag, location.line);
+}

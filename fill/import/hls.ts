@@ -1,122 +1,124 @@
-// HLS: a multivariant playlist names media playlists, each of which is a rendition. The line check runs first, and every
-// name keeps its place; the playlist library then reads the whole.
+// HLS: a multivariant playlist references media playlists, each of which is a rendition. The line check runs first and keeps the
+// location of every URI; the playlist library then parses the whole document.
 
+import { assertPlaylistKind, AttributeList, DECIMAL, INTEGER, parseLines, type PlaylistLine } from './hls-lines.ts';
+import { parseKey, parseWithLibrary, wholeAsset } from './hls-shared.ts';
 import {
-  assertKind,
-  DECIMAL,
-  INTEGER,
-  quoted,
-  readAttributes,
-  readLines,
-  required,
-  shaped,
-  type Line,
-} from './hls-lines.ts';
-import { parseWhole, readKey, reference } from './hls-shared.ts';
-import {
-  clip,
-  complain,
+  manifestFault,
   RENDITIONS_MAX,
-  resolveName,
-  type Ground,
-  type Place,
-  type Reference,
-  type RenditionDraft,
+  resolveUri,
+  shorten,
+  type AssetReference,
+  type ParsedRendition,
+  type SourceLocation,
+  type TitleRoot,
 } from './manifest.ts';
 
-/** A media playlist still to be read, and what the multivariant playlist says of it. */
-export type PlaylistEntry = Pick<RenditionDraft, 'id' | 'kind' | 'bandwidth' | 'width' | 'height' | 'language'> & {
+/** A reference to a media playlist, with the multivariant playlist's description of it. */
+type MediaPlaylistEntry = Pick<ParsedRendition, 'id' | 'kind' | 'bandwidth' | 'width' | 'height' | 'language'> & {
   readonly path: string;
-  readonly place: Place;
+  readonly location: SourceLocation;
 };
 
-export interface Multivariant {
-  readonly entries: readonly PlaylistEntry[];
-  readonly shared: readonly Reference[];
+interface MultivariantPlaylist {
+  readonly entries: readonly MediaPlaylistEntry[];
+  readonly shared: readonly AssetReference[];
   readonly name: string | null;
 }
 
 const RESOLUTION = /^\d{1,5}x\d{1,5}$/;
 const YES_NO = /^(YES|NO)$/;
 const MEDIA_TYPES = /^(AUDIO|VIDEO|SUBTITLES|CLOSED-CAPTIONS)$/;
+const AUDIO_CODECS = /^(mp4a|ac-3|ec-3|opus|fLaC)/i;
+/** The catalog's limit for a language tag. */
+const LANGUAGE_CHARS_MAX = 35;
 
-export function readMultivariant(text: string, path: string, ground: Ground): Multivariant {
-  const lines = readLines(text, path);
-  assertKind(lines, 'multivariant');
-  const entries = new Map<string, PlaylistEntry>();
-  const shared: Reference[] = [];
+export function parseMultivariant(text: string, path: string, titleRoot: TitleRoot): MultivariantPlaylist {
+  const lines = parseLines(text, path);
+  assertPlaylistKind(lines, 'multivariant');
+  const entries = new Map<string, MediaPlaylistEntry>();
+  const shared: AssetReference[] = [];
   const groups = new Set<string>();
   let name: string | null = null;
-  for (const [at, line] of lines.entries()) {
-    const entry = readEntry(line, lines[at - 1], lines[at + 1]);
-    if (entry !== null) addEntry(entries, entry, path, ground);
-    if (line.tag === 'EXT-X-MEDIA') groups.add(groupOf(line));
-    if (line.tag === 'EXT-X-SESSION-KEY') shared.push(...readKey(line, path, ground));
-    if (line.tag !== 'EXT-X-SESSION-DATA') continue;
-    const data = readSessionData(line);
-    if (data.uri !== null) shared.push(reference(resolveName(data.uri, path, ground, line.place), line.place));
-    if (data.id === 'com.apple.hls.title') name = data.value ?? name;
+  for (const [index, line] of lines.entries()) {
+    const { tag, location } = line;
+    const named = parseEntry(line, lines[index - 1], lines[index + 1]);
+    if (named !== null) addEntry(entries, named, path, titleRoot);
+    if (tag === 'EXT-X-MEDIA') groups.add(groupOf(line));
+    if (tag === 'EXT-X-SESSION-KEY') shared.push(...parseKey(line, path, titleRoot));
+    if (tag !== 'EXT-X-SESSION-DATA') continue;
+    const { id, uri, value } = parseSessionData(line);
+    if (uri !== null) shared.push(wholeAsset(resolveUri(uri, { baseUrl: path, titleRoot, location }), location));
+    if (id === 'com.apple.hls.title') name = value ?? name;
   }
-  assertGroups(lines, groups);
+  assertGroupsExist(lines, groups);
   if (!lines.some((line) => line.tag === 'EXT-X-STREAM-INF'))
-    throw complain(lines.at(-1)!.place, 'the playlist names no variant (#EXT-X-STREAM-INF)');
-  parseWhole(text, path);
+    throw manifestFault(lines.at(-1)!.location, 'the playlist names no variant (#EXT-X-STREAM-INF)');
+  parseWithLibrary(text, path);
   return { entries: [...entries.values()], shared, name };
 }
 
-/** A media playlist as one tag names it. */
-interface Named extends Omit<PlaylistEntry, 'id' | 'path'> {
+/** A media playlist as one tag names it, before its URI is resolved. */
+interface NamedPlaylist extends Omit<MediaPlaylistEntry, 'id' | 'path'> {
   readonly uri: string;
 }
 
 /** Null for a line that names no media playlist. */
-function readEntry(line: Line, before: Line | undefined, after: Line | undefined): Named | null {
-  switch (line.tag) {
+function parseEntry(
+  line: PlaylistLine,
+  previous: PlaylistLine | undefined,
+  next: PlaylistLine | undefined,
+): NamedPlaylist | null {
+  const { tag, location, value } = line;
+  switch (tag) {
     case null:
-      if (before?.tag === 'EXT-X-STREAM-INF') return null;
-      throw complain(line.place, `"${clip(line.value)}" follows no #EXT-X-STREAM-INF`);
+      if (previous?.tag === 'EXT-X-STREAM-INF') return null;
+      throw manifestFault(location, `"${shorten(value)}" follows no #EXT-X-STREAM-INF`);
     case 'EXT-X-STREAM-INF':
-      if (after === undefined || after.tag !== null)
-        throw complain(line.place, '#EXT-X-STREAM-INF has no URI line after it');
-      return { ...readVariant(line, 'video'), uri: after.value, place: after.place };
-    case 'EXT-X-I-FRAME-STREAM-INF':
-      return {
-        ...readVariant(line, 'iframe'),
-        uri: required(line, 'URI', quoted(line, readAttributes(line), 'URI')),
-        place: line.place,
-      };
+      if (next === undefined || next.tag !== null)
+        throw manifestFault(location, '#EXT-X-STREAM-INF has no URI line after it');
+      return { ...parseVariant(line, 'video'), uri: next.value, location: next.location };
+    case 'EXT-X-I-FRAME-STREAM-INF': {
+      const variant = parseVariant(line, 'iframe');
+      const attributes = new AttributeList(line);
+      return { ...variant, uri: attributes.required('URI', attributes.quoted('URI')), location };
+    }
     case 'EXT-X-MEDIA':
-      return readMedia(line);
+      return parseMedia(line);
     default:
       return null;
   }
 }
 
-function addEntry(entries: Map<string, PlaylistEntry>, entry: Named, path: string, ground: Ground): void {
-  const { uri, ...description } = entry;
-  const target = resolveName(uri, path, ground, entry.place);
-  const before = entries.get(target) ?? { ...description, id: renditionName(target, ground), path: target };
-  // One media playlist in several variants, as with two audio groups: the leanest is closest to its own rate.
-  const rates = [before.bandwidth, entry.bandwidth].filter((rate) => rate !== null);
-  entries.set(target, { ...before, bandwidth: rates.length === 0 ? null : Math.min(...rates) });
-  if (entries.size > RENDITIONS_MAX) throw complain(entry.place, `a title has at most ${RENDITIONS_MAX} renditions`);
+function addEntry(
+  entries: Map<string, MediaPlaylistEntry>,
+  named: NamedPlaylist,
+  baseUrl: string,
+  titleRoot: TitleRoot,
+): void {
+  const { uri, ...description } = named;
+  const path = resolveUri(uri, { baseUrl, titleRoot, location: named.location });
+  const entry = entries.get(path) ?? { ...description, id: renditionName(path, titleRoot), path };
+  // Several variants may share a media playlist, as with two audio groups. The lowest bandwidth is closest to its own.
+  const bandwidths = [entry.bandwidth, named.bandwidth].filter((bandwidth) => bandwidth !== null);
+  entries.set(path, { ...entry, bandwidth: bandwidths.length === 0 ? null : Math.min(...bandwidths) });
+  if (entries.size > RENDITIONS_MAX)
+    throw manifestFault(named.location, `a title has at most ${RENDITIONS_MAX} renditions`);
 }
 
-function readVariant(line: Line, kind: 'video' | 'iframe'): Omit<Named, 'uri' | 'place'> {
-  const attributes = readAttributes(line);
-  const bandwidth = shaped(line, attributes, 'BANDWIDTH', INTEGER, 'bits per second in whole numbers');
-  required(line, 'BANDWIDTH', bandwidth);
-  shaped(line, attributes, 'AVERAGE-BANDWIDTH', INTEGER, 'bits per second in whole numbers');
-  shaped(line, attributes, 'FRAME-RATE', DECIMAL, 'a number');
-  const codecs = quoted(line, attributes, 'CODECS');
-  const resolution = shaped(line, attributes, 'RESOLUTION', RESOLUTION, 'WIDTHxHEIGHT');
+function parseVariant(line: PlaylistLine, kind: 'video' | 'iframe'): Omit<NamedPlaylist, 'uri' | 'location'> {
+  const attributes = new AttributeList(line);
+  const bandwidth = attributes.matching('BANDWIDTH', INTEGER, 'bits per second in whole numbers');
+  attributes.required('BANDWIDTH', bandwidth);
+  attributes.matching('AVERAGE-BANDWIDTH', INTEGER, 'bits per second in whole numbers');
+  attributes.matching('FRAME-RATE', DECIMAL, 'a number');
+  const codecs = attributes.quoted('CODECS');
+  const resolution = attributes.matching('RESOLUTION', RESOLUTION, 'WIDTHxHEIGHT');
   const [width, height] = resolution?.split('x').map(Number) ?? [null, null];
-  const sound =
-    resolution === null &&
-    codecs !== null &&
-    codecs.split(',').every((codec) => /^(mp4a|ac-3|ec-3|opus|fLaC)/i.test(codec.trim()));
+  const audioOnly =
+    resolution === null && codecs !== null && codecs.split(',').every((codec) => AUDIO_CODECS.test(codec.trim()));
   return {
-    kind: sound && kind === 'video' ? 'audio' : kind,
+    kind: audioOnly && kind === 'video' ? 'audio' : kind,
     bandwidth: Number(bandwidth),
     width: width ?? null,
     height: height ?? null,
@@ -124,63 +126,71 @@ function readVariant(line: Line, kind: 'video' | 'iframe'): Omit<Named, 'uri' | 
   };
 }
 
-/** Null where the group's media is in the variant itself, or is closed captions. */
-function readMedia(line: Line): Named | null {
-  const attributes = readAttributes(line);
-  const type = required(line, 'TYPE', shaped(line, attributes, 'TYPE', MEDIA_TYPES, 'a media type of RFC 8216'));
-  required(line, 'GROUP-ID', quoted(line, attributes, 'GROUP-ID'));
-  required(line, 'NAME', quoted(line, attributes, 'NAME'));
-  for (const name of ['DEFAULT', 'AUTOSELECT', 'FORCED']) shaped(line, attributes, name, YES_NO, 'YES or NO');
-  const uri = quoted(line, attributes, 'URI');
+/** Null if the media is part of the variant itself, or is closed captions. */
+function parseMedia(line: PlaylistLine): NamedPlaylist | null {
+  const { location } = line;
+  const attributes = new AttributeList(line);
+  const type = attributes.required('TYPE', attributes.matching('TYPE', MEDIA_TYPES, 'a media type of RFC 8216'));
+  attributes.required('GROUP-ID', attributes.quoted('GROUP-ID'));
+  attributes.required('NAME', attributes.quoted('NAME'));
+  for (const name of ['DEFAULT', 'AUTOSELECT', 'FORCED']) attributes.matching(name, YES_NO, 'YES or NO');
+  const uri = attributes.quoted('URI');
   if (type === 'CLOSED-CAPTIONS' && uri !== null)
-    throw complain(line.place, '#EXT-X-MEDIA: closed captions have no URI');
-  if (type === 'SUBTITLES' || uri !== null) required(line, 'URI', uri);
-  const language = quoted(line, attributes, 'LANGUAGE');
-  if (language !== null && language.length > 35)
-    throw complain(line.place, `#EXT-X-MEDIA: LANGUAGE is ${clip(language)}, but has at most 35 characters`);
+    throw manifestFault(location, '#EXT-X-MEDIA: closed captions have no URI');
+  if (type === 'SUBTITLES' || uri !== null) attributes.required('URI', uri);
+  const language = attributes.quoted('LANGUAGE');
+  if (language !== null && language.length > LANGUAGE_CHARS_MAX)
+    throw manifestFault(
+      location,
+      `#EXT-X-MEDIA: LANGUAGE is ${shorten(language)}, but has at most ${LANGUAGE_CHARS_MAX} characters`,
+    );
   if (uri === null) return null;
   const kind = type === 'AUDIO' ? 'audio' : type === 'VIDEO' ? 'video' : 'text';
-  return { kind, uri, language, bandwidth: null, width: null, height: null, place: line.place };
+  return { kind, uri, language, bandwidth: null, width: null, height: null, location };
 }
 
-function groupOf(line: Line): string {
-  const attributes = readAttributes(line);
-  return `${attributes.get('TYPE')}:${quoted(line, attributes, 'GROUP-ID')}`;
+function groupOf(line: PlaylistLine): string {
+  const attributes = new AttributeList(line);
+  return `${attributes.get('TYPE')}:${attributes.quoted('GROUP-ID')}`;
 }
 
-/** Every AUDIO, VIDEO, SUBTITLES of a variant names a group that exists. */
-function assertGroups(lines: readonly Line[], groups: ReadonlySet<string>): void {
+/** The AUDIO, VIDEO and SUBTITLES of every variant must name a group that exists. */
+function assertGroupsExist(lines: readonly PlaylistLine[], groups: ReadonlySet<string>): void {
   for (const line of lines) {
     if (line.tag !== 'EXT-X-STREAM-INF') continue;
-    const attributes = readAttributes(line);
+    const attributes = new AttributeList(line);
     for (const type of ['AUDIO', 'VIDEO', 'SUBTITLES']) {
-      const group = quoted(line, attributes, type);
+      const group = attributes.quoted(type);
       if (group !== null && !groups.has(`${type}:${group}`))
-        throw complain(line.place, `#EXT-X-STREAM-INF: ${type}="${clip(group)}" is the GROUP-ID of no #EXT-X-MEDIA`);
+        throw manifestFault(
+          line.location,
+          `#EXT-X-STREAM-INF: ${type}="${shorten(group)}" is the GROUP-ID of no #EXT-X-MEDIA`,
+        );
     }
   }
 }
 
-function readSessionData(line: Line): {
+interface SessionData {
   readonly id: string;
   readonly uri: string | null;
   readonly value: string | null;
-} {
-  const attributes = readAttributes(line);
-  const id = required(line, 'DATA-ID', quoted(line, attributes, 'DATA-ID'));
-  const value = quoted(line, attributes, 'VALUE');
-  const uri = quoted(line, attributes, 'URI');
+}
+
+function parseSessionData(line: PlaylistLine): SessionData {
+  const attributes = new AttributeList(line);
+  const id = attributes.required('DATA-ID', attributes.quoted('DATA-ID'));
+  const value = attributes.quoted('VALUE');
+  const uri = attributes.quoted('URI');
   if ((value === null) === (uri === null))
-    throw complain(line.place, '#EXT-X-SESSION-DATA needs a VALUE or a URI, one of both');
+    throw manifestFault(line.location, '#EXT-X-SESSION-DATA needs a VALUE or a URI, one of both');
   return { id, uri, value };
 }
 
-const PLAIN_NAMES = /^(index|playlist|prog_index|main|media|stream|chunklist)$/i;
+const GENERIC_NAMES = /^(index|playlist|prog_index|main|media|stream|chunklist)$/i;
 
-/** `video/360p/index.m3u8` and `video/360p.m3u8` are `video/360p`. */
-function renditionName(path: string, ground: Ground): string {
-  const words = path.slice(ground.base.length).split('/');
-  const file = words.pop()!.replace(/\.m3u8?$/i, '');
-  const kept = words.length > 0 && PLAIN_NAMES.test(file) ? words : [...words, file];
-  return kept.join('/');
+/** `video/360p` for both `video/360p/index.m3u8` and `video/360p.m3u8`. */
+function renditionName(path: string, titleRoot: TitleRoot): string {
+  const folders = path.slice(titleRoot.base.length).split('/');
+  const file = folders.pop()!.replace(/\.m3u8?$/i, '');
+  return folders.length > 0 && GENERIC_NAMES.test(file) ? folders.join('/') : [...folders, file].join('/');
 }

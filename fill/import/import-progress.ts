@@ -1,29 +1,29 @@
-// How far an import is. Sizes become known as the origin answers; until then an asset is expected to be of mean size, so
-// that a bar moves evenly from the start.
+// The progress of one import. The size of an asset becomes known when the origin answers; until then it is assumed to be the
+// mean of the known sizes, so that a progress bar moves evenly from the start.
 
-export interface Counts {
+export interface ProgressCounts {
   readonly assetsDone: number;
   readonly assetsTotal: number;
   readonly bytesDone: number;
   readonly bytesTotal: number;
 }
 
-export const NO_COUNTS: Counts = { assetsDone: 0, assetsTotal: 0, bytesDone: 0, bytesTotal: 0 };
+export const NO_COUNTS: ProgressCounts = { assetsDone: 0, assetsTotal: 0, bytesDone: 0, bytesTotal: 0 };
 
-export class Tally {
+export class ProgressTracker {
   assetsTotal = 0;
   assetsDone = 0;
-  /** Of assetsDone, those that the origin said have not changed. */
+  /** Of `assetsDone`, those for which the origin answered 304. */
   assetsUnchanged = 0;
-  /** Every byte that came, those of broken attempts too. */
+  /** All bytes received, also those of failed attempts. */
   bytesFetched = 0;
   readonly #received = new Map<string, number>();
   readonly #lengths = new Map<string, number>();
   #receivedBytes = 0;
   #lengthBytes = 0;
 
-  /** Bytes of an asset that have come in the present attempt, and its length once known. */
-  note(path: string, receivedBytes: number, lengthBytes: number | null): void {
+  /** Sets the bytes of an asset received in the current attempt, and its length if that is known. */
+  setReceived(path: string, receivedBytes: number, lengthBytes: number | null): void {
     this.#receivedBytes += receivedBytes - (this.#received.get(path) ?? 0);
     this.#received.set(path, receivedBytes);
     if (lengthBytes === null) return;
@@ -31,18 +31,18 @@ export class Tally {
     this.#lengths.set(path, lengthBytes);
   }
 
-  finish(path: string, bytes: number): void {
-    this.note(path, bytes, bytes);
+  finishAsset(path: string, bytes: number): void {
+    this.setReceived(path, bytes, bytes);
     this.assetsDone += 1;
   }
 
-  counts(): Counts {
+  counts(): ProgressCounts {
     const { assetsDone, assetsTotal } = this;
-    // Before the manifests are read the number of assets is unknown, and so is everything else.
+    // The number of assets is unknown until the manifests have been parsed, and without it the rest means nothing.
     if (assetsTotal === 0) return NO_COUNTS;
-    const known = this.#lengths.size;
-    const mean = known === 0 ? 0 : this.#lengthBytes / known;
-    const bytesTotal = this.#lengthBytes + Math.round(mean * Math.max(0, assetsTotal - known));
+    const lengthsKnown = this.#lengths.size;
+    const meanBytes = lengthsKnown === 0 ? 0 : this.#lengthBytes / lengthsKnown;
+    const bytesTotal = this.#lengthBytes + Math.round(meanBytes * Math.max(0, assetsTotal - lengthsKnown));
     return { assetsDone, assetsTotal, bytesDone: Math.min(this.#receivedBytes, bytesTotal), bytesTotal };
   }
 }

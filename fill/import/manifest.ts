@@ -1,102 +1,112 @@
-// What reading a manifest gives, HLS or DASH: renditions with the assets they name, and where each name stands. Every
-// complaint about a manifest is made here, so that all name the document, the line and the reason in the same words.
+// The result of parsing a manifest, HLS or DASH: renditions with the assets they reference, and the location of each reference.
+// All faults of manifests are made here, so that each names the document, the line and the reason in the same form.
 
 import type { Rendition } from '../../protocol/catalog.ts';
 import { Fault } from '../../protocol/faults.ts';
 import { ASSET_PATH_CHARS_MAX } from '../../protocol/ids.ts';
 
 export const SEGMENTS_MAX = 100_000;
-/** The manifest rendition among them. */
+/** Of a title, the manifest rendition included. */
 export const RENDITIONS_MAX = 200;
 
-/** A place in a document; a playlist's complaints name the line, XML's the column too. */
-export interface Place {
+/** A location in a document. XML has columns, playlists have lines only. */
+export interface SourceLocation {
   readonly path: string;
   readonly line: number;
   readonly column?: number;
 }
 
-/** An asset that the document names, and the bytes of it that it needs. */
-export interface Reference {
+/** A reference from a document to an asset. */
+export interface AssetReference {
   readonly path: string;
-  readonly place: Place;
-  /** Exclusive end of the byte range named; null for the whole. */
-  readonly endBytes: number | null;
-  /** A sidx box must start here. */
-  readonly indexAt: number | null;
+  readonly location: SourceLocation;
+  /** Exclusive end of the byte range that is referenced; null for the whole asset. */
+  readonly rangeEnd: number | null;
+  /** Offset at which a sidx box must start; null if there is no such claim. */
+  readonly sidxOffset: number | null;
 }
 
-/** One rendition as one manifest sees it. */
-export interface RenditionDraft {
+/** One rendition as one manifest describes it. */
+export interface ParsedRendition {
   readonly id: string;
   readonly kind: Exclude<Rendition['kind'], 'manifest'>;
   readonly bandwidth: number | null;
   readonly width: number | null;
   readonly height: number | null;
   readonly language: string | null;
-  /** Media playlist of an HLS rendition. */
+  /** Paths of the media playlists; none in DASH. */
   readonly playlists: readonly string[];
-  /** Initialization sections: several renditions may share one. */
-  readonly inits: readonly Reference[];
-  /** What makes the rendition itself: drafts that share one of these are the same rendition. */
-  readonly segments: readonly Reference[];
+  /** Initialization sections, which several renditions may share. */
+  readonly inits: readonly AssetReference[];
+  /** Media segments. They identify the rendition: two parsed renditions that share a segment are the same one. */
+  readonly segments: readonly AssetReference[];
 }
 
-export interface ManifestDraft {
+export interface ParsedManifest {
   readonly dialect: 'hls' | 'dash';
   readonly path: string;
   readonly text: string;
   readonly name: string | null;
   readonly durationS: number;
-  readonly renditions: readonly RenditionDraft[];
-  /** Keys, session data: they go with the manifest. */
-  readonly shared: readonly Reference[];
+  readonly renditions: readonly ParsedRendition[];
+  /** Key files and session data, which belong to the manifest rendition. */
+  readonly shared: readonly AssetReference[];
 }
 
-export function complain(place: Place, reason: string): Fault {
-  const column = place.column === undefined ? '' : ` column ${place.column}`;
-  return new Fault('manifest_invalid', `${place.path} line ${place.line}${column}: ${reason}`, {
-    detail: {
-      path: place.path,
-      line: place.line,
-      ...(place.column === undefined ? {} : { column: place.column }),
-    },
-  });
-}
-
-/** Where a title lies: names are resolved against the document and must stay below the base. */
-export interface Ground {
+/** The part of the origin to which the assets of a title are confined. */
+export interface TitleRoot {
   /** Base URL of the origin, without a trailing slash. */
   readonly origin: string;
-  /** Asset path that every asset of the title starts with. */
+  /** Prefix of every asset path of the title. */
   readonly base: string;
 }
 
+export function manifestFault(location: SourceLocation, reason: string): Fault {
+  const { path, line, column } = location;
+  const at = column === undefined ? '' : ` column ${column}`;
+  return new Fault('manifest_invalid', `${path} line ${line}${at}: ${reason}`, {
+    detail: { path, line, ...(column === undefined ? {} : { column }) },
+  });
+}
+
+interface UriContext {
+  /** Asset path that the URI is relative to: the document, or the base URL of a DASH element. */
+  readonly baseUrl: string;
+  readonly titleRoot: TitleRoot;
+  readonly location: SourceLocation;
+}
+
 /**
- * The asset path that a relative name means. Players resolve names against the appliance's URL, which has the session
- * prefix and none of the origin's own base path: so an absolute URL would pass by every appliance.
+ * The asset path that a relative URI means. Players resolve it against the URL of an appliance, which has a session prefix and
+ * not the base path of the origin. An absolute URL would therefore bypass the appliances, and is refused.
  */
-export function resolveName(name: string, document: string, ground: Ground, place: Place): string {
-  if (name.trim() === '') throw complain(place, 'the URI is empty');
-  if (/^[A-Za-z][A-Za-z0-9+.-]*:/.test(name) || name.startsWith('//'))
-    throw complain(
-      place,
-      `"${clip(name)}" is an absolute URL: players would fetch it past every appliance; use a relative URI below ${ground.base}`,
+export function resolveUri(uri: string, { baseUrl, titleRoot, location }: UriContext): string {
+  const { origin, base } = titleRoot;
+  if (uri.trim() === '') throw manifestFault(location, 'the URI is empty');
+  const shown = `"${shorten(uri)}"`;
+  if (/^[A-Za-z][A-Za-z0-9+.-]*:/.test(uri) || uri.startsWith('//'))
+    throw manifestFault(
+      location,
+      `${shown} is an absolute URL: players would fetch it past every appliance; use a relative URI below ${base}`,
     );
-  if (name.startsWith('/') && new URL(ground.origin).pathname !== '/')
-    throw complain(place, `"${clip(name)}" starts with /, but the origin lies at ${ground.origin}; use a relative URI`);
-  const stand = `http://larder.invalid${document}`;
-  if (!URL.canParse(name, stand)) throw complain(place, `"${clip(name)}" is no URI`);
-  const url = new URL(name, stand);
-  if (url.search !== '' || url.hash !== '' || /[?#]/.test(name))
-    throw complain(place, `"${clip(name)}" has a query or a fragment; assets are named by their path alone`);
-  if (!url.pathname.startsWith(ground.base) || url.pathname.endsWith('/'))
-    throw complain(place, `"${clip(name)}" is ${url.pathname}, which is no file below the title's base ${ground.base}`);
+  if (uri.startsWith('/') && new URL(origin).pathname !== '/')
+    throw manifestFault(location, `${shown} starts with /, but the origin lies at ${origin}; use a relative URI`);
+  const absoluteBase = `http://larder.invalid${baseUrl}`;
+  if (!URL.canParse(uri, absoluteBase)) throw manifestFault(location, `${shown} is no URI`);
+  const url = new URL(uri, absoluteBase);
+  if (url.search !== '' || url.hash !== '' || /[?#]/.test(uri))
+    throw manifestFault(location, `${shown} has a query or a fragment; assets are named by their path alone`);
+  if (!url.pathname.startsWith(base) || url.pathname.endsWith('/'))
+    throw manifestFault(location, `${shown} is ${url.pathname}, which is no file below the title's base ${base}`);
   if (url.pathname.length > ASSET_PATH_CHARS_MAX || !/^\/[!-~]*$/.test(url.pathname) || url.pathname.includes('\\'))
-    throw complain(place, `"${clip(name)}" is no asset path: at most ${ASSET_PATH_CHARS_MAX} characters, no backslash`);
+    throw manifestFault(
+      location,
+      `${shown} is no asset path: at most ${ASSET_PATH_CHARS_MAX} characters, no backslash`,
+    );
   if (/%(?![0-9A-Fa-f]{2})|%00/.test(url.pathname))
-    throw complain(place, `"${clip(name)}" has a % that begins no character; write it as %25`);
+    throw manifestFault(location, `${shown} has a % that begins no character; write it as %25`);
   return url.pathname;
 }
 
-export const clip = (text: string): string => (text.length > 100 ? `${text.slice(0, 100)}…` : text);
+/** Text of a document as a message quotes it. */
+export const shorten = (text: string): string => (text.length > 100 ? `${text.slice(0, 100)}…` : text);

@@ -1,34 +1,61 @@
-// XML with positions: the validator first, since the parser reads nearly anything, then a tree in which every element knows
-// its line and column. No DOCTYPE: an MPD needs none, and entities are how small documents become large.
+// XML with source locations: the validator runs first, since the parser accepts nearly anything; then the parser builds a tree in
+// which every element has its line and column. A DOCTYPE is refused: an MPD needs none, and entities make a small document
+// expand into a huge one.
 
 import { XMLParser, XMLValidator } from 'fast-xml-parser';
-import { complain, type Place } from './manifest.ts';
+import { manifestFault, type SourceLocation } from './manifest.ts';
 
 export interface XmlElement {
   readonly name: string;
   readonly attributes: Readonly<Record<string, string>>;
   readonly children: readonly XmlElement[];
   readonly text: string;
-  readonly place: Place;
+  readonly location: SourceLocation;
 }
 
-export const DEPTH_MAX = 32;
-/** The validator's list of elements that no tag closes, outermost first, which it places at the start. */
+const DEPTH_MAX = 32;
+/** The validator's message for elements that are never closed, outermost first. Its location is the start of the document. */
 const NEVER_CLOSED = /^Invalid '\[.*"([^"]+)"\]' found\.$/;
 
-/** The root element. Throws `manifest_invalid` with line and column. */
-export function readXml(document: string, path: string): XmlElement {
-  // A byte order mark is no part of the document; without it columns count as an editor shows them.
+/** Returns the root element. Throws `manifest_invalid` with line and column. */
+export function parseXml(document: string, path: string): XmlElement {
+  // Without the byte order mark, columns count as an editor shows them.
   const text = document.replace(/^\uFEFF/, '');
+  const locate = locator(text, path);
+  validate(text, path, locate);
+  const roots = parseNodes(text, path)
+    .map((node) => toElement(node, locate))
+    .filter((element) => element !== null);
+  const [root, second] = roots;
+  if (root === undefined) throw manifestFault({ path, line: 1, column: 1 }, 'the document has no element');
+  if (second !== undefined) throw manifestFault(second.location, `<${second.name}> is a second root element`);
+  return root;
+}
+
+export const childrenNamed = (element: XmlElement, name: string): XmlElement[] =>
+  element.children.filter((child) => child.name === name);
+
+export const childNamed = (element: XmlElement, name: string): XmlElement | null =>
+  element.children.find((child) => child.name === name) ?? null;
+
+/** Maps an index in a text to its location. */
+type Locate = (index: number) => SourceLocation;
+
+function validate(text: string, path: string, locate: Locate): void {
   const doctype = text.search(/<!DOCTYPE/i);
-  if (doctype >= 0) throw complain(placeAt(text, path)(doctype), 'a document type is not allowed in a manifest');
-  const valid = XMLValidator.validate(text);
-  if (valid !== true) {
-    const { line, col, msg } = valid.err;
-    const open = NEVER_CLOSED.exec(msg);
-    if (open !== null) throw complain(placeAt(text, path)(text.length), `the document ends before </${open[1]}>`);
-    throw complain({ path, line, column: col ?? 1 }, msg);
-  }
+  if (doctype >= 0) throw manifestFault(locate(doctype), 'a document type is not allowed in a manifest');
+  const result = XMLValidator.validate(text);
+  if (result === true) return;
+  const { line, col, msg } = result.err;
+  const neverClosed = NEVER_CLOSED.exec(msg);
+  if (neverClosed !== null) throw manifestFault(locate(text.length), `the document ends before </${neverClosed[1]}>`);
+  throw manifestFault({ path, line, column: col ?? 1 }, msg);
+}
+
+/** A node as the parser returns it: `{ Name: children, ':@': attributes }` or `{ '#text': … }`. */
+type ParserNode = Readonly<Record<string, unknown>>;
+
+function parseNodes(text: string, path: string): readonly ParserNode[] {
   const parser = new XMLParser({
     preserveOrder: true,
     ignoreAttributes: false,
@@ -39,50 +66,35 @@ export function readXml(document: string, path: string): XmlElement {
     captureMetaData: true,
     maxNestedTags: DEPTH_MAX,
   });
-  const place = placeAt(text, path);
-  let nodes: unknown;
   try {
-    nodes = parser.parse(text);
+    return parser.parse(text) as ParserNode[];
   } catch (error) {
-    throw complain({ path, line: 1, column: 1 }, error instanceof Error ? error.message : String(error));
+    throw manifestFault({ path, line: 1, column: 1 }, error instanceof Error ? error.message : String(error));
   }
-  const roots = (nodes as Node[]).map((node) => elementOf(node, place)).filter((element) => element !== null);
-  const [root, second] = roots;
-  if (root === undefined) throw complain({ path, line: 1, column: 1 }, 'the document has no element');
-  if (second !== undefined) throw complain(second.place, `<${second.name}> is a second root element`);
-  return root;
 }
 
-export const childrenNamed = (element: XmlElement, name: string): XmlElement[] =>
-  element.children.filter((child) => child.name === name);
-
-export const childNamed = (element: XmlElement, name: string): XmlElement | null =>
-  element.children.find((child) => child.name === name) ?? null;
-
-/** What the parser gives in document order: `{ Name: children, ':@': attributes }` or `{ '#text': … }`. */
-type Node = Readonly<Record<string, unknown>>;
-
-function elementOf(node: Node, place: (index: number) => Place): XmlElement | null {
+/** Null for text and processing instructions. */
+function toElement(node: ParserNode, locate: Locate): XmlElement | null {
   const name = Object.keys(node).find((key) => key !== ':@')!;
   if (name.startsWith('#') || name.startsWith('?')) return null;
-  const inner = node[name] as readonly Node[];
-  const meta = (node as Readonly<Record<symbol, unknown>>)[XMLParser.getMetaDataSymbol() as symbol] as {
+  const children = node[name] as readonly ParserNode[];
+  const metadata = (node as Readonly<Record<symbol, unknown>>)[XMLParser.getMetaDataSymbol() as symbol] as {
     startIndex?: number;
   };
   return {
     name,
     attributes: (node[':@'] ?? {}) as Record<string, string>,
-    children: inner.map((child) => elementOf(child, place)).filter((child) => child !== null),
-    text: inner
+    children: children.map((child) => toElement(child, locate)).filter((child) => child !== null),
+    text: children
       .map((child) => (typeof child['#text'] === 'string' ? child['#text'] : ''))
       .join('')
       .trim(),
-    place: place(meta.startIndex ?? 0),
+    location: locate(metadata.startIndex ?? 0),
   };
 }
 
-/** Line and column of an index, by binary search over the line starts. */
-function placeAt(text: string, path: string): (index: number) => Place {
+/** Finds locations by binary search over the starts of the lines. */
+function locator(text: string, path: string): Locate {
   const starts = [0];
   for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) starts.push(at + 1);
   return (index) => {

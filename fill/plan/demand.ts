@@ -1,113 +1,128 @@
-// Demand, as play reports tell it: bytes served per rendition and site, plays asked per title and site, both decaying.
-// A report counts once per (source, incarnation, seq): its rows and the mark that it was seen are one synced batch.
+// Demand, from play reports: bytes served per rendition and site, plays requested per title and site, both decaying. A report
+// counts once per (source, incarnation, seq): its rows and its sequence number are written in one synced batch.
 
 import { Fault } from '../../protocol/faults.ts';
 import { PROTOCOL_VERSION, splitHolding } from '../../protocol/ids.ts';
 import type { PlayReport, Popularity } from '../../protocol/plays.ts';
-import { addTo, amountAt, popularityOf, type DemandRow, type PopularityRow } from './popularity.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import { mutex } from '../../runtime/semaphore.ts';
-import { commit, range, type State, type Write } from '../state.ts';
+import { commit, prefixRange, type Database, type WriteOperation } from '../database.ts';
+import {
+  addAmount,
+  computePopularity,
+  decayedAmount,
+  type DemandRow,
+  type PopularityRow,
+  type PopularityTitle,
+} from './popularity.ts';
 
-/** Numbers above the lowest gap that are kept for one incarnation; older gaps count as seen. */
-export const SEEN_ABOVE_MAX = 100;
-/** Incarnations remembered of one source; a report of a forgotten one counts as new. */
+/** Sequence numbers stored individually per incarnation; beyond that, the lowest gap counts as seen. */
+export const SEQS_ABOVE_MAX = 100;
+/** Incarnations remembered per source; a report of an older one counts as new. */
 export const INCARNATIONS_MAX = 32;
-/** Rows of each kind; one more site or rendition is refused with `overloaded`. Rows below one byte, or a millionth of a play, are dropped when the table is read. */
-export const DEMAND_ROWS_MAX = 1_000_000;
+/** Rows of each kind; beyond it, reports are refused with `overloaded`. */
+const DEMAND_ROWS_MAX = 1_000_000;
+/** Rows that have decayed below one byte, or below a millionth of a play, are dropped when the database is opened. */
 const NEGLIGIBLE = { served: 1, asked: 1e-6 } as const;
+const KINDS = ['served', 'asked'] as const;
 
-/** Every seq up to `floor`, and those in `above`. */
-interface Seen {
+type DemandKind = (typeof KINDS)[number];
+
+/** Sequence numbers seen of one incarnation: all up to `floor`, and those in `above`. */
+interface SeenSeqs {
   readonly floor: number;
   readonly above: readonly number[];
   readonly touchedMs: number;
 }
 
-type Kind = 'served' | 'asked';
-
-export interface DemandDeps {
-  readonly state: State;
+interface DemandDeps {
+  readonly database: Database;
   readonly halfLifeMs: number;
-  readonly now: () => number;
-  /** Whether the catalog has the title and, where one is given, the rendition. */
-  readonly knows: (title: string, rendition: string | null) => boolean;
+  readonly clock: Clock;
+  /** Whether the catalog has the title and the rendition; any rendition if that is null. */
+  readonly isCatalogued: (title: string, rendition: string | null) => boolean;
 }
 
 export class Demand {
   readonly #deps: DemandDeps;
   readonly #exclusively = mutex();
-  readonly #rows: Record<Kind, Map<string, DemandRow>> = { served: new Map(), asked: new Map() };
+  /** By database key. */
+  readonly #rows: Readonly<Record<DemandKind, Map<string, DemandRow>>> = { served: new Map(), asked: new Map() };
   /** By `source!incarnation`. */
-  readonly #seen = new Map<string, Seen>();
+  readonly #seen = new Map<string, SeenSeqs>();
 
   private constructor(deps: DemandDeps) {
     this.#deps = deps;
   }
 
   static async open(deps: DemandDeps): Promise<Demand> {
+    const { database, clock, halfLifeMs } = deps;
     const demand = new Demand(deps);
-    const gone: Write[] = [];
-    for (const kind of ['served', 'asked'] as const) {
-      for await (const [key, value] of deps.state.iterator(range(kind))) {
+    const deletions: WriteOperation[] = [];
+    for (const kind of KINDS) {
+      for await (const [key, value] of database.iterator(prefixRange(kind))) {
         const row = value as DemandRow;
-        if (amountAt(row, deps.now(), deps.halfLifeMs) < NEGLIGIBLE[kind]) gone.push({ type: 'del', key });
+        const negligible = decayedAmount(row, clock.now(), halfLifeMs) < NEGLIGIBLE[kind];
+        if (negligible) deletions.push({ type: 'del', key });
         else demand.#rows[kind].set(key, row);
       }
     }
-    for await (const [key, value] of deps.state.iterator(range('seen')))
-      demand.#seen.set(key.slice('seen!'.length), value as Seen);
-    await commit(deps.state, gone);
+    for await (const [key, value] of database.iterator(prefixRange('seen')))
+      demand.#seen.set(key.slice('seen!'.length), value as SeenSeqs);
+    await commit(database, deletions);
     return demand;
   }
 
-  /** True where the report was new. Resolves once it is on disk. */
+  /** Resolves once the report is on disk; to false if it had been counted before. Throws `overloaded`. */
   accept(report: PlayReport): Promise<boolean> {
-    return this.#exclusively(async () => {
-      const mark = `${report.source}!${report.incarnation}`;
-      const seen = withSeq(this.#seen.get(mark) ?? null, report.seq, this.#deps.now());
-      if (seen === null) return false;
-      // A clock that runs ahead would make demand that does not decay until then.
-      const atMs = Math.min(Date.parse(report.to), this.#deps.now());
-      const rows = { served: this.#servedRows(report, atMs), asked: this.#askedRows(report, atMs) };
-      for (const kind of ['served', 'asked'] as const)
-        if (this.#rows[kind].size + rows[kind].size > DEMAND_ROWS_MAX)
-          throw new Fault('overloaded', `demand has ${DEMAND_ROWS_MAX} rows of ${kind}, its maximum`);
-      const forgotten = this.#oldest(report.source, mark);
-      await commit(this.#deps.state, [
-        { type: 'put', key: `seen!${mark}`, value: seen },
-        ...forgotten.map((old): Write => ({ type: 'del', key: `seen!${old}` })),
-        ...[...rows.served, ...rows.asked].map(([key, value]): Write => ({ type: 'put', key, value })),
-      ]);
-      for (const kind of ['served', 'asked'] as const)
-        for (const [key, row] of rows[kind]) this.#rows[kind].set(key, row);
-      for (const old of forgotten) this.#seen.delete(old);
-      this.#seen.set(mark, seen);
-      return true;
-    });
+    return this.#exclusively(() => this.#accept(report));
   }
 
-  rows(titles: Parameters<typeof popularityOf>[0]['titles']): PopularityRow[] {
-    return popularityOf({
+  rows(titles: readonly PopularityTitle[]): PopularityRow[] {
+    return computePopularity({
       titles,
       served: [...this.#rows.served.values()],
       asked: [...this.#rows.asked.values()],
-      atMs: this.#deps.now(),
+      atMs: this.#deps.clock.now(),
       halfLifeMs: this.#deps.halfLifeMs,
     });
   }
 
-  popularity(titles: Parameters<typeof popularityOf>[0]['titles']): Popularity {
-    const at = new Date(this.#deps.now()).toISOString();
+  popularity(titles: readonly PopularityTitle[]): Popularity {
+    const at = new Date(this.#deps.clock.now()).toISOString();
     const rows = this.rows(titles).sort((a, b) => b.popularity - a.popularity);
     return { protocol: PROTOCOL_VERSION, at, rows: rows.map((row) => ({ ...row })) };
+  }
+
+  async #accept(report: PlayReport): Promise<boolean> {
+    const { database, clock } = this.#deps;
+    const incarnation = `${report.source}!${report.incarnation}`;
+    const seen = withSeq(this.#seen.get(incarnation) ?? null, report.seq, clock.now());
+    if (seen === null) return false;
+    // Demand dated ahead, by a reporter whose clock is fast, would not decay until then.
+    const atMs = Math.min(Date.parse(report.to), clock.now());
+    const rows = { served: this.#servedRows(report, atMs), asked: this.#askedRows(report, atMs) };
+    for (const kind of KINDS)
+      if (this.#rows[kind].size + rows[kind].size > DEMAND_ROWS_MAX)
+        throw new Fault('overloaded', `demand has ${DEMAND_ROWS_MAX} rows of ${kind}, its maximum`);
+    const expired = this.#incarnationsBeyondLimit(report.source, incarnation);
+    await commit(database, [
+      { type: 'put', key: `seen!${incarnation}`, value: seen },
+      ...expired.map((old): WriteOperation => ({ type: 'del', key: `seen!${old}` })),
+      ...[...rows.served, ...rows.asked].map(([key, value]): WriteOperation => ({ type: 'put', key, value })),
+    ]);
+    for (const kind of KINDS) for (const [key, row] of rows[kind]) this.#rows[kind].set(key, row);
+    for (const old of expired) this.#seen.delete(old);
+    this.#seen.set(incarnation, seen);
+    return true;
   }
 
   #servedRows(report: PlayReport, atMs: number): Map<string, DemandRow> {
     const rows = new Map<string, DemandRow>();
     for (const { holding, bytes } of report.served) {
       const { title, rendition } = splitHolding(holding);
-      if (!this.#deps.knows(title, rendition)) continue;
-      this.#add(rows, 'served', { key: holding, site: report.site, amount: bytes, atMs });
+      if (!this.#deps.isCatalogued(title, rendition)) continue;
+      this.#addRow(rows, 'served', { key: holding, site: report.site, amount: bytes, atMs });
     }
     return rows;
   }
@@ -115,28 +130,30 @@ export class Demand {
   #askedRows(report: PlayReport, atMs: number): Map<string, DemandRow> {
     const rows = new Map<string, DemandRow>();
     for (const { title, site, plays } of report.asked)
-      if (this.#deps.knows(title, null)) this.#add(rows, 'asked', { key: title, site, amount: plays, atMs });
+      if (this.#deps.isCatalogued(title, null)) this.#addRow(rows, 'asked', { key: title, site, amount: plays, atMs });
     return rows;
   }
 
-  #add(rows: Map<string, DemandRow>, kind: Kind, more: DemandRow): void {
-    const key = `${kind}!${more.site ?? ''}!${more.key}`;
+  /** Adds to the row of the same report, else to the one in memory, which stays as it is until the commit. */
+  #addRow(rows: Map<string, DemandRow>, kind: DemandKind, added: DemandRow): void {
+    const key = `${kind}!${added.site ?? ''}!${added.key}`;
     const before = rows.get(key) ?? this.#rows[kind].get(key) ?? null;
-    rows.set(key, { ...more, ...addTo(before, more.amount, more.atMs, this.#deps.halfLifeMs) });
+    rows.set(key, { ...added, ...addAmount(before, added.amount, added.atMs, this.#deps.halfLifeMs) });
   }
 
-  #oldest(source: string, mark: string): string[] {
-    const marks = [...this.#seen].filter(([key]) => key.startsWith(`${source}!`) && key !== mark);
-    marks.sort(([, a], [, b]) => b.touchedMs - a.touchedMs);
-    return marks.slice(INCARNATIONS_MAX - 1).map(([key]) => key);
+  /** The incarnations of a source that make room for `current`, those longest without a report. */
+  #incarnationsBeyondLimit(source: string, current: string): string[] {
+    const others = [...this.#seen].filter(([key]) => key.startsWith(`${source}!`) && key !== current);
+    others.sort(([, a], [, b]) => b.touchedMs - a.touchedMs);
+    return others.slice(INCARNATIONS_MAX - 1).map(([key]) => key);
   }
 }
 
-/** Null where this seq was seen. */
-function withSeq(seen: Seen | null, seq: number, nowMs: number): Seen | null {
+/** Null if this number has been seen. */
+function withSeq(seen: SeenSeqs | null, seq: number, nowMs: number): SeenSeqs | null {
   if (seen !== null && (seq <= seen.floor || seen.above.includes(seq))) return null;
   const above = [...(seen?.above ?? []), seq].sort((a, b) => a - b);
   let floor = seen?.floor ?? -1;
-  while (above.length > 0 && (above[0] === floor + 1 || above.length > SEEN_ABOVE_MAX)) floor = above.shift()!;
+  while (above.length > 0 && (above[0] === floor + 1 || above.length > SEQS_ABOVE_MAX)) floor = above.shift()!;
   return { floor, above, touchedMs: nowMs };
 }

@@ -1,28 +1,33 @@
-// Popularity = decayed bytes streamed ÷ bytes, per rendition and site. Pure.
+// Popularity is decayed bytes streamed ÷ bytes of the rendition, per rendition and site. Pure.
 //
-// Appliances report bytes served per rendition; steering reports plays asked per title. A play is expected to stream one
-// video and one audio rendition. Where fewer bytes were served than the plays asked for (the origin served them, or nobody),
-// the missing bytes count for the title's renditions in proportion to their size: so a title that no appliance ever held
-// still becomes popular. Exponential decay needs one number and one instant per row, whatever the order of reports.
+// Appliances report bytes served per rendition, steering reports plays requested per title. A play is expected to stream one
+// video and one audio rendition. If fewer bytes were served than the plays account for (the origin served them, or nobody),
+// the missing bytes are credited to the title's renditions in proportion to their size, so that a title that no appliance
+// ever held becomes popular too. Exponential decay needs one number and one instant per row, whatever the order of reports.
 
 import type { Rendition } from '../../protocol/catalog.ts';
 import { holdingOf } from '../../protocol/ids.ts';
 
-/** An amount that halves with every half-life after `atMs`. */
-export interface Decayed {
+/** An amount at an instant; it halves with every half-life after that. */
+export interface DecayingAmount {
   readonly amount: number;
   readonly atMs: number;
 }
 
-export interface DemandRow extends Decayed {
-  /** A holding for bytes served, a title for plays asked. */
+export interface DemandRow extends DecayingAmount {
+  /** The holding, for bytes served; the title, for plays requested. */
   readonly key: string;
-  /** Null: a play for which only the origin could be named. */
+  /** Null for a play for which only the origin could be named. */
   readonly site: string | null;
 }
 
-export interface PopularityInput {
-  readonly titles: readonly { readonly id: string; readonly renditions: readonly Rendition[] }[];
+export interface PopularityTitle {
+  readonly id: string;
+  readonly renditions: readonly Rendition[];
+}
+
+interface PopularityInput {
+  readonly titles: readonly PopularityTitle[];
   /** Bytes, keyed by holding. */
   readonly served: readonly DemandRow[];
   /** Plays, keyed by title. */
@@ -39,55 +44,60 @@ export interface PopularityRow {
   readonly bytes: number;
 }
 
-export function amountAt(row: Decayed, atMs: number, halfLifeMs: number): number {
+/** The amount left at an instant. It does not grow for an instant before its own, as after a clock step. */
+export function decayedAmount(row: DecayingAmount, atMs: number, halfLifeMs: number): number {
   return row.amount * 2 ** (-Math.max(0, atMs - row.atMs) / halfLifeMs);
 }
 
-/** Adds to a row what happened at `atMs`, which may lie before the row's instant: a late report has decayed already. */
-export function addTo(row: Decayed | null, amount: number, atMs: number, halfLifeMs: number): Decayed {
+/** Adds an amount of the instant `atMs`. If that lies before the row's own instant, the added amount has decayed already. */
+export function addAmount(
+  row: DecayingAmount | null,
+  amount: number,
+  atMs: number,
+  halfLifeMs: number,
+): DecayingAmount {
   if (row === null) return { amount, atMs };
-  if (atMs >= row.atMs) return { amount: amountAt(row, atMs, halfLifeMs) + amount, atMs };
-  return { amount: row.amount + amountAt({ amount, atMs }, row.atMs, halfLifeMs), atMs: row.atMs };
+  if (atMs >= row.atMs) return { amount: decayedAmount(row, atMs, halfLifeMs) + amount, atMs };
+  return { amount: row.amount + decayedAmount({ amount, atMs }, row.atMs, halfLifeMs), atMs: row.atMs };
 }
 
 /** One row per rendition and site with demand, and one with site null per rendition with any. */
-export function popularityOf(input: PopularityInput): PopularityRow[] {
-  const served = bySite(input.served, input);
-  const asked = bySite(input.asked, input);
+export function computePopularity(input: PopularityInput): PopularityRow[] {
+  const served = amountsBySite(input.served, input);
+  const asked = amountsBySite(input.asked, input);
   const sites = new Set([...served.keys(), ...asked.keys()]);
   const rows: PopularityRow[] = [];
   for (const title of input.titles) {
-    const everywhere = new Map<string, number>();
+    const totals = new Map<string, number>();
     for (const site of sites) {
       const streamed = streamedBytes(title, served.get(site), asked.get(site));
       for (const [holding, bytes] of streamed) {
-        everywhere.set(holding, (everywhere.get(holding) ?? 0) + bytes);
-        if (site !== null) rows.push(rowOf(title, holding, site, bytes));
+        totals.set(holding, (totals.get(holding) ?? 0) + bytes);
+        if (site !== null) rows.push(popularityRow(title, holding, site, bytes));
       }
     }
-    for (const [holding, bytes] of everywhere) rows.push(rowOf(title, holding, null, bytes));
+    for (const [holding, bytes] of totals) rows.push(popularityRow(title, holding, null, bytes));
   }
   return rows;
 }
 
 /**
- * What a site's plan ranks by: its own popularity, plus that of everywhere else divided by the number of sites. A title that
- * became popular elsewhere, or that only the origin served, thus enters a plan, behind those that the site itself asks for.
+ * The scores that a site's plan ranks by: its own popularity, plus that of all other demand divided by the number of sites. A
+ * title that is popular elsewhere, or that only the origin served, thus enters a plan, behind those requested at the site.
  */
-export function scoreFor(rows: readonly PopularityRow[], site: string, sites: number): ReadonlyMap<string, number> {
+export function siteScores(rows: readonly PopularityRow[], site: string, sites: number): ReadonlyMap<string, number> {
   const own = new Map<string, number>();
-  const score = new Map<string, number>();
+  const scores = new Map<string, number>();
   for (const row of rows) if (row.site === site) own.set(row.holding, row.popularity);
   for (const row of rows) {
     if (row.site !== null) continue;
     const here = own.get(row.holding) ?? 0;
-    score.set(row.holding, here + Math.max(0, row.popularity - here) / Math.max(1, sites));
+    scores.set(row.holding, here + Math.max(0, row.popularity - here) / Math.max(1, sites));
   }
-  return score;
+  return scores;
 }
 
-type PopularityTitle = PopularityInput['titles'][number];
-
+/** Bytes of each holding of a title at one site: served by appliances, or estimated from plays that they did not serve. */
 function streamedBytes(
   title: PopularityTitle,
   served: ReadonlyMap<string, number> | undefined,
@@ -101,18 +111,18 @@ function streamedBytes(
     servedBytes += bytes;
     if (bytes > 0) streamed.set(holding, bytes);
   }
-  const missing = (asked?.get(title.id) ?? 0) * playBytes(title.renditions) - servedBytes;
+  const missingBytes = (asked?.get(title.id) ?? 0) * playBytes(title.renditions) - servedBytes;
   const media = title.renditions.filter((r) => r.kind === 'video' || r.kind === 'audio');
   const mediaBytes = sum(media.map((r) => r.bytes));
-  if (missing <= 0 || mediaBytes === 0) return streamed;
+  if (missingBytes <= 0 || mediaBytes === 0) return streamed;
   for (const rendition of media) {
     const holding = holdingOf(title.id, rendition.id);
-    streamed.set(holding, (streamed.get(holding) ?? 0) + (missing * rendition.bytes) / mediaBytes);
+    streamed.set(holding, (streamed.get(holding) ?? 0) + (missingBytes * rendition.bytes) / mediaBytes);
   }
   return streamed;
 }
 
-/** Expected bytes of one play: a mean video rendition and a mean audio one. */
+/** Expected bytes of one play: a mean video rendition and a mean audio rendition. */
 function playBytes(renditions: readonly Rendition[]): number {
   const mean = (kind: Rendition['kind']): number => {
     const sizes = renditions.filter((r) => r.kind === kind).map((r) => r.bytes);
@@ -121,19 +131,19 @@ function playBytes(renditions: readonly Rendition[]): number {
   return mean('video') + mean('audio');
 }
 
-function rowOf(title: PopularityTitle, holding: string, site: string | null, bytes: number): PopularityRow {
+function popularityRow(title: PopularityTitle, holding: string, site: string | null, bytes: number): PopularityRow {
   const rendition = title.renditions.find((r) => holdingOf(title.id, r.id) === holding)!;
   return { holding, site, popularity: bytes / Math.max(1, rendition.bytes), bytes: rendition.bytes };
 }
 
-function bySite(
+function amountsBySite(
   rows: readonly DemandRow[],
-  at: { readonly atMs: number; readonly halfLifeMs: number },
+  { atMs, halfLifeMs }: Pick<PopularityInput, 'atMs' | 'halfLifeMs'>,
 ): Map<string | null, Map<string, number>> {
   const sites = new Map<string | null, Map<string, number>>();
   for (const row of rows) {
     const amounts = sites.get(row.site) ?? new Map<string, number>();
-    amounts.set(row.key, (amounts.get(row.key) ?? 0) + amountAt(row, at.atMs, at.halfLifeMs));
+    amounts.set(row.key, (amounts.get(row.key) ?? 0) + decayedAmount(row, atMs, halfLifeMs));
     sites.set(row.site, amounts);
   }
   return sites;

@@ -1,49 +1,51 @@
-// Is a fill window open? Pure: an instant, a zone and windows in; cron only asks the question each minute.
+// Fill windows as intervals of time: the wall-clock times of a site become instants. Pure: an instant, a zone and windows in.
 //
-// A window of a local date runs from the first instant at which the site's clock shows `start` or later to the first at
-// which it shows `end` or later (on the next date where end ≤ start). So, on the night the clocks go forward, a time that
-// does not exist is the instant of the change, and a window inside the gap does not open; on the night they go back, both
-// edges mean the first time that the clock shows them. Each window opens at most once per local date, whatever the clocks do.
+// A window of a local date runs from the first instant at which the site's wall clock shows `start` or later to the first at
+// which it shows `end` or later (on the next date if end ≤ start). When the clocks go forward, a time that does not exist is
+// therefore the instant of the change, and a window inside the gap does not open; when they go back, both edges mean the
+// first time that the clock shows them. Each window opens at most once per local date.
 
 import type { FillWindow } from '../../protocol/heartbeat.ts';
 
-export interface Opening {
+export interface WindowInterval {
   readonly opensAt: number;
+  /** Exclusive. */
   readonly closesAt: number;
 }
 
 const MINUTE_MS = 60_000;
 const DAY_MS = 86_400_000;
-/** Zones lie between UTC−12 and UTC+14, so 16 h before and after a wall time brackets its instant. */
+/** Zones lie between UTC−12 and UTC+14, so the instant of a wall-clock time is within 16 h of that time read as UTC. */
 const OFFSET_MAX_MS = 16 * 3_600_000;
-/** Openings are looked for this many local dates ahead: some dates are skipped where a zone crosses the date line. */
+/** Local dates searched for the next window: a zone that crosses the date line skips a date. */
 const DATES_AHEAD = 4;
 
-/** Shifts an instant to the site's wall clock: the result, read as UTC, shows the local date and time. */
+/** Shifts an instant so that the result, read as UTC, shows the local date and time. */
 type WallClock = (instantMs: number) => number;
 
-/** Null where no window is open. Of several open ones: the latest opening, the latest closing. */
-export function openWindow(instantMs: number, timeZone: string, windows: readonly FillWindow[]): Opening | null {
-  const found = openings(instantMs, timeZone, windows, { first: -2, last: 0 });
-  const open = found.filter((o) => o.opensAt <= instantMs && instantMs < o.closesAt);
+/** Null if no window is open. Of several open ones, the latest opening and the latest closing. */
+export function currentWindow(
+  instantMs: number,
+  timeZone: string,
+  windows: readonly FillWindow[],
+): WindowInterval | null {
+  const intervals = windowIntervals(instantMs, timeZone, windows, { first: -2, last: 0 });
+  const open = intervals.filter((interval) => interval.opensAt <= instantMs && instantMs < interval.closesAt);
   if (open.length === 0) return null;
   return {
-    opensAt: Math.max(...open.map((o) => o.opensAt)),
-    closesAt: Math.max(...open.map((o) => o.closesAt)),
+    opensAt: Math.max(...open.map((interval) => interval.opensAt)),
+    closesAt: Math.max(...open.map((interval) => interval.closesAt)),
   };
 }
 
-export const isOpen = (instantMs: number, timeZone: string, windows: readonly FillWindow[]): boolean =>
-  openWindow(instantMs, timeZone, windows) !== null;
-
-/** The next instant after this one at which a window opens; null where there is no window. */
-export function nextOpening(instantMs: number, timeZone: string, windows: readonly FillWindow[]): Opening | null {
-  const found = openings(instantMs, timeZone, windows, { first: 0, last: DATES_AHEAD });
-  const later = found.filter((o) => o.opensAt > instantMs);
+/** The next window that opens after an instant; null if there are no windows. */
+export function nextWindow(instantMs: number, timeZone: string, windows: readonly FillWindow[]): WindowInterval | null {
+  const intervals = windowIntervals(instantMs, timeZone, windows, { first: 0, last: DATES_AHEAD });
+  const later = intervals.filter((interval) => interval.opensAt > instantMs);
   return later.sort((a, b) => a.opensAt - b.opensAt || b.closesAt - a.closesAt)[0] ?? null;
 }
 
-/** False for a name that this Node's time zone data does not know. */
+/** False for a name that is not in Node's time zone data. */
 export function isTimeZone(name: string): boolean {
   try {
     wallClock(name);
@@ -53,50 +55,50 @@ export function isTimeZone(name: string): boolean {
   }
 }
 
-/** Openings of local dates, counted from that of an instant; empty ones, inside a gap, are left out. */
-function openings(
+/** Intervals of several local dates, counted from that of an instant. Those inside a gap of the clock are left out. */
+function windowIntervals(
   instantMs: number,
   timeZone: string,
   windows: readonly FillWindow[],
   dates: { readonly first: number; readonly last: number },
-): Opening[] {
+): WindowInterval[] {
   if (windows.length === 0) return [];
   const clock = wallClock(timeZone);
   const today = Math.floor(clock(instantMs) / DAY_MS) * DAY_MS;
-  const found: Opening[] = [];
+  const intervals: WindowInterval[] = [];
   for (const window of windows) {
-    const start = minutes(window.start) * MINUTE_MS;
-    const end = minutes(window.end) * MINUTE_MS + (minutes(window.end) <= minutes(window.start) ? DAY_MS : 0);
+    const start = minutesOf(window.start) * MINUTE_MS;
+    const end = minutesOf(window.end) * MINUTE_MS + (minutesOf(window.end) <= minutesOf(window.start) ? DAY_MS : 0);
     for (let day = dates.first; day <= dates.last; day += 1) {
       const date = today + day * DAY_MS;
-      const opensAt = firstShowing(date + start, clock);
-      const closesAt = firstShowing(date + end, clock);
-      if (opensAt < closesAt) found.push({ opensAt, closesAt });
+      const opensAt = firstInstantShowing(date + start, clock);
+      const closesAt = firstInstantShowing(date + end, clock);
+      if (opensAt < closesAt) intervals.push({ opensAt, closesAt });
     }
   }
-  return found;
+  return intervals;
 }
 
 /** The first instant at which the wall clock shows `wallMs` or later. At most one change of offset lies in the bracket. */
-function firstShowing(wallMs: number, clock: WallClock): number {
-  const low = wallMs - OFFSET_MAX_MS;
-  const high = wallMs + OFFSET_MAX_MS;
-  const before = wallMs - (clock(low) - low);
-  const after = wallMs - (clock(high) - high);
-  const shown = [before, after].filter((instant) => clock(instant) === wallMs);
-  return shown.length > 0 ? Math.min(...shown) : changeOfOffset(low, high, clock);
+function firstInstantShowing(wallMs: number, clock: WallClock): number {
+  const lowMs = wallMs - OFFSET_MAX_MS;
+  const highMs = wallMs + OFFSET_MAX_MS;
+  const atOffsetBefore = wallMs - (clock(lowMs) - lowMs);
+  const atOffsetAfter = wallMs - (clock(highMs) - highMs);
+  const exact = [atOffsetBefore, atOffsetAfter].filter((instantMs) => clock(instantMs) === wallMs);
+  return exact.length > 0 ? Math.min(...exact) : offsetChange(lowMs, highMs, clock);
 }
 
-/** The instant of the change, to the millisecond, by bisection. */
-function changeOfOffset(low: number, high: number, clock: WallClock): number {
-  const offset = clock(low) - low;
-  let [same, changed] = [low, high];
-  while (changed - same > 1) {
-    const middle = Math.floor((same + changed) / 2);
-    if (clock(middle) - middle === offset) same = middle;
-    else changed = middle;
+/** The instant at which the offset changes, to the millisecond, by bisection. */
+function offsetChange(lowMs: number, highMs: number, clock: WallClock): number {
+  const offset = clock(lowMs) - lowMs;
+  let [before, after] = [lowMs, highMs];
+  while (after - before > 1) {
+    const middle = Math.floor((before + after) / 2);
+    if (clock(middle) - middle === offset) before = middle;
+    else after = middle;
   }
-  return changed;
+  return after;
 }
 
 function wallClock(timeZone: string): WallClock {
@@ -125,6 +127,6 @@ function wallClock(timeZone: string): WallClock {
   };
 }
 
-function minutes(time: string): number {
+function minutesOf(time: string): number {
   return Number(time.slice(0, 2)) * 60 + Number(time.slice(3, 5));
 }

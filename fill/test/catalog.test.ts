@@ -1,23 +1,27 @@
+// The catalog: pages by revision, pages of assets, and changes that are atomic on disk and in memory.
+
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { systemClock } from '../../runtime/clock.ts';
 import { ASSET_PAGE_MAX, assetPage, catalogPage, type CatalogAsset } from '../../protocol/catalog.ts';
 import { Catalog, type TitleDraft } from '../catalog.ts';
-import { openState, type State } from '../state.ts';
+import { openDatabase, type Database } from '../database.ts';
+import { failNextBatch, holdNextBatch, WRITE_ERROR } from './failing-writes.ts';
 
 let directory: string;
-let state: State;
+let database: Database;
 let catalog: Catalog;
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'larder-catalog-'));
-  state = await openState(directory);
-  catalog = await Catalog.open(state);
+  database = await openDatabase(directory);
+  catalog = await Catalog.open(database);
 });
 
 afterEach(async () => {
-  await state.close();
+  await database.close();
   rmSync(directory, { recursive: true });
 });
 
@@ -42,12 +46,12 @@ const asset = (path: string, chunks = 1): CatalogAsset => ({
   digest: { root: '0'.repeat(64), chunks: Array.from({ length: chunks }, () => '0'.repeat(64)) },
 });
 
-/** Follows the catalog as steering and appliances do. */
+/** Reads the catalog page by page, as steering and appliances do. */
 function follow(
   since: number,
-  known: ReadonlySet<string> = new Set(),
+  previous: ReadonlySet<string> = new Set(),
 ): { revision: number; titles: string[]; pages: number } {
-  const titles = new Set(known);
+  const titles = new Set(previous);
   let revision = since;
   for (let pages = 1; ; pages += 1) {
     const page = catalogPage.parse(catalog.page(revision));
@@ -58,8 +62,8 @@ function follow(
   }
 }
 
-describe('a reader that follows by revision', () => {
-  test('sees every title in pages, then only what changed, then what is gone', async () => {
+describe('a reader that follows the catalog by revision', () => {
+  test('gets every title in pages, then only the titles that changed and those that were removed', async () => {
     for (let n = 0; n < 250; n += 1) await catalog.publish(draft(`t${n}`), []);
     const all = follow(0);
     expect([all.revision, all.titles.length, all.pages]).toEqual([250, 250, 3]);
@@ -69,33 +73,33 @@ describe('a reader that follows by revision', () => {
     expect(follow(250, new Set(all.titles)).titles).toEqual(all.titles.filter((id) => id !== 't8'));
     // A title occurs once, at its latest revision, however often it changed.
     expect(follow(0).titles).toHaveLength(249);
-    expect((await state.keys({ gte: 'change!', lt: 'change"' }).all()).length).toBe(250);
+    expect((await database.keys({ gte: 'change!', lt: 'change"' }).all()).length).toBe(250);
   });
 
-  test('sees the same after a restart', async () => {
+  test('gets the same pages after a restart', async () => {
     for (const id of ['a', 'b', 'c']) await catalog.publish(draft(id), [asset(`/${id}/1`)]);
     await catalog.remove('b');
     await catalog.publish(draft('a', 'changed'), [asset('/a/2')]);
     const before = [catalog.page(0), catalog.page(3), await catalog.assetPage('a', 0)];
-    catalog = await Catalog.open(state);
+    catalog = await Catalog.open(database);
     expect([catalog.page(0), catalog.page(3), await catalog.assetPage('a', 0)]).toEqual(before);
     expect((await catalog.publish(draft('d'), [])).title.revision).toBe(6);
   });
 
-  test('ahead of the catalog starts again', async () => {
+  test('starts from 0 if its revision is ahead of the catalog', async () => {
     await catalog.publish(draft('a'), []);
     expect(catalog.page(99)).toMatchObject({ revision: 1, titles: [{ id: 'a' }] });
   });
 
-  test('gets pages that stay small where manifests are large', async () => {
+  test('gets fewer titles per page if manifests are large', async () => {
     for (let n = 0; n < 9; n += 1) await catalog.publish(draft(`t${n}`, 'x'.repeat(2 ** 20)), []);
-    const seen = follow(0);
-    expect(seen.titles).toHaveLength(9);
-    expect(seen.pages).toBe(3);
+    const all = follow(0);
+    expect(all.titles).toHaveLength(9);
+    expect(all.pages).toBe(3);
   });
 });
 
-describe('assets', () => {
+describe('the assets of a title', () => {
   const read = async (id: string): Promise<{ paths: string[]; pages: number }> => {
     const paths: string[] = [];
     let offset: number | null = 0;
@@ -108,7 +112,7 @@ describe('assets', () => {
     return { paths, pages };
   };
 
-  test('come in pages, each once and in order', async () => {
+  test('are read in pages, each asset once and in order', async () => {
     const paths = Array.from({ length: ASSET_PAGE_MAX * 2 + 1 }, (_, n) => `/a/${n}`);
     await catalog.publish(
       draft('a'),
@@ -117,7 +121,7 @@ describe('assets', () => {
     expect(await read('a')).toEqual({ paths, pages: 3 });
   });
 
-  test('come in smaller pages where the digest lists are long', async () => {
+  test('are read in smaller pages if digest lists are long', async () => {
     // A 50 GB file has 50,000 digests.
     await catalog.publish(
       draft('a'),
@@ -126,7 +130,7 @@ describe('assets', () => {
     expect(await read('a')).toEqual({ paths: ['/a/1', '/a/2', '/a/3'], pages: 2 });
   });
 
-  test('of titles whose names begin alike are kept apart', async () => {
+  test('are not mixed with those of a title whose id begins alike', async () => {
     await catalog.publish(draft('a'), [asset('/a/1')]);
     await catalog.publish(draft('a-b'), [asset('/a-b/1')]);
     await catalog.publish(draft('a.b'), [asset('/a.b/1')]);
@@ -137,19 +141,47 @@ describe('assets', () => {
   });
 });
 
-test('a second service on the same state is refused by name', async () => {
-  await expect(openState(directory)).rejects.toMatchObject({
+describe('a change of the catalog', () => {
+  test('leaves the catalog unchanged if it cannot be written', async () => {
+    await catalog.publish(draft('a'), [asset('/a/1')]);
+    const before = [catalog.page(0), await catalog.assetPage('a', 0)];
+    failNextBatch(database);
+    await expect(catalog.publish(draft('a', 'changed'), [asset('/a/2')])).rejects.toThrow(WRITE_ERROR);
+    failNextBatch(database);
+    await expect(catalog.remove('a')).rejects.toThrow(WRITE_ERROR);
+    expect([catalog.page(0), await catalog.assetPage('a', 0)]).toEqual(before);
+    expect((await catalog.publish(draft('b'), [])).title.revision).toBe(2);
+    const after = catalog.page(0);
+    catalog = await Catalog.open(database);
+    expect(catalog.page(0)).toEqual(after);
+  });
+
+  test('shows no title without its assets while it is committed', async () => {
+    await catalog.publish(draft('a'), [asset('/a/1')]);
+    const release = holdNextBatch(database);
+    const publishing = catalog.publish(draft('a', 'changed'), [asset('/a/2')]);
+    await expect.poll(() => database.get('meta!revision')).toBe(2);
+    const reading = catalog.assetPage('a', 0);
+    await Promise.race([reading, systemClock.sleep(100)]);
+    release();
+    await publishing;
+    expect(await reading).toMatchObject({ revision: 2, assets: [{ path: '/a/2' }] });
+  });
+});
+
+test('a second service on the same database is refused with a message that names the directory', async () => {
+  await expect(openDatabase(directory)).rejects.toMatchObject({
     code: 'store_locked',
     message: expect.stringContaining(directory),
   });
 });
 
-test('a state of another layout is refused', async () => {
-  await state.put('meta!layout', 99);
-  await state.close();
-  await expect(openState(directory)).rejects.toMatchObject({
+test('a database of another layout is refused', async () => {
+  await database.put('meta!layout', 99);
+  await database.close();
+  await expect(openDatabase(directory)).rejects.toMatchObject({
     code: 'store_mismatch',
     message: expect.stringContaining('layout 99'),
   });
-  state = await openState(join(directory, 'another'));
+  database = await openDatabase(join(directory, 'another'));
 });

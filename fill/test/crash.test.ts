@@ -1,5 +1,5 @@
-// The real process, killed with SIGKILL at bad moments. Whatever was answered must be there after the restart, once; whatever
-// was not must not be there by half.
+// The fill process, killed with SIGKILL at inconvenient moments. Whatever it has acknowledged must be there once after the
+// restart; whatever it has not must be there whole or not at all.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
@@ -13,6 +13,7 @@ import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import { run } from '../../protocol/plan.ts';
 import { popularity } from '../../protocol/plays.ts';
 import { ensureFleetKey, issueToken, type Role } from '../../runtime/auth.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import { call } from '../../runtime/client.ts';
 import { packageRoot } from '../../runtime/paths.ts';
 import { FleetDouble } from './fleet-double.ts';
@@ -76,7 +77,7 @@ async function killAndStart(): Promise<void> {
   fill = await start();
 }
 
-function ask<S extends z.ZodType>(
+function callFill<S extends z.ZodType>(
   path: string,
   answer: S,
   body?: unknown,
@@ -87,40 +88,40 @@ function ask<S extends z.ZodType>(
   return call({ url: fill.url + path, token, answer, ...(body === undefined ? {} : { method: 'POST', body }) });
 }
 
-const imported = (id: string): Promise<string> =>
+const imported = (id: string): Promise<void> =>
   expect
-    .poll(async () => (await ask(`/v1/imports/${id}`, importProgress)).state, { timeout: 20_000 })
-    .toBe('done') as unknown as Promise<string>;
+    .poll(async () => (await callFill(`/v1/imports/${id}`, importProgress)).state, { timeout: 20_000 })
+    .toBe('done');
 const submit = async (): Promise<string> =>
-  (await ask('/v1/imports', importAccepted, { url: `${originUrl}/film/master.m3u8`, title: null })).id;
+  (await callFill('/v1/imports', importAccepted, { url: `${originUrl}/film/master.m3u8`, title: null })).id;
 
-test('an import that was accepted goes on after each kill, and is never visible by half', async () => {
-  // At each kill one more asset has been answered; the rest is held up, so that the kill falls into the middle.
+test('an accepted import continues after each kill, and the catalog never shows a part of it', async () => {
+  // The origin answers a few more requests before each kill and holds the others, so that each kill interrupts the import.
   let answered = 0;
-  let most = 0;
+  let answeredMax = 0;
   origin.gate = async () => {
-    if (answered >= most) await new Promise(() => undefined);
+    if (answered >= answeredMax) await new Promise(() => undefined);
     answered += 1;
   };
   const id = await submit();
-  for (most = 1; most < 13; most += 3) {
-    await expect.poll(() => answered).toBe(most);
-    expect(await ask('/v1/catalog', catalogPage)).toMatchObject({ revision: 0, titles: [] });
-    expect(await ask(`/v1/imports/${id}`, importProgress)).toMatchObject({ state: 'running' });
+  for (answeredMax = 1; answeredMax < 13; answeredMax += 3) {
+    await expect.poll(() => answered).toBe(answeredMax);
+    expect(await callFill('/v1/catalog', catalogPage)).toMatchObject({ revision: 0, titles: [] });
+    expect(await callFill(`/v1/imports/${id}`, importProgress)).toMatchObject({ state: 'running' });
     answered = 0;
     await killAndStart();
   }
-  most = Number.POSITIVE_INFINITY;
+  answeredMax = Number.POSITIVE_INFINITY;
   await killAndStart();
   await imported(id);
-  const { assets } = await ask('/v1/titles/film/assets', assetPage);
+  const { assets } = await callFill('/v1/titles/film/assets', assetPage);
   expect(assets).toHaveLength(13);
 });
 
-test('killed at any moment of a new revision, the catalog has the old one whole or the new one whole', async () => {
+test('after a kill during an import, the catalog has the old revision or the new one, each complete', async () => {
   await imported(await submit());
   const tagsOf = async (): Promise<string> => {
-    const { assets } = await ask('/v1/titles/film/assets', assetPage);
+    const { assets } = await callFill('/v1/titles/film/assets', assetPage);
     return assets.map((asset) => `${asset.path} ${asset.digest.root}`).join('\n');
   };
   let expected = await tagsOf();
@@ -128,8 +129,8 @@ test('killed at any moment of a new revision, the catalog has the old one whole 
     const before = expected;
     putFilm(origin, '/film/', `round ${round}`);
     const id = await submit();
-    // From at once to well after its end.
-    await new Promise((resolve) => setTimeout(resolve, round * 15));
+    // Between the start of the import and well after its end.
+    await systemClock.sleep(round * 15);
     await killAndStart();
     const seen = await tagsOf();
     await imported(id);
@@ -139,7 +140,7 @@ test('killed at any moment of a new revision, the catalog has the old one whole 
   }
 });
 
-test('play reports count once each, through ten kills while they come', async () => {
+test('each play report counts once, through ten kills while reports are sent', async () => {
   await imported(await submit());
   const report = (seq: number): unknown => ({
     protocol: PROTOCOL_VERSION,
@@ -155,40 +156,40 @@ test('play reports count once each, through ten kills while they come', async ()
   let seq = 0;
   let kills = 0;
   while (kills < 10) {
-    // As an appliance does: the same report again until it is answered.
-    const sending = ask('/v1/plays', z.unknown(), report(seq), 'appliance', 'north-1').then(
+    // Like an appliance, the test sends a report again until it is acknowledged.
+    const sending = callFill('/v1/plays', z.unknown(), report(seq), 'appliance', 'north-1').then(
       () => true,
       () => false,
     );
     if (seq % 7 === 6) {
-      // By turns: after the answer, at once, and while it is being taken.
+      // In turn: after the answer, at once, and while the report is being recorded.
       if (kills % 3 === 0) await sending;
-      if (kills % 3 === 2) await new Promise((resolve) => setTimeout(resolve, kills / 2));
+      if (kills % 3 === 2) await systemClock.sleep(kills / 2);
       await kill();
       kills += 1;
       await sending;
       fill = await start();
-      await ask('/v1/plays', z.unknown(), report(seq), 'appliance', 'north-1');
+      await callFill('/v1/plays', z.unknown(), report(seq), 'appliance', 'north-1');
     } else expect(await sending).toBe(true);
     seq += 1;
   }
-  const { rows } = await ask('/v1/popularity', popularity);
+  const { rows } = await callFill('/v1/popularity', popularity);
   const row = rows.find((r) => r.holding === 'film:video/low' && r.site === 'north')!;
   expect(Math.round((row.popularity * row.bytes) / 1_000_000)).toBe(seq);
 });
 
-test('a run and its progress are there after a kill, and its appliance is called again', async () => {
+test('a run and its progress survive a kill, and its appliance is ordered again', async () => {
   await imported(await submit());
   fleet.add('north-1');
-  const begun = await ask('/v1/runs', run, { site: null, title: null, now: true });
+  const started = await callFill('/v1/runs', run, { site: null, title: null, now: true });
   await expect.poll(() => fleet.orders.length).toBe(1);
   await killAndStart();
   await expect.poll(() => fleet.orders.length).toBe(2);
   const plan = await fleet.pull(fill.url, 'north-1');
   await fleet.report(fill.url, plan, { bytesDone: 7 });
   await killAndStart();
-  expect(await ask(`/v1/runs/${begun.id}`, run)).toMatchObject({ state: 'running', bytesDone: 7 });
-  await fleet.carryOut(fill.url, 'north-1');
+  expect(await callFill(`/v1/runs/${started.id}`, run)).toMatchObject({ state: 'running', bytesDone: 7 });
+  await fleet.complete(fill.url, 'north-1');
   await killAndStart();
-  expect(await ask(`/v1/runs/${begun.id}`, run)).toMatchObject({ state: 'done' });
+  expect(await callFill(`/v1/runs/${started.id}`, run)).toMatchObject({ state: 'done' });
 });

@@ -1,5 +1,5 @@
-// Steering and its fleet, as fill sees them: a real HTTP server whose every answer passes the protocol's schemas, and
-// appliances that pull their plan and report as they are told.
+// A double of steering and its fleet: an HTTP server whose answers conform to the protocol's schemas, and appliances that pull
+// their plans and report progress when the test says so.
 
 import fastify, { type FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -12,19 +12,19 @@ import { call } from '../../runtime/client.ts';
 
 const orderBody = z.strictObject({ kind: z.literal('fill'), run: z.string() });
 
-export interface Ordered {
+interface FillOrder {
   readonly appliance: string;
   readonly run: string;
 }
 
 export class FleetDouble {
   readonly appliances = new Map<string, FleetAppliance>();
-  readonly orders: Ordered[] = [];
-  /** Times that somebody asked who is alive, without the inventory. */
-  livenessAsked = 0;
-  /** Statuses to answer orders with, one after another, before they succeed. */
+  readonly orders: FillOrder[] = [];
+  /** Requests for the fleet without its inventories, as they are made to read the leases. */
+  leaseReads = 0;
+  /** Statuses with which the next orders are refused. */
   readonly orderFailures: number[] = [];
-  /** Another one than fill's makes every call of fill a forged one. */
+  /** With a key other than fill's, the tokens of fill are refused. */
   key: Buffer;
   readonly #port: number;
   #app: FastifyInstance | null = null;
@@ -44,7 +44,7 @@ export class FleetDouble {
       if (verifyToken(this.key, request.headers.authorization).role !== 'service') throw new Error('not fill');
     });
     app.get<{ Querystring: { inventory?: string } }>('/v1/fleet', ({ query }) => {
-      if (query.inventory !== '1') this.livenessAsked += 1;
+      if (query.inventory !== '1') this.leaseReads += 1;
       return this.view(query.inventory === '1');
     });
     app.post<{ Params: { id: string } }>('/v1/appliances/:id/orders', async ({ params, body }, reply) => {
@@ -61,7 +61,7 @@ export class FleetDouble {
     this.#app = null;
   }
 
-  add(id: string, more: Partial<FleetAppliance> = {}): void {
+  add(id: string, overrides: Partial<FleetAppliance> = {}): void {
     this.appliances.set(id, {
       id,
       site: 'north',
@@ -87,12 +87,12 @@ export class FleetDouble {
       holdings: 0,
       inventory: [],
       version: '0',
-      ...more,
+      ...overrides,
     });
   }
 
-  change(id: string, more: Partial<FleetAppliance>): void {
-    this.appliances.set(id, { ...this.appliances.get(id)!, ...more });
+  change(id: string, changes: Partial<FleetAppliance>): void {
+    this.appliances.set(id, { ...this.appliances.get(id)!, ...changes });
   }
 
   view(withInventory: boolean): Fleet {
@@ -114,12 +114,12 @@ export class FleetDouble {
     });
   }
 
-  /** What the appliance does with an order: pulls its plan. */
+  /** Pulls the plan of an appliance. */
   pull(fill: string, appliance: string): Promise<FillPlan> {
     return call({ url: `${fill}/v1/plans/${appliance}`, token: this.#token(appliance), answer: fillPlan });
   }
 
-  async report(fill: string, plan: FillPlan, more: Partial<FillProgress>): Promise<void> {
+  async report(fill: string, plan: FillPlan, progress: Partial<FillProgress>): Promise<void> {
     const body = fillProgress.parse({
       protocol: PROTOCOL_VERSION,
       run: plan.run,
@@ -134,7 +134,7 @@ export class FleetDouble {
       bytesPerSecond: 0,
       faults: [],
       at: new Date().toISOString(),
-      ...more,
+      ...progress,
     });
     await call({
       url: `${fill}/v1/runs/${plan.run}/progress`,
@@ -145,8 +145,8 @@ export class FleetDouble {
     });
   }
 
-  /** Pulls the plan, reports it done, and holds it from now on. */
-  async carryOut(fill: string, appliance: string): Promise<FillPlan> {
+  /** Pulls the plan of an appliance, reports it done, and puts it into the appliance's inventory. */
+  async complete(fill: string, appliance: string): Promise<FillPlan> {
     const plan = await this.pull(fill, appliance);
     await this.report(fill, plan, { state: 'done', bytesDone: plan.addBytes, renditionsDone: plan.add.length });
     this.change(appliance, { inventory: [...plan.keep, ...plan.add].map((item) => item.holding) });

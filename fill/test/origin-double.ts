@@ -1,4 +1,4 @@
-// A real HTTP origin in the test's own process: serves what it is given, with validators and ranges, and misbehaves on order.
+// A double of the origin: an HTTP server that serves files with validators and ranges, and misbehaves where the test says so.
 
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
@@ -11,11 +11,11 @@ export type Misbehaviour = (request: IncomingMessage, response: ServerResponse, 
 export class OriginDouble {
   readonly files = new Map<string, Buffer>();
   readonly misbehaviours = new Map<string, Misbehaviour>();
-  /** `GET /path`, with the status answered. */
+  /** Requests answered, with their status. */
   readonly log: { readonly path: string; readonly status: number }[] = [];
-  /** Files answered without a strong ETag. */
-  weak = false;
-  /** Called before each answer; a promise holds it up. */
+  /** Sends weak ETags instead of strong ones. */
+  weakEtags = false;
+  /** Awaited before each answer. */
   gate: (path: string) => Promise<void> = async () => undefined;
   readonly #server: Server;
 
@@ -37,7 +37,7 @@ export class OriginDouble {
     this.files.set(path, Buffer.from(body));
   }
 
-  /** Every file of a directory, below a path. */
+  /** Serves every file of a directory below a path. */
   putTree(directory: string, path: string): void {
     for (const name of readdirSync(directory)) {
       const file = join(directory, name);
@@ -46,7 +46,7 @@ export class OriginDouble {
     }
   }
 
-  fetched(path: string): number[] {
+  statusesOf(path: string): number[] {
     return this.log.filter((row) => row.path === path).map((row) => row.status);
   }
 
@@ -59,10 +59,10 @@ export class OriginDouble {
     if (misbehaviour !== undefined) return misbehaviour(request, response, body ?? Buffer.alloc(0));
     if (body === undefined) return void response.writeHead(404).end('not here');
     const tag = `"${createHash('sha256').update(body).digest('hex').slice(0, 16)}"`;
-    response.setHeader('etag', this.weak ? `W/${tag}` : tag);
+    response.setHeader('etag', this.weakEtags ? `W/${tag}` : tag);
     response.setHeader('last-modified', 'Tue, 05 May 2026 05:05:05 GMT');
     response.setHeader('content-type', path.endsWith('.m3u8') ? 'application/vnd.apple.mpegurl' : 'video/mp4');
-    if (!this.weak && request.headers['if-none-match'] === tag) return void response.writeHead(304).end();
+    if (!this.weakEtags && request.headers['if-none-match'] === tag) return void response.writeHead(304).end();
     const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
     if (range === null) return void response.writeHead(200, { 'content-length': body.length }).end(body);
     const part = body.subarray(Number(range[1]), Number(range[2]) + 1);
@@ -74,14 +74,14 @@ export class OriginDouble {
   }
 }
 
-/** A small title of two video renditions and one audio, HLS and DASH over the same segments. */
-export function putFilm(origin: OriginDouble, base: string, fill = 'x'): void {
+/** A small title with two video renditions and one audio rendition, in HLS and DASH over the same segments: 13 assets in HLS. */
+export function putFilm(origin: OriginDouble, base: string, filler = 'x'): void {
   const playlist = ['#EXTM3U', '#EXT-X-TARGETDURATION:4', '#EXT-X-MAP:URI="init.mp4"'];
   const segments = ['#EXTINF:4,', '1.m4s', '#EXTINF:4,', '2.m4s', '#EXT-X-ENDLIST'];
   for (const rendition of ['video/low', 'video/high', 'audio/en']) {
     origin.put(`${base}${rendition}/index.m3u8`, [...playlist, ...segments].join('\n'));
     origin.put(`${base}${rendition}/init.mp4`, `init of ${rendition}`);
-    for (const n of [1, 2]) origin.put(`${base}${rendition}/${n}.m4s`, `${rendition} ${n} `.repeat(1000) + fill);
+    for (const n of [1, 2]) origin.put(`${base}${rendition}/${n}.m4s`, `${rendition} ${n} `.repeat(1000) + filler);
   }
   origin.put(
     `${base}master.m3u8`,

@@ -1,33 +1,33 @@
-// What fill refuses, as the operator is told it: in the words of the command line, with a remedy that fits, and as JSON.
+// Refusals of fill as the command line shows them: in terms of flags and arguments, with a fitting remedy, and as JSON.
 
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { FaultBody } from '../../protocol/faults.ts';
 import { packageRoot } from '../../runtime/paths.ts';
-import { Rig } from './fill-double.ts';
+import { FillHarness } from './fill-harness.ts';
 import { putFilm } from './origin-double.ts';
 
-let rig: Rig;
+let harness: FillHarness;
 
 beforeAll(async () => {
-  rig = await Rig.start();
-  putFilm(rig.origin, '/film/');
-  await rig.import('/film/master.m3u8');
-  rig.fleet.add('north-1');
+  harness = await FillHarness.start();
+  putFilm(harness.origin, '/film/');
+  await harness.importTitle('/film/master.m3u8');
+  harness.fleet.add('north-1');
 });
 
-afterAll(() => rig.stop());
+afterAll(() => harness.stop());
 
-interface Ended {
+interface CommandResult {
   readonly status: number;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-function larder(...args: readonly string[]): Promise<Ended> {
+function larder(...args: readonly string[]): Promise<CommandResult> {
   return new Promise((resolve) => {
-    const env = { PATH: process.env['PATH'], LARDER_HOME: rig.directory, LARDER_FILL: rig.url };
+    const env = { PATH: process.env['PATH'], LARDER_HOME: harness.directory, LARDER_FILL: harness.url };
     execFile(process.execPath, [join(packageRoot, 'dist', 'larder.js'), ...args], { env }, (error, stdout, stderr) =>
       resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr }),
     );
@@ -53,17 +53,17 @@ test.each([
   ['fill status r99', 1, 'no run "r99" is known', 'larder fill status'],
   ['fill run --now --site nowhere', 1, 'no site "nowhere" is known; there are north', 'larder appliance ls'],
   ['fill unpin film', 1, 'title "film" is not pinned', 'larder fill pin'],
-])('larder %s ends with %i, names what was typed and what to do', async (line, status, message, remedy) => {
-  const args = line.replace('ORIGIN', rig.originUrl).split(' ');
-  const ended = await larder(...args, '--json');
-  expect(ended.status, ended.stderr).toBe(status);
-  const { error } = JSON.parse(ended.stdout) as FaultBody;
+])('larder %s exits with %i and names the argument and the remedy', async (line, status, message, remedy) => {
+  const args = line.replace('ORIGIN', harness.originUrl).split(' ');
+  const result = await larder(...args, '--json');
+  expect(result.status, result.stderr).toBe(status);
+  const { error } = JSON.parse(result.stdout) as FaultBody;
   expect(error.message).toContain(message);
   expect(error.help).toContain(remedy);
-  for (const text of [ended.stderr, ended.stdout]) {
+  for (const text of [result.stderr, result.stdout]) {
     expect(text).toContain(remedy);
     expect(text).not.toMatch(/\b(body|path|query)\./);
   }
   const plain = await larder(...args);
-  expect([plain.status, plain.stdout, plain.stderr]).toEqual([status, '', ended.stderr]);
+  expect([plain.status, plain.stdout, plain.stderr]).toEqual([status, '', result.stderr]);
 });

@@ -1,4 +1,4 @@
-// Units, ids and placement: what two components must read the same way.
+// Units, ids and placement, on which components must agree.
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -34,7 +34,7 @@ test.each([
   ['400', null],
 ])('rate %j is %j b/s', (text, rate) => expect(parseRate(text)).toBe(rate));
 
-test('bytes and times are printed with three digits at most and their unit', () => {
+test('sizes and durations are formatted with their unit', () => {
   expect([0, 999, 1_000, 1_234, 12_345_678, 999_999_999_999].map(formatBytes)).toEqual([
     '0 B',
     '999 B',
@@ -52,11 +52,11 @@ test('bytes and times are printed with three digits at most and their unit', () 
   ]);
 });
 
-test.each(['/a/../b', '/..', '/./a', '/a?b', '/a#b', 'a', '/a b', '/ä', '/a\\b'])('%j is no asset path', (path) => {
+test.each(['/a/../b', '/..', '/./a', '/a?b', '/a#b', 'a', '/a b', '/ä', '/a\\b'])('%j is not an asset path', (path) => {
   expect(assetPath.safeParse(path).success).toBe(false);
 });
 
-test('property: a session prefix is taken off again, and nothing else is', () => {
+test('property: a session prefix that was added is removed, and nothing else is', () => {
   fc.assert(
     fc.property(fc.stringMatching(/^[a-z0-9]{1,40}$/), fc.stringMatching(/^\/[a-z0-9/.~-]{0,60}$/), (session, path) => {
       expect(splitSession(withSession(session, path))).toEqual({ session, path });
@@ -65,7 +65,7 @@ test('property: a session prefix is taken off again, and nothing else is', () =>
   );
 });
 
-test('rendezvous order is the same everywhere: golden vectors', () => {
+test('the rendezvous order of known keys never changes', () => {
   expect([hash32(''), hash32('harbor'), hash32('harbor2')]).toEqual([2_872_998_923, 2_548_949_957, 1_280_853_535]);
   const members = ['a', 'b', 'c', 'd'].map((id) => ({ id, weight: 1 }));
   const orders = ['harbor', 'meadow', 'tunnel'].map((key) =>
@@ -76,7 +76,7 @@ test('rendezvous order is the same everywhere: golden vectors', () => {
   expect(orders).toEqual(['dbca', 'acdb', 'bcda']);
 });
 
-test('property: a member that leaves moves only its own keys, and load follows weight', () => {
+test('removing a member moves only its own keys, and load is proportional to weight', () => {
   const members = Array.from({ length: 10 }, (_, at) => ({ id: `m${at}`, weight: at === 0 ? 3 : 1 }));
   const keys = Array.from({ length: 12_000 }, (_, at) => `key-${at}`);
   const first = new Map(keys.map((key) => [key, rendezvous(key, members)[0]!.id]));

@@ -1,23 +1,25 @@
+// Parsing HLS playlists: the assets that they reference, and the faults of invalid ones.
+
 import { describe, expect, test } from 'vitest';
 import { isFault } from '../../../protocol/faults.ts';
-import { readMultivariant } from '../hls.ts';
-import { readMediaPlaylist } from '../hls-media.ts';
+import { parseMultivariant } from '../hls.ts';
+import { parseMediaPlaylist } from '../hls-media.ts';
 
-const ground = { origin: 'http://origin.example', base: '/film/' };
-const multivariant = (...lines: string[]): ReturnType<typeof readMultivariant> =>
-  readMultivariant(lines.join('\n'), '/film/master.m3u8', ground);
-const media = (...lines: string[]): ReturnType<typeof readMediaPlaylist> =>
-  readMediaPlaylist(lines.join('\n'), '/film/v/index.m3u8', ground);
+const titleRoot = { origin: 'http://origin.example', base: '/film/' };
+const multivariant = (...lines: string[]): ReturnType<typeof parseMultivariant> =>
+  parseMultivariant(lines.join('\n'), '/film/master.m3u8', titleRoot);
+const media = (...lines: string[]): ReturnType<typeof parseMediaPlaylist> =>
+  parseMediaPlaylist(lines.join('\n'), '/film/v/index.m3u8', titleRoot);
 
 const INF = '#EXT-X-STREAM-INF:BANDWIDTH=1000';
 const HEAD = ['#EXTM3U', '#EXT-X-TARGETDURATION:4'];
 const END = '#EXT-X-ENDLIST';
 const SEGMENT = ['#EXTINF:4.0,', 'a.ts'];
 
-/** The complaint, without the document's path. */
-function complaint(read: () => unknown): string {
+/** The message of the fault, without the path of the document. */
+function faultMessage(parse: () => unknown): string {
   try {
-    read();
+    parse();
   } catch (error) {
     if (!isFault(error)) throw error;
     expect(error.code).toBe('manifest_invalid');
@@ -28,7 +30,7 @@ function complaint(read: () => unknown): string {
 }
 
 describe('a multivariant playlist', () => {
-  test('names each media playlist once, with what is known of it', () => {
+  test('lists each media playlist once, with its description', () => {
     const { entries, name } = multivariant(
       '#EXTM3U',
       '# a comment',
@@ -45,7 +47,7 @@ describe('a multivariant playlist', () => {
       '#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=100,RESOLUTION=256x144,URI="video/iframes.m3u8"',
     );
     expect(name).toBe('The Film');
-    expect(entries.map((e) => [e.id, e.kind, e.bandwidth, e.width, e.language, e.place.line])).toEqual([
+    expect(entries.map((e) => [e.id, e.kind, e.bandwidth, e.width, e.language, e.location.line])).toEqual([
       ['audio/en', 'audio', null, null, 'en', 4],
       ['video/360p', 'video', 2000, 640, null, 7],
       ['audio/only', 'audio', 64_000, null, null, 12],
@@ -59,11 +61,11 @@ describe('a multivariant playlist', () => {
   });
 
   test.each([
-    ['nothing', [''], 'line 1: the first line is "", but must be #EXTM3U'],
+    ['an empty document', [''], 'line 1: the first line is "", but must be #EXTM3U'],
     ['a web page', ['<html>', INF], 'line 1: the first line is "<html>", but must be #EXTM3U'],
     ['a byte order mark', ['\uFEFF#EXTM3U', INF, 'v.m3u8'], 'line 1: the first line is'],
     ['#EXTM3U twice', ['#EXTM3U', '#EXTM3U', INF, 'v.m3u8'], 'line 2: #EXTM3U stands on the first line only'],
-    ['no variant', ['#EXTM3U', '#EXT-X-VERSION:7'], 'line 2: the playlist names no variant'],
+    ['a playlist without variants', ['#EXTM3U', '#EXT-X-VERSION:7'], 'line 2: the playlist names no variant'],
     [
       'a media playlist',
       [...HEAD, ...SEGMENT, END],
@@ -76,39 +78,39 @@ describe('a multivariant playlist', () => {
     ],
     ['a variant without URI', ['#EXTM3U', INF, INF, 'v.m3u8'], 'line 2: #EXT-X-STREAM-INF has no URI line after it'],
     ['a variant without URI at the end', ['#EXTM3U', INF], 'line 2: #EXT-X-STREAM-INF has no URI line after it'],
-    ['a URI of nobody', ['#EXTM3U', 'v.m3u8'], 'line 2: "v.m3u8" follows no #EXT-X-STREAM-INF'],
+    ['a URI without #EXT-X-STREAM-INF', ['#EXTM3U', 'v.m3u8'], 'line 2: "v.m3u8" follows no #EXT-X-STREAM-INF'],
     [
-      'no bandwidth',
+      'a variant without BANDWIDTH',
       ['#EXTM3U', '#EXT-X-STREAM-INF:RESOLUTION=1x1', 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF has no BANDWIDTH',
     ],
     [
-      'a bandwidth in words',
+      'a bandwidth that is no number',
       ['#EXTM3U', '#EXT-X-STREAM-INF:BANDWIDTH=fast', 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF: BANDWIDTH is fast, but must be bits per second',
     ],
     [
-      'a resolution out of shape',
+      'an invalid resolution',
       ['#EXTM3U', `${INF},RESOLUTION=640`, 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF: RESOLUTION is 640, but must be WIDTHxHEIGHT',
     ],
     [
-      'codecs without quotes',
+      'CODECS without quotes',
       ['#EXTM3U', `${INF},CODECS=avc1`, 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF: CODECS is avc1, but must be quoted',
     ],
     [
-      'an attribute twice',
+      'a repeated attribute',
       ['#EXTM3U', `${INF},BANDWIDTH=2`, 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF: BANDWIDTH occurs twice',
     ],
     [
-      'attributes out of shape',
+      'an invalid attribute list',
       ['#EXTM3U', `${INF},,A`, 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF: ",A" is no list of NAME=VALUE',
     ],
     [
-      'a quote left open',
+      'a quote that is not closed',
       ['#EXTM3U', `${INF},CODECS="avc1`, 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF: "CODECS="avc1" is no list',
     ],
@@ -143,45 +145,49 @@ describe('a multivariant playlist', () => {
       'line 2: #EXT-X-I-FRAME-STREAM-INF has no URI',
     ],
     [
-      'another host',
+      'a URI on another host',
       ['#EXTM3U', INF, 'http://other.example/film/v.m3u8'],
       'line 3: "http://other.example/film/v.m3u8" is an absolute URL',
     ],
     [
-      'another host without scheme',
+      'a URI on another host without a scheme',
       ['#EXTM3U', INF, '//other.example/v.m3u8'],
       'line 3: "//other.example/v.m3u8" is an absolute URL',
     ],
     [
-      'a file above the base',
+      'a file outside the base',
       ['#EXTM3U', INF, '../other/v.m3u8'],
       'line 3: "../other/v.m3u8" is /other/v.m3u8, which is no file below the title\'s base /film/',
     ],
     [
-      'an encoded climb',
+      'a percent-encoded .. segment',
       ['#EXTM3U', INF, '%2e%2e/v.m3u8'],
       'line 3: "%2e%2e/v.m3u8" is /v.m3u8, which is no file below',
     ],
-    ['a query', ['#EXTM3U', INF, 'v.m3u8?x=1'], 'line 3: "v.m3u8?x=1" has a query or a fragment'],
-    ['a null byte', ['#EXTM3U', INF, 'v%00.m3u8'], 'line 3: "v%00.m3u8" has a % that begins no character'],
-    ['half an escape', ['#EXTM3U', INF, 'v%2.m3u8'], 'line 3: "v%2.m3u8" has a % that begins no character'],
+    ['a URI with a query', ['#EXTM3U', INF, 'v.m3u8?x=1'], 'line 3: "v.m3u8?x=1" has a query or a fragment'],
+    ['an encoded NUL', ['#EXTM3U', INF, 'v%00.m3u8'], 'line 3: "v%00.m3u8" has a % that begins no character'],
+    [
+      'an incomplete percent-encoding',
+      ['#EXTM3U', INF, 'v%2.m3u8'],
+      'line 3: "v%2.m3u8" has a % that begins no character',
+    ],
     [
       'variables',
       ['#EXTM3U', '#EXT-X-DEFINE:NAME="a",VALUE="b"', INF, 'v.m3u8'],
       'line 2: #EXT-X-DEFINE: variables in playlists are not supported',
     ],
     [
-      'session data with VALUE and URI',
+      'session data with both VALUE and URI',
       ['#EXTM3U', '#EXT-X-SESSION-DATA:DATA-ID="a",VALUE="b",URI="c"', INF, 'v.m3u8'],
       'line 2: #EXT-X-SESSION-DATA needs a VALUE or a URI',
     ],
   ])('is refused with line and reason: %s', (_, lines, expected) => {
-    expect(complaint(() => multivariant(...lines))).toContain(expected);
+    expect(faultMessage(() => multivariant(...lines))).toContain(expected);
   });
 });
 
 describe('a media playlist', () => {
-  test('names segments, byte ranges, init and keys', () => {
+  test('lists segments, byte ranges, inits and keys', () => {
     const playlist = media(
       ...HEAD,
       '#EXT-X-MAP:URI="init.mp4",BYTERANGE="700@0"',
@@ -199,15 +205,15 @@ describe('a media playlist', () => {
       END,
     );
     expect(playlist.durationS).toBe(12);
-    expect(playlist.inits.map((r) => [r.path, r.endBytes])).toEqual([['/film/v/init.mp4', 700]]);
-    expect(playlist.segments.map((r) => [r.path, r.endBytes, r.place.line])).toEqual([
+    expect(playlist.inits.map((r) => [r.path, r.rangeEnd])).toEqual([['/film/v/init.mp4', 700]]);
+    expect(playlist.segments.map((r) => [r.path, r.rangeEnd, r.location.line])).toEqual([
       ['/film/v/all.mp4', 800, 7],
       ['/film/v/all.mp4', 850, 11],
     ]);
     expect(playlist.keys.map((r) => r.path)).toEqual(['/film/key.bin']);
   });
 
-  test('carries keys of DRM systems and of key servers elsewhere without making them assets', () => {
+  test('has no asset for keys of DRM systems and of other key servers', () => {
     const playlist = media(
       ...HEAD,
       '#EXT-X-KEY:METHOD=SAMPLE-AES,URI="skd://key",KEYFORMAT="com.apple.streamingkeydelivery"',
@@ -218,23 +224,23 @@ describe('a media playlist', () => {
     expect(playlist.keys).toEqual([]);
   });
 
-  test('may use names from the root where the origin lies at the root', () => {
+  test('may use URIs that start with / if the origin has no base path', () => {
     expect(media(...HEAD, '#EXTINF:4,', '/film/a.ts', END).segments[0]!.path).toBe('/film/a.ts');
     const below = { origin: 'http://origin.example/vod', base: '/film/' };
     const text = [...HEAD, '#EXTINF:4,', '/vod/film/a.ts', END].join('\n');
-    expect(complaint(() => readMediaPlaylist(text, '/film/v.m3u8', below))).toContain(
+    expect(faultMessage(() => parseMediaPlaylist(text, '/film/v.m3u8', below))).toContain(
       'line 4: "/vod/film/a.ts" starts with /',
     );
   });
 
   test.each([
     [
-      'a duration in words',
+      'a duration that is no number',
       [...HEAD, '#EXTINF:abc,', 'a.ts', END],
       'line 3: #EXTINF: the duration is "abc", but must be seconds',
     ],
     ['a negative duration', [...HEAD, '#EXTINF:-1,', 'a.ts', END], 'line 3: #EXTINF: the duration is "-1"'],
-    ['no duration', [...HEAD, '#EXTINF:,', 'a.ts', END], 'line 3: #EXTINF: the duration is ""'],
+    ['an empty duration', [...HEAD, '#EXTINF:,', 'a.ts', END], 'line 3: #EXTINF: the duration is ""'],
     [
       'a segment without URI',
       [...HEAD, '#EXTINF:4,', ...SEGMENT, END],
@@ -247,17 +253,17 @@ describe('a media playlist', () => {
     ],
     ['a URI without EXTINF', [...HEAD, 'a.ts', END], 'line 3: "a.ts" has no #EXTINF before it'],
     [
-      'a byte range in words',
+      'a byte range that is no number',
       [...HEAD, '#EXTINF:4,', '#EXT-X-BYTERANGE:all', 'a.ts', END],
       'line 4: #EXT-X-BYTERANGE: the byte range is "all", but must be LENGTH or LENGTH@OFFSET',
     ],
     [
-      'a byte range of nothing',
+      'an empty byte range',
       [...HEAD, '#EXTINF:4,', '#EXT-X-BYTERANGE:0@5', 'a.ts', END],
       'line 4: #EXT-X-BYTERANGE: the byte range is "0@5"',
     ],
     [
-      'a byte range as FROM-TO',
+      'a byte range written as FIRST-LAST',
       [...HEAD, '#EXTINF:4,', '#EXT-X-BYTERANGE:0-99', 'a.ts', END],
       'line 4: #EXT-X-BYTERANGE: the byte range is "0-99"',
     ],
@@ -267,68 +273,72 @@ describe('a media playlist', () => {
       'line 5: #EXT-X-BYTERANGE has no offset',
     ],
     [
-      'an offset that follows another file',
+      'a byte range without offset after another file',
       [...HEAD, '#EXTINF:4,', '#EXT-X-BYTERANGE:5@0', 'a.ts', '#EXTINF:4,', '#EXT-X-BYTERANGE:5', 'b.ts', END],
       'line 8: #EXT-X-BYTERANGE has no offset',
     ],
     ['a map without URI', [...HEAD, '#EXT-X-MAP:BYTERANGE="5@0"', ...SEGMENT, END], 'line 3: #EXT-X-MAP has no URI'],
     [
-      'a map with a range out of shape',
+      'a map with an invalid byte range',
       [...HEAD, '#EXT-X-MAP:URI="i",BYTERANGE="x"', ...SEGMENT, END],
       'line 3: #EXT-X-MAP: the byte range is "x"',
     ],
     [
-      'a map above the base',
+      'a map outside the base',
       [...HEAD, '#EXT-X-MAP:URI="../../i.mp4"', ...SEGMENT, END],
       'line 3: "../../i.mp4" is /i.mp4',
     ],
     ['a key without URI', [...HEAD, '#EXT-X-KEY:METHOD=AES-128', ...SEGMENT, END], 'line 3: #EXT-X-KEY has no URI'],
     ['a key without METHOD', [...HEAD, '#EXT-X-KEY:URI="k"', ...SEGMENT, END], 'line 3: #EXT-X-KEY has no METHOD'],
     [
-      'a key of no method known',
+      'a key with an unknown method',
       [...HEAD, '#EXT-X-KEY:METHOD=ROT13,URI="k"', ...SEGMENT, END],
       'line 3: #EXT-X-KEY: METHOD is ROT13',
     ],
     [
-      'a key with an IV out of shape',
+      'a key with an invalid IV',
       [...HEAD, '#EXT-X-KEY:METHOD=AES-128,URI="k",IV=7', ...SEGMENT, END],
       'line 3: #EXT-X-KEY: IV is 7',
     ],
     [
-      'no key with a URI',
+      'METHOD=NONE with a URI',
       [...HEAD, '#EXT-X-KEY:METHOD=NONE,URI="k"', ...SEGMENT, END],
       'line 3: #EXT-X-KEY: METHOD=NONE has no URI',
     ],
     [
-      'a target duration in words',
+      'a target duration that is no number',
       ['#EXTM3U', '#EXT-X-TARGETDURATION:four', ...SEGMENT, END],
       'line 2: #EXT-X-TARGETDURATION is "four"',
     ],
-    ['no target duration', ['#EXTM3U', ...SEGMENT, END], 'line 1: the playlist has no #EXT-X-TARGETDURATION'],
     [
-      'a target duration twice',
+      'a playlist without target duration',
+      ['#EXTM3U', ...SEGMENT, END],
+      'line 1: the playlist has no #EXT-X-TARGETDURATION',
+    ],
+    [
+      'a repeated target duration',
       [...HEAD, '#EXT-X-TARGETDURATION:4', ...SEGMENT, END],
       'line 3: #EXT-X-TARGETDURATION stands on line 2 already',
     ],
     [
-      'a type of no kind',
+      'an unknown playlist type',
       [...HEAD, '#EXT-X-PLAYLIST-TYPE:LIVE', ...SEGMENT, END],
       'line 3: #EXT-X-PLAYLIST-TYPE is LIVE',
     ],
     ['a live playlist', [...HEAD, ...SEGMENT], 'line 4: the playlist ends without #EXT-X-ENDLIST: it is live'],
     [
-      'parts of a live playlist',
+      'partial segments of a live playlist',
       [...HEAD, '#EXT-X-PART:DURATION=1,URI="p"', ...SEGMENT, END],
       'line 3: #EXT-X-PART: partial segments belong to live',
     ],
-    ['no segment', [...HEAD, END], 'line 3: the playlist has no segment'],
-    ['only gaps', [...HEAD, '#EXT-X-GAP', ...SEGMENT, END], 'line 6: the playlist has no segment'],
+    ['a playlist without segments', [...HEAD, END], 'line 3: the playlist has no segment'],
+    ['a playlist of gaps only', [...HEAD, '#EXT-X-GAP', ...SEGMENT, END], 'line 6: the playlist has no segment'],
     [
       'a multivariant playlist',
       ['#EXTM3U', INF, 'v.m3u8'],
       'line 2: #EXT-X-STREAM-INF: this is a multivariant playlist',
     ],
   ])('is refused with line and reason: %s', (_, lines, expected) => {
-    expect(complaint(() => media(...lines))).toContain(expected);
+    expect(faultMessage(() => media(...lines))).toContain(expected);
   });
 });

@@ -1,3 +1,5 @@
+// Demand counts each play report once, whatever the order of reports, repetitions, restarts and failed writes.
+
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -5,8 +7,10 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { PROTOCOL_VERSION } from '../../../protocol/ids.ts';
 import type { PlayReport } from '../../../protocol/plays.ts';
-import { Demand, INCARNATIONS_MAX, SEEN_ABOVE_MAX } from '../demand.ts';
-import { openState, type State } from '../../state.ts';
+import { ManualClock } from '../../../runtime/test/manual-clock.ts';
+import { Demand, INCARNATIONS_MAX, SEQS_ABOVE_MAX } from '../demand.ts';
+import { openDatabase, type Database } from '../../database.ts';
+import { failNextBatch, WRITE_ERROR } from '../../test/failing-writes.ts';
 
 const FILM = {
   id: 'film',
@@ -17,20 +21,20 @@ const FILM = {
 const NOW = Date.UTC(2026, 4, 5);
 
 let directory: string;
-let state: State;
+let database: Database;
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'larder-demand-'));
-  state = await openState(directory);
+  database = await openDatabase(directory);
 });
 
 afterEach(async () => {
-  await state.close();
+  await database.close();
   rmSync(directory, { recursive: true });
 });
 
 const open = (): Promise<Demand> =>
-  Demand.open({ state, halfLifeMs: 1e15, now: () => NOW, knows: (title) => title === 'film' });
+  Demand.open({ database, halfLifeMs: 1e15, clock: new ManualClock(NOW), isCatalogued: (title) => title === 'film' });
 const report = (seq: number, incarnation = 1, source = 'a'): PlayReport => ({
   protocol: PROTOCOL_VERSION,
   source,
@@ -42,11 +46,11 @@ const report = (seq: number, incarnation = 1, source = 'a'): PlayReport => ({
   served: [{ holding: 'film:v', bytes: 100, requests: 1 }],
   asked: [],
 });
-/** Each report streams the rendition once, so popularity is the number of reports counted. */
+/** The number of reports counted: each of them streams the rendition once. */
 const counted = (demand: Demand): number => demand.rows([FILM]).find((row) => row.site === 'north')?.popularity ?? 0;
 
-test('whatever order reports come in and however often, each counts once, also across restarts', async () => {
-  const seqs = fc.array(fc.integer({ min: 0, max: SEEN_ABOVE_MAX - 1 }), { minLength: 1, maxLength: 60 });
+test('each report counts once, in whatever order and however often it is sent, also across restarts', async () => {
+  const seqs = fc.array(fc.integer({ min: 0, max: SEQS_ABOVE_MAX - 1 }), { minLength: 1, maxLength: 60 });
   let incarnation = 0;
   await fc.assert(
     fc.asyncProperty(seqs, fc.nat(), async (sent, restart) => {
@@ -63,25 +67,35 @@ test('whatever order reports come in and however often, each counts once, also a
   );
 });
 
-test('of many reports at once none gets lost', async () => {
+test('concurrent reports are all counted', async () => {
   const demand = await open();
   await Promise.all(Array.from({ length: 200 }, (_, seq) => demand.accept(report(seq))));
   expect(counted(demand)).toBeCloseTo(200);
   expect(counted(await open())).toBeCloseTo(200);
 });
 
-test('numbers far above a gap are bounded: the gap counts as seen', async () => {
+test('a report that cannot be written is not counted, and counts when it is sent again', async () => {
   const demand = await open();
-  for (let seq = 1; seq <= SEEN_ABOVE_MAX + 2; seq += 1) await demand.accept(report(seq * 2));
-  expect(await demand.accept(report(1))).toBe(false);
-  expect(await demand.accept(report(SEEN_ABOVE_MAX * 2 + 3))).toBe(true);
+  failNextBatch(database);
+  await expect(demand.accept(report(1))).rejects.toThrow(WRITE_ERROR);
+  expect(counted(demand)).toBe(0);
+  expect(await demand.accept(report(1))).toBe(true);
+  expect(counted(demand)).toBeCloseTo(1);
+  expect(counted(await open())).toBeCloseTo(1);
 });
 
-test('incarnations of a source are bounded, the oldest forgotten, and other sources untouched', async () => {
+test('too many sequence numbers above a gap make the gap count as seen', async () => {
+  const demand = await open();
+  for (let seq = 1; seq <= SEQS_ABOVE_MAX + 2; seq += 1) await demand.accept(report(seq * 2));
+  expect(await demand.accept(report(1))).toBe(false);
+  expect(await demand.accept(report(SEQS_ABOVE_MAX * 2 + 3))).toBe(true);
+});
+
+test('only the latest incarnations of a source are remembered, and other sources are unaffected', async () => {
   const demand = await open();
   await demand.accept(report(1, 1, 'b'));
   for (let n = 1; n <= INCARNATIONS_MAX + 5; n += 1) await demand.accept(report(1, n));
-  expect(await state.keys({ gte: 'seen!a!', lt: 'seen!a"' }).all()).toHaveLength(INCARNATIONS_MAX);
+  expect(await database.keys({ gte: 'seen!a!', lt: 'seen!a"' }).all()).toHaveLength(INCARNATIONS_MAX);
   expect(await demand.accept(report(1, 1, 'b'))).toBe(false);
   expect(await demand.accept(report(1, INCARNATIONS_MAX + 5))).toBe(false);
 });

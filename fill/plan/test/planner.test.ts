@@ -1,18 +1,20 @@
+// The planner: examples of each rule, and properties that hold for plans of arbitrary sites.
+
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Rendition } from '../../../protocol/catalog.ts';
 import { holdingOf, splitHolding } from '../../../protocol/ids.ts';
 import type { FillItem } from '../../../protocol/plan.ts';
 import {
-  planAsked,
   planSite,
+  planTitle,
   type AppliancePlan,
   type PlanAppliance,
   type PlanTitle,
   type SiteInput,
 } from '../planner.ts';
 
-/** Sizes are in units far above the allowance for heads and rounding. */
+/** Sizes are in units far above the overhead of headers and rounding. */
 const U = 1_000_000;
 const rendition = (id: string, kind: Rendition['kind'], bytes: number): Rendition => ({
   id,
@@ -34,32 +36,32 @@ const box = (id: string, planBytes: number, held: string[] = []): PlanAppliance 
   planBytes: planBytes * U,
   held: new Set(held),
   rateBitsPerSecond: null,
-  windowMs: null,
+  timeLeftMs: null,
 });
 const site = (input: Partial<SiteInput> & Pick<SiteInput, 'appliances' | 'titles'>): SiteInput => ({
-  score: new Map(),
-  pinned: new Set(),
+  scores: new Map(),
+  pinnedTitles: new Set(),
   ...input,
 });
 const planned = (plan: AppliancePlan | undefined): string[] =>
   [...plan!.keep, ...plan!.add].map((item) => item.holding).sort();
 const names = (items: readonly FillItem[]): string[] => items.map((item) => item.holding);
 
-describe('tonight', () => {
-  test('room is left for the heads and the rounding of many small files', () => {
+describe('the plan of a site', () => {
+  test('leaves space for the headers and the rounding of many small files', () => {
     const segments = { ...rendition('v', 'video', 1), assets: 1_000 };
     const titles = [{ id: 'film', revision: 1, renditions: [segments] }];
     expect(planned(planSite(site({ appliances: [box('a', 9)], titles }))[0])).toEqual([]);
     expect(planned(planSite(site({ appliances: [box('a', 10)], titles }))[0])).toEqual(['film:v']);
   });
 
-  test('the most popular bytes take the disk, and the manifest goes with them', () => {
+  test('holds the most popular renditions, with their manifest', () => {
     const titles = [film('dull', 60), film('loved', 60)];
-    const score = new Map([
+    const scores = new Map([
       ['loved:v', 3.21],
       ['dull:v', 0.5],
     ]);
-    const [plan] = planSite(site({ appliances: [box('a', 100)], titles, score }));
+    const [plan] = planSite(site({ appliances: [box('a', 100)], titles, scores }));
     expect(plan!.add.map(({ holding, reason }) => [holding, reason])).toEqual([
       ['loved:manifest', 'manifest of loved'],
       ['loved:v', 'popularity 3.21'],
@@ -67,27 +69,27 @@ describe('tonight', () => {
     expect(plan!.addBytes).toBe(61 * U);
   });
 
-  test('a pinned title comes before a popular one', () => {
+  test('prefers a pinned title to a popular one', () => {
     const titles = [film('pinned', 60), film('loved', 60)];
-    const score = new Map([['loved:v', 9]]);
-    const [plan] = planSite(site({ appliances: [box('a', 100)], titles, score, pinned: new Set(['pinned']) }));
+    const scores = new Map([['loved:v', 9]]);
+    const [plan] = planSite(site({ appliances: [box('a', 100)], titles, scores, pinnedTitles: new Set(['pinned']) }));
     expect(plan!.add.map((item) => item.reason)).toEqual(['manifest of pinned', 'pinned']);
   });
 
-  test('without any demand the newest titles fill the disk', () => {
+  test('holds the newest titles if there is no demand', () => {
     const titles = [film('old', 60, 1), film('new', 60, 2)];
     const [plan] = planSite(site({ appliances: [box('a', 100)], titles }));
     expect(names(plan!.add)).toEqual(['new:manifest', 'new:v']);
   });
 
-  test('the slightly more popular does not displace what is held, the clearly more popular does', () => {
+  test('replaces a held rendition by a clearly more popular one, but not by a slightly more popular one', () => {
     const titles = [film('held', 60), film('rival', 60)];
     const appliances = [box('a', 100, ['held:manifest', 'held:v'])];
     const slightly = planSite(
       site({
         appliances,
         titles,
-        score: new Map([
+        scores: new Map([
           ['held:v', 1],
           ['rival:v', 1.2],
         ]),
@@ -99,7 +101,7 @@ describe('tonight', () => {
       site({
         appliances,
         titles,
-        score: new Map([
+        scores: new Map([
           ['held:v', 1],
           ['rival:v', 1.4],
         ]),
@@ -112,25 +114,29 @@ describe('tonight', () => {
     ]);
   });
 
-  test('what is no longer in the catalog goes', () => {
+  test('removes what is no longer in the catalog', () => {
     const [plan] = planSite(site({ appliances: [box('a', 100, ['gone:v'])], titles: [film('film', 10)] }));
     expect(plan!.remove.map((item) => item.reason)).toEqual(['no longer in the catalog']);
   });
 
-  test('a window too short for everything gets the best of it, and nothing held is lost for it', () => {
+  test('adds the best renditions if the window is too short for all, and removes nothing for those it leaves out', () => {
     const titles = [film('held', 20), film('loved', 60), film('liked', 60)];
-    const score = new Map([
+    const scores = new Map([
       ['loved:v', 3],
       ['liked:v', 2],
     ]);
-    const appliance = { ...box('a', 1_000, ['held:manifest', 'held:v']), rateBitsPerSecond: 800 * U, windowMs: 1_000 };
-    const [plan] = planSite(site({ appliances: [appliance], titles, score }));
+    const appliance = {
+      ...box('a', 1_000, ['held:manifest', 'held:v']),
+      rateBitsPerSecond: 800 * U,
+      timeLeftMs: 1_000,
+    };
+    const [plan] = planSite(site({ appliances: [appliance], titles, scores }));
     expect(names(plan!.add)).toEqual(['loved:manifest', 'loved:v']);
     expect(plan!.expectedMs).toBe(610);
     expect(plan!.remove).toEqual([]);
   });
 
-  test('a site of three holds two copies where room is short, and all three where it is not', () => {
+  test('has two copies at a site of three if space is short, and three if it is not', () => {
     const titles = Array.from({ length: 12 }, (_, i) => film(`t${i}`, 99));
     const copies = (planBytes: number): number[] => {
       const plans = planSite(site({ appliances: ['a', 'b', 'c'].map((id) => box(id, planBytes)), titles }));
@@ -140,7 +146,7 @@ describe('tonight', () => {
     expect(copies(1_300)).toEqual(titles.map(() => 3));
   });
 
-  test('the renditions of a title sit together', () => {
+  test('places the renditions of a title together', () => {
     const titles = Array.from({ length: 30 }, (_, i): PlanTitle => ({
       id: `t${i}`,
       revision: 1,
@@ -154,34 +160,36 @@ describe('tonight', () => {
   });
 });
 
-describe('a title that was asked for', () => {
+describe('the plan for one title', () => {
   const titles = [film('loved', 60), film('asked', 60)];
 
-  test('is added to what is kept, which it never displaces', () => {
-    const inForce = new Map([['a', [{ holding: 'loved:v', revision: 1, bytes: 60 * U, reason: 'popularity 3.00' }]]]);
-    const input = { ...site({ appliances: [box('a', 200)], titles }), asked: 'asked', inForce };
-    const [plan] = planAsked(input);
-    // Of the plan in force nothing has been fetched yet: it stays to be fetched, for its old reason.
+  test('adds the title to the current plan and displaces nothing of it', () => {
+    const currentItems = new Map([
+      ['a', [{ holding: 'loved:v', revision: 1, bytes: 60 * U, reason: 'popularity 3.00' }]],
+    ]);
+    const input = { ...site({ appliances: [box('a', 200)], titles }), title: 'asked', currentItems };
+    const [plan] = planTitle(input);
+    // Nothing of the current plan has been fetched yet: it is still to be fetched, for its old reason.
     expect(plan!.add.map(({ holding, reason }) => `${holding} ${reason}`)).toEqual([
       'loved:manifest manifest of loved',
       'loved:v popularity 3.00',
       'asked:manifest manifest of asked',
       'asked:v asked',
     ]);
-    const [tight] = planAsked({ ...input, appliances: [box('a', 100)] });
+    const [tight] = planTitle({ ...input, appliances: [box('a', 100)] });
     expect(names(tight!.add)).toEqual(['loved:manifest', 'loved:v']);
   });
 
-  test('takes the room of what only demand brought in', () => {
+  test('displaces held renditions that the current plan does not name', () => {
     const appliances = [box('a', 100, ['loved:v', 'loved:manifest'])];
-    const [plan] = planAsked({ ...site({ appliances, titles }), asked: 'asked', inForce: new Map([['a', []]]) });
+    const [plan] = planTitle({ ...site({ appliances, titles }), title: 'asked', currentItems: new Map([['a', []]]) });
     expect(names(plan!.add)).toEqual(['asked:manifest', 'asked:v']);
     expect(names(plan!.remove).sort()).toEqual(['loved:manifest', 'loved:v']);
   });
 
-  test('leaves alone all that an appliance without a plan holds', () => {
+  test('keeps everything that an appliance without a plan holds', () => {
     const appliances = [box('a', 100, ['loved:v', 'loved:manifest'])];
-    const [plan] = planAsked({ ...site({ appliances, titles }), asked: 'asked', inForce: new Map() });
+    const [plan] = planTitle({ ...site({ appliances, titles }), title: 'asked', currentItems: new Map() });
     expect(names(plan!.keep).sort()).toEqual(['loved:manifest', 'loved:v']);
     expect(plan!.add).toEqual([]);
   });
@@ -198,7 +206,7 @@ describe('every plan', () => {
         fc.record({
           planBytes: fc.integer({ min: 0, max: 1_500 }),
           rate: fc.option(fc.integer({ min: 1, max: 10_000 })),
-          windowMs: fc.option(fc.integer({ min: 0, max: 5_000 })),
+          timeLeftMs: fc.option(fc.integer({ min: 0, max: 5_000 })),
         }),
         { minLength: 1, maxLength: 5 },
       ),
@@ -217,15 +225,15 @@ describe('every plan', () => {
       const holdings = titles.flatMap((t) => t.renditions.map((r) => holdingOf(t.id, r.id)));
       return {
         titles,
-        appliances: boxes.map(({ planBytes, rate, windowMs }, b) => ({
+        appliances: boxes.map(({ planBytes, rate, timeLeftMs }, b) => ({
           id: `b${b}`,
           planBytes: planBytes * U,
           rateBitsPerSecond: rate === null ? null : rate * U,
-          windowMs,
+          timeLeftMs,
           held: new Set(holdings.filter(() => chance() < 0.3)),
         })),
-        score: new Map(holdings.filter(() => chance() < 0.6).map((holding) => [holding, chance() * 5])),
-        pinned: new Set(titles.filter(() => chance() < 0.1).map((t) => t.id)),
+        scores: new Map(holdings.filter(() => chance() < 0.6).map((holding) => [holding, chance() * 5])),
+        pinnedTitles: new Set(titles.filter(() => chance() < 0.1).map((t) => t.id)),
       };
     });
 
@@ -246,39 +254,39 @@ describe('every plan', () => {
       expect([...names(plan.keep), ...names(plan.remove)].sort()).toEqual([...appliance.held].sort());
       for (const holding of holdings) expect(holdings).toContain(holdingOf(splitHolding(holding).title, 'manifest'));
       for (const item of [...plan.add, ...plan.keep, ...plan.remove]) expect(item.reason).not.toBe('');
-      if (appliance.rateBitsPerSecond !== null && appliance.windowMs !== null)
-        expect(plan.addBytes * 8_000).toBeLessThanOrEqual(appliance.rateBitsPerSecond * appliance.windowMs);
+      if (appliance.rateBitsPerSecond !== null && appliance.timeLeftMs !== null)
+        expect(plan.addBytes * 8_000).toBeLessThanOrEqual(appliance.rateBitsPerSecond * appliance.timeLeftMs);
     }
   };
 
-  test('fits disk and window, brings the manifest, gives reasons', () => {
+  test('fits the disk and the window, includes manifests and gives reasons', () => {
     fc.assert(
       fc.property(arbitrarySite, (input) => assertSound(input, planSite(input))),
       { numRuns: 500 },
     );
   });
 
-  test('is stable: once carried out, the next night changes nothing', () => {
+  test('is stable: once it is carried out, the next plan changes nothing', () => {
     fc.assert(
       fc.property(arbitrarySite, (input) => {
-        const unhurried = input.appliances.map((a) => ({ ...a, rateBitsPerSecond: null }));
-        const plans = planSite({ ...input, appliances: unhurried });
-        const after = unhurried.map((a, at) => ({ ...a, held: new Set(planned(plans[at])) }));
+        const unlimited = input.appliances.map((a) => ({ ...a, rateBitsPerSecond: null }));
+        const plans = planSite({ ...input, appliances: unlimited });
+        const after = unlimited.map((a, at) => ({ ...a, held: new Set(planned(plans[at])) }));
         for (const plan of planSite({ ...input, appliances: after })) expect([...plan.add, ...plan.remove]).toEqual([]);
       }),
       { numRuns: 500 },
     );
   });
 
-  test('for one title fits too, and drops nothing of the plan in force that still fits', () => {
+  test('for one title fits too, and drops nothing of the current plan', () => {
     fc.assert(
       fc.property(arbitrarySite, (input) => {
         fc.pre(input.titles.length > 0);
-        const unhurried = { ...input, appliances: input.appliances.map((a) => ({ ...a, rateBitsPerSecond: null })) };
-        const before = planSite(unhurried);
-        const inForce = new Map(before.map((plan) => [plan.appliance, [...plan.keep, ...plan.add]]));
-        const plans = planAsked({ ...unhurried, asked: 't0', inForce });
-        assertSound(unhurried, plans);
+        const unlimited = { ...input, appliances: input.appliances.map((a) => ({ ...a, rateBitsPerSecond: null })) };
+        const before = planSite(unlimited);
+        const currentItems = new Map(before.map((plan) => [plan.appliance, [...plan.keep, ...plan.add]]));
+        const plans = planTitle({ ...unlimited, title: 't0', currentItems });
+        assertSound(unlimited, plans);
         for (const [at, plan] of plans.entries())
           expect(planned(plan)).toEqual(expect.arrayContaining(planned(before[at])));
       }),

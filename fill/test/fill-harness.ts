@@ -1,4 +1,4 @@
-// A whole fill service in the test's process, with an origin, a fleet and a clock that the test sets.
+// A complete fill service in the process of the test, with doubles of the origin and the fleet, and a clock that the test sets.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,7 +8,7 @@ import { importAccepted, importProgress } from '../../protocol/answers.ts';
 import { run, type Run } from '../../protocol/plan.ts';
 import { ensureFleetKey, issueToken, type Role } from '../../runtime/auth.ts';
 import { call, type Call } from '../../runtime/client.ts';
-import { systemClock, type Clock, type Timer } from '../../runtime/clock.ts';
+import { systemClock, type Clock } from '../../runtime/clock.ts';
 import { resolveConfig } from '../../runtime/config.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { FILL_TABLE } from '../config.ts';
@@ -16,41 +16,23 @@ import { startFill, type RunningFill } from '../main.ts';
 import { FleetDouble } from './fleet-double.ts';
 import { OriginDouble } from './origin-double.ts';
 
-/** Runs with the machine's clock, shifted; `monotonic` jumps with it, as time that passes does. */
-export class ShiftedClock implements Clock {
-  shiftMs = 0;
-  #base: number;
-
-  constructor(startMs: number) {
-    this.#base = startMs - performance.now();
-  }
-
-  now(): number {
-    return this.#base + performance.now() + this.shiftMs;
-  }
-
-  monotonic(): number {
-    return performance.now() + this.shiftMs;
-  }
-
-  setTimeout(run: () => void, ms: number): Timer {
-    return systemClock.setTimeout(run, ms);
-  }
-
-  setInterval(run: () => void, ms: number): Timer {
-    return systemClock.setInterval(run, ms);
-  }
-
-  clear(timer: Timer | null): void {
-    systemClock.clear(timer);
-  }
-
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    return systemClock.sleep(ms, signal);
-  }
+interface ShiftedClock extends Clock {
+  /** Moves both readings at once; timers run in real time. */
+  advance(ms: number): void;
+  advanceTo(iso: string): void;
 }
 
-export class Rig {
+/** The system clock, set to `startMs`. */
+function shiftedClock(startMs: number): ShiftedClock {
+  const startedMs = systemClock.monotonic();
+  let shiftMs = 0;
+  const monotonic = (): number => systemClock.monotonic() + shiftMs;
+  const now = (): number => startMs + monotonic() - startedMs;
+  const advance = (ms: number): void => void (shiftMs += ms);
+  return { ...systemClock, now, monotonic, advance, advanceTo: (iso) => advance(Date.parse(iso) - now()) };
+}
+
+export class FillHarness {
   readonly directory = mkdtempSync(join(tmpdir(), 'larder-fill-'));
   readonly key = ensureFleetKey(join(this.directory, 'fleet.key'));
   readonly origin = new OriginDouble();
@@ -61,18 +43,18 @@ export class Rig {
   originUrl = '';
 
   private constructor(startMs: number) {
-    this.clock = new ShiftedClock(startMs);
+    this.clock = shiftedClock(startMs);
   }
 
-  static async start(startMs = Date.parse('2026-05-05T12:00:00Z')): Promise<Rig> {
-    const rig = new Rig(startMs);
-    rig.originUrl = await rig.origin.start();
-    rig.steeringUrl = await rig.fleet.start();
-    await rig.open();
-    return rig;
+  static async start(startMs = Date.parse('2026-05-05T12:00:00Z')): Promise<FillHarness> {
+    const harness = new FillHarness(startMs);
+    harness.originUrl = await harness.origin.start();
+    harness.steeringUrl = await harness.fleet.start();
+    await harness.open();
+    return harness;
   }
 
-  async open(more: Record<string, string> = {}): Promise<void> {
+  async open(overrides: Record<string, string> = {}): Promise<void> {
     const flags = {
       listen: '127.0.0.1:0',
       state: join(this.directory, 'state'),
@@ -80,15 +62,15 @@ export class Rig {
       steering: this.steeringUrl,
       fleetKey: join(this.directory, 'fleet.key'),
       windowJitter: '0s',
-      ...more,
+      ...overrides,
     };
     const config = resolveConfig(FILL_TABLE, { file: null, env: {}, flags });
     this.fill = await startFill(config, silentLog, this.clock);
   }
 
-  async reopen(more: Record<string, string> = {}): Promise<void> {
+  async reopen(overrides: Record<string, string> = {}): Promise<void> {
     await this.fill?.close();
-    await this.open(more);
+    await this.open(overrides);
   }
 
   async stop(): Promise<void> {
@@ -99,17 +81,17 @@ export class Rig {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${this.fill!.at.port}`;
+    return `http://127.0.0.1:${this.fill!.address.port}`;
   }
 
-  ask<S extends z.ZodType>(
+  call<S extends z.ZodType>(
     path: string,
     answer: S,
-    more: Partial<Pick<Call<S>, 'method' | 'body'>> & { readonly as?: Role; readonly id?: string } = {},
+    options: Partial<Pick<Call<S>, 'method' | 'body'>> & { readonly as?: Role; readonly id?: string } = {},
   ): Promise<z.infer<S>> {
-    const role = more.as ?? 'operator';
-    const token = issueToken(this.key, { role, id: more.id ?? role });
-    const { method, body } = more;
+    const role = options.as ?? 'operator';
+    const token = issueToken(this.key, { role, id: options.id ?? role });
+    const { method, body } = options;
     return call({
       url: this.url + path,
       token,
@@ -119,20 +101,21 @@ export class Rig {
     });
   }
 
-  run(request: { readonly site?: string; readonly title?: string; readonly now?: boolean } = {}): Promise<Run> {
+  startRun(request: { readonly site?: string; readonly title?: string; readonly now?: boolean } = {}): Promise<Run> {
     const body = { site: request.site ?? null, title: request.title ?? null, now: request.now ?? true };
-    return this.ask('/v1/runs', run, { method: 'POST', body });
+    return this.call('/v1/runs', run, { method: 'POST', body });
   }
 
-  runOf(id: string): Promise<Run> {
-    return this.ask(`/v1/runs/${id}`, run);
+  getRun(id: string): Promise<Run> {
+    return this.call(`/v1/runs/${id}`, run);
   }
 
-  async import(path: string): Promise<void> {
+  /** Resolves once the import is done. */
+  async importTitle(path: string): Promise<void> {
     const body = { url: this.originUrl + path, title: null };
-    const { id } = await this.ask('/v1/imports', importAccepted, { method: 'POST', body });
+    const { id } = await this.call('/v1/imports', importAccepted, { method: 'POST', body });
     for (;;) {
-      const progress = await this.ask(`/v1/imports/${id}`, importProgress);
+      const progress = await this.call(`/v1/imports/${id}`, importProgress);
       if (progress.state === 'done') return;
       if (progress.state === 'failed') throw new Error(progress.fault!.message);
     }
