@@ -8,8 +8,8 @@ import { ensureFleetKey, readFleetKey } from '../runtime/auth.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
-import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent } from '../runtime/process.ts';
-import { loadUndiciSoon } from '../runtime/undici.ts';
+import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, sendToParent } from '../runtime/process.ts';
+import { preloadUndici } from '../runtime/undici.ts';
 import { createAdmin } from './fleet/admin.ts';
 import { assetsToRemember, demandBy } from './store/admission.ts';
 import { Cache } from './store/cache.ts';
@@ -161,8 +161,8 @@ async function run(): Promise<void> {
     log,
   });
   await admin.listen(config.admin);
-  tellParent({ kind: 'ready' } satisfies ToSupervisor);
-  loadUndiciSoon();
+  sendToParent({ kind: 'ready' } satisfies ToSupervisor);
+  preloadUndici();
   const saving = setInterval(() => void save(), SAVE_MS);
   process.on('message', (message: FromSupervisor) => {
     if (message.kind === 'leave') leave();

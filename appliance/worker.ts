@@ -4,8 +4,8 @@ import { createServer } from 'node:http';
 import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
-import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
-import { loadUndiciSoon } from '../runtime/undici.ts';
+import { dieOnDefect, followParent, sendToParent } from '../runtime/process.ts';
+import { preloadUndici } from '../runtime/undici.ts';
 import { AccessRecord } from './serve/access-log.ts';
 import { ALLOW_ALL } from './http/response-headers.ts';
 import type { WorkerSpec, ToSupervisor, FromSupervisor } from './ipc.ts';
@@ -145,7 +145,7 @@ process.on('message', (message: FromSupervisor, socket: Socket | undefined) => {
   else if (message.kind === 'drain') void drain();
 });
 setInterval(report, REPORT_MS).unref();
-loadUndiciSoon();
+preloadUndici();
 if (spec.tls === null) tell({ kind: 'ready' });
 
 function speakTls(state: TlsState): void {
@@ -197,5 +197,5 @@ async function drain(): Promise<void> {
 }
 
 function tell(message: ToSupervisor): void {
-  tellParent(message);
+  sendToParent(message);
 }

@@ -1,20 +1,20 @@
-// Belady's choice, by bytes: whoever knows the future lets go of the bytes that are asked for again last, and takes in none
-// that are asked for later than those. A byte is as good as any other, so an object may be there in part, and no order and
-// no admission on earth hits more bytes; where all objects are of one size it is the MIN of 1966, with bypass.
+// Belady's algorithm by bytes, with knowledge of the future: it evicts the bytes whose next request is furthest away, and does not
+// admit bytes whose next request is further away than that. Objects may be cached in part. No eviction and admission policy has
+// more byte hits. If all objects have the same size, it is Belady's MIN (1966) with bypass.
 
-import { Tally, type Contest, type Score } from './replay.ts';
+import { HitCounter, type Simulation, type HitStats } from './replay.ts';
 
 const NEVER = 2 ** 32 - 1;
 
-export function belady({ trace, runs, capacityBytes }: Contest): Score {
+export function belady({ trace, runs, capacityBytes }: Simulation): HitStats {
   const { requests, sizes } = trace;
-  const next = nextUses(requests, sizes.length);
+  const next = nextRequestIndexes(requests, sizes.length);
   const held = new Float64Array(runs.bytes.length);
-  const heap = new Heap(runs.bytes.length);
-  const tally = new Tally();
+  const heap = new MaxHeap(runs.bytes.length);
+  const counter = new HitCounter();
   let free = capacityBytes;
-  for (const [turn, object] of requests.entries()) {
-    const due = next[turn]!;
+  for (const [index, object] of requests.entries()) {
+    const due = next[index]!;
     let hitBytes = 0;
     for (let run = runs.first[object]!; run < runs.first[object + 1]!; run += 1) {
       hitBytes += held[run]!;
@@ -29,42 +29,42 @@ export function belady({ trace, runs, capacityBytes }: Contest): Score {
       while (wanted > 0) {
         if (free === 0) {
           const last = heap.top;
-          // Of this object's own runs none is better than another.
+          // All runs of this object have the same next request, so none is evicted for another.
           if (last === -1 || heap.keyOf(last) <= due) break;
-          const given = Math.min(wanted, held[last]!);
-          held[last]! -= given;
-          free += given;
+          const evicted = Math.min(wanted, held[last]!);
+          held[last]! -= evicted;
+          free += evicted;
           if (held[last] === 0) heap.remove(last);
         }
-        const taken = Math.min(wanted, free);
-        held[run]! += taken;
-        free -= taken;
-        wanted -= taken;
+        const admitted = Math.min(wanted, free);
+        held[run]! += admitted;
+        free -= admitted;
+        wanted -= admitted;
       }
       if (held[run]! > 0) heap.set(run, due);
     }
-    tally.count(sizes[object]!, hitBytes);
-    tally.bytesMost = Math.max(tally.bytesMost, capacityBytes - free);
+    counter.count(sizes[object]!, hitBytes);
+    counter.bytesHeldMax = Math.max(counter.bytesHeldMax, capacityBytes - free);
   }
-  return { ...tally.score, written: Number.NaN };
+  return { ...counter.stats, writeRatio: Number.NaN };
 }
 
-/** The turn of the next request for the same object, by turn. */
-function nextUses(requests: Uint32Array, objects: number): Uint32Array {
+/** For each request, the index of the next request for the same object. */
+function nextRequestIndexes(requests: Uint32Array, objects: number): Uint32Array {
   const next = new Uint32Array(requests.length);
   const last = new Uint32Array(objects).fill(NEVER);
-  for (let turn = requests.length - 1; turn >= 0; turn -= 1) {
-    next[turn] = last[requests[turn]!]!;
-    last[requests[turn]!] = turn;
+  for (let index = requests.length - 1; index >= 0; index -= 1) {
+    next[index] = last[requests[index]!]!;
+    last[requests[index]!] = index;
   }
   return next;
 }
 
-/** Items by key, the largest on top; each at most once. */
-class Heap {
+/** A binary heap of items with the largest key on top. Each item occurs at most once. */
+class MaxHeap {
   readonly #items: Int32Array;
   readonly #keys: Float64Array;
-  /** Place of an item, −1 for none. */
+  /** Index of each item in the heap, or −1. */
   readonly #place: Int32Array;
   #count = 0;
 
