@@ -65,13 +65,13 @@ class MaxHeap {
   readonly #items: Int32Array;
   readonly #keys: Float64Array;
   /** Index of each item in the heap, or −1. */
-  readonly #place: Int32Array;
+  readonly #position: Int32Array;
   #count = 0;
 
   constructor(items: number) {
     this.#items = new Int32Array(items);
     this.#keys = new Float64Array(items);
-    this.#place = new Int32Array(items).fill(-1);
+    this.#position = new Int32Array(items).fill(-1);
   }
 
   get top(): number {
@@ -84,53 +84,53 @@ class MaxHeap {
 
   set(item: number, key: number): void {
     this.#keys[item] = key;
-    if (this.#place[item] === -1) {
+    if (this.#position[item] === -1) {
       this.#put(this.#count, item);
       this.#count += 1;
     }
-    this.#down(this.#up(this.#place[item]!));
+    this.#down(this.#up(this.#position[item]!));
   }
 
   remove(item: number): void {
-    const place = this.#place[item]!;
-    if (place === -1) return;
-    this.#place[item] = -1;
+    const position = this.#position[item]!;
+    if (position === -1) return;
+    this.#position[item] = -1;
     this.#count -= 1;
-    if (place === this.#count) return;
-    this.#put(place, this.#items[this.#count]!);
-    this.#down(this.#up(place));
+    if (position === this.#count) return;
+    this.#put(position, this.#items[this.#count]!);
+    this.#down(this.#up(position));
   }
 
-  #put(place: number, item: number): void {
-    this.#items[place] = item;
-    this.#place[item] = place;
+  #put(position: number, item: number): void {
+    this.#items[position] = item;
+    this.#position[item] = position;
   }
 
   #up(from: number): number {
     const item = this.#items[from]!;
-    let place = from;
-    while (place > 0) {
-      const parent = (place - 1) >>> 1;
+    let position = from;
+    while (position > 0) {
+      const parent = (position - 1) >>> 1;
       if (this.#keys[this.#items[parent]!]! >= this.#keys[item]!) break;
-      this.#put(place, this.#items[parent]!);
-      place = parent;
+      this.#put(position, this.#items[parent]!);
+      position = parent;
     }
-    this.#put(place, item);
-    return place;
+    this.#put(position, item);
+    return position;
   }
 
   #down(from: number): void {
     const item = this.#items[from]!;
-    let place = from;
+    let position = from;
     for (;;) {
-      let child = 2 * place + 1;
+      let child = 2 * position + 1;
       if (child >= this.#count) break;
       if (child + 1 < this.#count && this.#keys[this.#items[child + 1]!]! > this.#keys[this.#items[child]!]!)
         child += 1;
       if (this.#keys[this.#items[child]!]! <= this.#keys[item]!) break;
-      this.#put(place, this.#items[child]!);
-      place = child;
+      this.#put(position, this.#items[child]!);
+      position = child;
     }
-    this.#put(place, item);
+    this.#put(position, item);
   }
 }

@@ -181,7 +181,7 @@ async function stopProcess(target: PinnedProcess, signal: NodeJS.Signals): Promi
   const timer = systemClock.setTimeout(() => signalGroup(target, 'SIGKILL'), STOP_TIMEOUT_MS);
   await exited;
   systemClock.clear(timer);
-  // A process that outlives the leader of its group would keep target.
+  // A process that outlives the leader of its group would keep running.
   signalGroup(target, 'SIGKILL');
 }
 

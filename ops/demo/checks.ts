@@ -10,33 +10,33 @@ import { formatBytes, formatDuration } from '../../protocol/units.ts';
 import { issueToken } from '../../runtime/auth.ts';
 import { systemClock } from '../../runtime/clock.ts';
 import { forEachAtMost } from '../../runtime/semaphore.ts';
+import { assertRunSucceeded } from '../follow-run.ts';
+import { poll } from '../poll.ts';
+import { SILENT_PROGRESS } from '../progress.ts';
 import type { DemoFleet } from './fleet.ts';
 import { APPLIANCES, SITES, type ApplianceId } from './layout.ts';
+import { fetchMedia, RESPONSE_TIMEOUT_MS, wholeFile, type PlayReport } from './player.ts';
 import {
-  listAssets,
   applianceAt,
-  requireAppliance,
   assertPlayIntact,
   assertSingleFailover,
   CONCURRENT_REQUESTS,
+  ensure,
+  fetchDecision,
+  fetchInventory,
+  fetchOriginStats,
   fetchThroughSteering,
   FORGED_URL,
   forgedHeartbeat,
-  fetchInventory,
-  ensure,
-  fetchOriginStats,
-  fetchDecision,
+  listAssets,
   playFromSite,
   post,
+  requireAppliance,
   siteIds,
   siteOfAppliance,
   withViewerAgent,
 } from './probe.ts';
-import { fillNow, importTitles, MANIFESTS, fetchPlans, playBeforeFill, TITLES } from './scenario.ts';
-import { assertRunSucceeded } from '../follow-run.ts';
-import { poll } from '../poll.ts';
-import { SILENT_PROGRESS } from '../progress.ts';
-import { fetchMedia, RESPONSE_TIMEOUT_MS, wholeFile, type PlayReport } from './player.ts';
+import { fetchPlans, fillNow, importTitles, MANIFESTS, playBeforeFill, TITLES } from './scenario.ts';
 
 export interface CheckContext {
   readonly fleet: DemoFleet;

@@ -73,8 +73,8 @@ export async function play(spec: PlaySpec): Promise<PlayReport> {
   });
   try {
     const url = `${spec.steering}/v1/titles/${encodeURIComponent(spec.title)}/master.m3u8`;
-    const master = parseMultivariantPlaylist((await fetchMedia(agent, wholeFile(url))).toString('utf8'), url);
-    return await new Player(spec, agent, master).run();
+    const multivariant = parseMultivariantPlaylist((await fetchMedia(agent, wholeFile(url))).toString('utf8'), url);
+    return await new Player(spec, agent, multivariant).run();
   } finally {
     await agent.destroy();
   }
@@ -83,7 +83,7 @@ export async function play(spec: PlaySpec): Promise<PlayReport> {
 class Player {
   readonly #spec: PlaySpec;
   readonly #agent: Agent;
-  readonly #master: MultivariantPlaylist;
+  readonly #multivariant: MultivariantPlaylist;
   readonly #variant: number;
   readonly #failed = new Set<string>();
   readonly #playlists = new Map<string, MediaPlaylist>();
@@ -97,12 +97,12 @@ class Player {
   #steeringTtlMs = STEERING_TTL_MS;
   #segments = 0;
 
-  constructor(spec: PlaySpec, agent: Agent, master: MultivariantPlaylist) {
+  constructor(spec: PlaySpec, agent: Agent, multivariant: MultivariantPlaylist) {
     this.#spec = spec;
     this.#agent = agent;
-    this.#master = master;
+    this.#multivariant = multivariant;
     this.#files = new LRUCache({ maxSize: FILE_CACHE_BYTES, sizeCalculation: (file) => Math.max(1, file.length) });
-    this.#ranking = [...new Set(master.variants.map((variant) => variant.pathway))];
+    this.#ranking = [...new Set(multivariant.variants.map((variant) => variant.pathway))];
     const rates = this.#variantsOf(this.#ranking[0]!).map((variant) => variant.bandwidth);
     this.#variant = rates.indexOf(spec.quality === 'lowest' ? Math.min(...rates) : Math.max(...rates));
   }
@@ -204,7 +204,7 @@ class Player {
     const variant = this.#variantsOf(pathway)[this.#variant]!;
     const renditions = (['AUDIO', 'SUBTITLES'] as const).flatMap((type) => {
       const group = type === 'AUDIO' ? variant.audio : variant.subtitles;
-      const members = this.#master.media.filter((media) => media.type === type && media.group === group);
+      const members = this.#multivariant.media.filter((media) => media.type === type && media.group === group);
       const chosen = members.find((media) => media.isDefault) ?? members[0];
       return chosen === undefined ? [] : [chosen.url];
     });
@@ -212,7 +212,7 @@ class Player {
   }
 
   #variantsOf(pathway: string) {
-    return this.#master.variants.filter((variant) => variant.pathway === pathway);
+    return this.#multivariant.variants.filter((variant) => variant.pathway === pathway);
   }
 
   #bestPathway(): string | null {
@@ -220,7 +220,7 @@ class Player {
   }
 
   async #updateRanking(): Promise<void> {
-    const { steering } = this.#master;
+    const { steering } = this.#multivariant;
     this.#rankedAtMs = systemClock.monotonic();
     this.#steeringTtlMs = this.#spec.steeringIntervalMs ?? this.#steeringTtlMs;
     if (steering === null) return;

@@ -117,10 +117,10 @@ function formatNextSteps(fleet: DemoFleet, fragment: string, style: TerminalStyl
     ...(fleet.urls.fill === CLIENT_TABLE.fill.fallback ? [] : [`export LARDER_FILL=${fleet.urls.fill}`]),
   ];
   return [
-    'Open this page; it plays a title and stops appliances:',
+    'Open this page to play a title, and to stop appliances while it plays:',
     `  ${paint(style, 'good', `${fleet.urls.steering}/ui/#${fragment}`)}`,
     '',
-    'Or ask, in another terminal:',
+    'Or try, in another terminal:',
     ...settings.map((line) => `  ${line}`),
     `  ${larder} steer explain --client 127.2.0.9 --title harbor`,
     `  ${larder} appliance ls`,
