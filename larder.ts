@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The one entry: a verb, its component, its exit code. Only the module of the verb that was typed is loaded.
+// The entry point: maps the verb of the command line to its module and exits with its status. Only the module of that verb is loaded.
 
 import { Command, CommanderError } from 'commander';
 import { Fault } from './protocol/faults.ts';
@@ -7,13 +7,13 @@ import type { Verb } from './runtime/command.ts';
 import { packageVersion } from './runtime/paths.ts';
 import { describeError, errorBody, EXIT, exitCodeOf } from './runtime/process.ts';
 
-interface Row {
+interface VerbEntry {
   readonly words: readonly [string] | readonly [string, string];
   readonly summary: string;
   readonly load: () => Promise<{ readonly verb: Verb }>;
 }
 
-const ROWS: readonly Row[] = [
+const VERBS: readonly VerbEntry[] = [
   {
     words: ['demo'],
     summary: 'the whole CDN on this machine, with a page that plays',
@@ -102,25 +102,25 @@ process.exitCode = await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<number> {
   try {
-    const program = await build(args);
+    const program = await buildProgram(args);
     await program.parseAsync([...args], { from: 'user' });
     return Number(process.exitCode ?? EXIT.done);
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return EXIT.done;
-      // Commander has told people already.
-      tellProgram(args, usageFault(error));
+      // Commander has printed the message for people already.
+      printErrorJson(args, usageFault(error));
       return EXIT.usage;
     }
     process.stderr.write(`${describeError(error)}\n`);
-    tellProgram(args, error);
+    printErrorJson(args, error);
     return exitCodeOf(error);
   }
 }
 
-/** What went wrong, as JSON on stdout where JSON was asked for; a verb that fails has printed nothing there. */
-function tellProgram(args: readonly string[], error: unknown): void {
-  // Read here once more: a command line that cannot be parsed has no values.
+/** Prints the error as JSON on stdout if JSON was requested. A verb that fails has printed nothing there. */
+function printErrorJson(args: readonly string[], error: unknown): void {
+  // Checked here, because a command line that cannot be parsed has no values.
   if (args.includes('--json') || process.env['LARDER_JSON'] === 'true')
     process.stdout.write(`${JSON.stringify(errorBody(error), null, 2)}\n`);
 }
@@ -129,16 +129,16 @@ function usageFault({ code, message }: CommanderError): Fault {
   return new Fault('config_invalid', code === 'commander.help' ? 'no verb is given' : message.replace(/^error: /, ''));
 }
 
-/** The whole tree of names for help, with flags and action only for the verb that was typed. */
-async function build(args: readonly string[]): Promise<Command> {
+/** Builds the tree of all verbs for help, with flags and action only for the verb of the command line. */
+async function buildProgram(args: readonly string[]): Promise<Command> {
   const program = new Command('larder')
     .description('An edge CDN in a box.')
     .version(packageVersion)
     .exitOverride()
     .showHelpAfterError('(larder --help lists the verbs)');
   const nouns = new Map<string, Command>();
-  for (const row of ROWS) {
-    const [first, second] = row.words;
+  for (const entry of VERBS) {
+    const [first, second] = entry.words;
     let parent = program;
     if (second !== undefined) {
       parent = nouns.get(first) ?? program.command(first).description(NOUNS[first]!).exitOverride();
@@ -146,10 +146,10 @@ async function build(args: readonly string[]): Promise<Command> {
     }
     const command = parent
       .command(second ?? first)
-      .description(row.summary)
+      .description(entry.summary)
       .exitOverride()
       .showHelpAfterError();
-    if (row.words.every((word, at) => args[at] === word)) (await row.load()).verb.build(command);
+    if (entry.words.every((word, at) => args[at] === word)) (await entry.load()).verb.build(command);
     else command.allowUnknownOption().allowExcessArguments();
   }
   return program;

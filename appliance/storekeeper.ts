@@ -8,9 +8,9 @@ import { ensureFleetKey, readFleetKey } from '../runtime/auth.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
-import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, tellParent } from '../runtime/process.ts';
+import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, sendToParent } from '../runtime/process.ts';
 import type { Service } from '../runtime/service.ts';
-import { loadUndiciSoon } from '../runtime/undici.ts';
+import { preloadUndici } from '../runtime/undici.ts';
 import { admissionPolicyOf, inFleet, ownToken, proxyIdentityOf } from './config.ts';
 import { hasStrongValidator, Inflight, type IntegrityCheck } from './fetch/inflight.ts';
 import { Lookup } from './fetch/lookup.ts';
@@ -104,8 +104,8 @@ async function start(): Promise<void> {
     onWorkerGone: (worker) => status.removeWorker(worker),
   });
   await admin.listen(config.admin);
-  tellParent({ kind: 'ready' } satisfies ToSupervisor);
-  loadUndiciSoon();
+  sendToParent({ kind: 'ready' } satisfies ToSupervisor);
+  preloadUndici();
   const saving = clock.setInterval(() => void saveRecency(cache), SAVE_MS);
   process.on('message', (message: FromSupervisor) => {
     if (message.kind === 'prepare-drain') prepareDrain();

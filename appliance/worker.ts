@@ -5,8 +5,8 @@ import { createServer, type Server as HttpServer } from 'node:http';
 import type { Socket } from 'node:net';
 import { systemClock } from '../runtime/clock.ts';
 import { createLog, type Log } from '../runtime/log.ts';
-import { dieOnDefect, followParent, tellParent } from '../runtime/process.ts';
-import { loadUndiciSoon } from '../runtime/undici.ts';
+import { dieOnDefect, followParent, sendToParent } from '../runtime/process.ts';
+import { preloadUndici } from '../runtime/undici.ts';
 import { FastPath, refuseTunnel, watchBridge } from './fastpath/fast-path.ts';
 import { Origin } from './fetch/origin.ts';
 import { ALLOW_ALL } from './http/response-headers.ts';
@@ -68,7 +68,7 @@ function start(spec: WorkerSpec, log: Log): void {
     else if (message.kind === 'drain') void drain();
   });
   clock.setInterval(report, REPORT_MS).unref();
-  loadUndiciSoon();
+  preloadUndici();
   // With TLS the worker is ready once it has a certificate.
   if (spec.tls === null) tell({ kind: 'ready' });
 
@@ -192,5 +192,5 @@ function createHttp2(spec: WorkerSpec, { server, counters, draining }: Serving):
 }
 
 function tell(message: ToSupervisor): void {
-  tellParent(message);
+  sendToParent(message);
 }

@@ -1,20 +1,20 @@
-// Belady's choice, by bytes: whoever knows the future lets go of the bytes that are asked for again last, and takes in none
-// that are asked for later than those. A byte is as good as any other, so an object may be there in part, and no order and
-// no admission on earth hits more bytes; where all objects are of one size it is the MIN of 1966, with bypass.
+// Belady's algorithm by bytes, with knowledge of the future: it evicts the bytes whose next request is furthest away, and does not
+// admit bytes whose next request is further away than that. Objects may be cached in part. No eviction and admission policy has
+// more byte hits. If all objects have the same size, it is Belady's MIN (1966) with bypass.
 
-import { Tally, type Contest, type Score } from './replay.ts';
+import { HitCounter, type Simulation, type HitStats } from './replay.ts';
 
 const NEVER = 2 ** 32 - 1;
 
-export function belady({ trace, runs, capacityBytes }: Contest): Score {
+export function belady({ trace, runs, capacityBytes }: Simulation): HitStats {
   const { requests, sizes } = trace;
-  const next = nextUses(requests, sizes.length);
+  const next = nextRequestIndexes(requests, sizes.length);
   const held = new Float64Array(runs.bytes.length);
-  const heap = new Heap(runs.bytes.length);
-  const tally = new Tally();
+  const heap = new MaxHeap(runs.bytes.length);
+  const counter = new HitCounter();
   let free = capacityBytes;
-  for (const [turn, object] of requests.entries()) {
-    const due = next[turn]!;
+  for (const [index, object] of requests.entries()) {
+    const due = next[index]!;
     let hitBytes = 0;
     for (let run = runs.first[object]!; run < runs.first[object + 1]!; run += 1) {
       hitBytes += held[run]!;
@@ -29,49 +29,49 @@ export function belady({ trace, runs, capacityBytes }: Contest): Score {
       while (wanted > 0) {
         if (free === 0) {
           const last = heap.top;
-          // Of this object's own runs none is better than another.
+          // All runs of this object have the same next request, so none is evicted for another.
           if (last === -1 || heap.keyOf(last) <= due) break;
-          const given = Math.min(wanted, held[last]!);
-          held[last]! -= given;
-          free += given;
+          const evicted = Math.min(wanted, held[last]!);
+          held[last]! -= evicted;
+          free += evicted;
           if (held[last] === 0) heap.remove(last);
         }
-        const taken = Math.min(wanted, free);
-        held[run]! += taken;
-        free -= taken;
-        wanted -= taken;
+        const admitted = Math.min(wanted, free);
+        held[run]! += admitted;
+        free -= admitted;
+        wanted -= admitted;
       }
       if (held[run]! > 0) heap.set(run, due);
     }
-    tally.count(sizes[object]!, hitBytes);
-    tally.bytesMost = Math.max(tally.bytesMost, capacityBytes - free);
+    counter.count(sizes[object]!, hitBytes);
+    counter.bytesHeldMax = Math.max(counter.bytesHeldMax, capacityBytes - free);
   }
-  return { ...tally.score, written: Number.NaN };
+  return { ...counter.stats, writeRatio: Number.NaN };
 }
 
-/** The turn of the next request for the same object, by turn. */
-function nextUses(requests: Uint32Array, objects: number): Uint32Array {
+/** For each request, the index of the next request for the same object. */
+function nextRequestIndexes(requests: Uint32Array, objects: number): Uint32Array {
   const next = new Uint32Array(requests.length);
   const last = new Uint32Array(objects).fill(NEVER);
-  for (let turn = requests.length - 1; turn >= 0; turn -= 1) {
-    next[turn] = last[requests[turn]!]!;
-    last[requests[turn]!] = turn;
+  for (let index = requests.length - 1; index >= 0; index -= 1) {
+    next[index] = last[requests[index]!]!;
+    last[requests[index]!] = index;
   }
   return next;
 }
 
-/** Items by key, the largest on top; each at most once. */
-class Heap {
+/** A binary heap of items with the largest key on top. Each item occurs at most once. */
+class MaxHeap {
   readonly #items: Int32Array;
   readonly #keys: Float64Array;
-  /** Place of an item, −1 for none. */
-  readonly #place: Int32Array;
+  /** Index of each item in the heap, or −1. */
+  readonly #position: Int32Array;
   #count = 0;
 
   constructor(items: number) {
     this.#items = new Int32Array(items);
     this.#keys = new Float64Array(items);
-    this.#place = new Int32Array(items).fill(-1);
+    this.#position = new Int32Array(items).fill(-1);
   }
 
   get top(): number {
@@ -84,53 +84,53 @@ class Heap {
 
   set(item: number, key: number): void {
     this.#keys[item] = key;
-    if (this.#place[item] === -1) {
+    if (this.#position[item] === -1) {
       this.#put(this.#count, item);
       this.#count += 1;
     }
-    this.#down(this.#up(this.#place[item]!));
+    this.#down(this.#up(this.#position[item]!));
   }
 
   remove(item: number): void {
-    const place = this.#place[item]!;
-    if (place === -1) return;
-    this.#place[item] = -1;
+    const position = this.#position[item]!;
+    if (position === -1) return;
+    this.#position[item] = -1;
     this.#count -= 1;
-    if (place === this.#count) return;
-    this.#put(place, this.#items[this.#count]!);
-    this.#down(this.#up(place));
+    if (position === this.#count) return;
+    this.#put(position, this.#items[this.#count]!);
+    this.#down(this.#up(position));
   }
 
-  #put(place: number, item: number): void {
-    this.#items[place] = item;
-    this.#place[item] = place;
+  #put(position: number, item: number): void {
+    this.#items[position] = item;
+    this.#position[item] = position;
   }
 
   #up(from: number): number {
     const item = this.#items[from]!;
-    let place = from;
-    while (place > 0) {
-      const parent = (place - 1) >>> 1;
+    let position = from;
+    while (position > 0) {
+      const parent = (position - 1) >>> 1;
       if (this.#keys[this.#items[parent]!]! >= this.#keys[item]!) break;
-      this.#put(place, this.#items[parent]!);
-      place = parent;
+      this.#put(position, this.#items[parent]!);
+      position = parent;
     }
-    this.#put(place, item);
-    return place;
+    this.#put(position, item);
+    return position;
   }
 
   #down(from: number): void {
     const item = this.#items[from]!;
-    let place = from;
+    let position = from;
     for (;;) {
-      let child = 2 * place + 1;
+      let child = 2 * position + 1;
       if (child >= this.#count) break;
       if (child + 1 < this.#count && this.#keys[this.#items[child + 1]!]! > this.#keys[this.#items[child]!]!)
         child += 1;
       if (this.#keys[this.#items[child]!]! <= this.#keys[item]!) break;
-      this.#put(place, this.#items[child]!);
-      place = child;
+      this.#put(position, this.#items[child]!);
+      position = child;
     }
-    this.#put(place, item);
+    this.#put(position, item);
   }
 }

@@ -1,4 +1,4 @@
-// `larder bench NAME`: one question, answered with figures of this machine, Larder beside its peers in the same run.
+// `larder bench NAME`: measures Larder and its peers in one run on this machine.
 
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -11,13 +11,13 @@ import { packageRoot, packageVersion } from '../runtime/paths.ts';
 import { EXIT } from '../runtime/process.ts';
 import { admission } from './admission.ts';
 import { meetsBar, type Bench } from './bench.ts';
-import { chart, type Kept } from './chart.ts';
+import { drawChart, type RecordedResult } from './chart.ts';
 import { cold } from './cold.ts';
 import { disk } from './disk.ts';
 import { herd } from './herd.ts';
 import { load } from './load.ts';
 import { memory } from './memory.ts';
-import { render } from './render.ts';
+import { formatOutcome } from './report.ts';
 import { restart } from './restart.ts';
 import { serve } from './serve.ts';
 import { tls } from './tls.ts';
@@ -50,15 +50,15 @@ export const verb: Verb = {
       const outcome = await bench.run(parameters, (progress) => process.stderr.write(`${progress}\n`), {
         trace: flags.trace,
       });
-      const result = { bench: name, version: packageVersion, ...machine(), parameters, ...outcome };
-      if (flags.keep) keep(name, result);
-      process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : render(bench, outcome));
+      const result = { bench: name, version: packageVersion, ...machineFacts(), parameters, ...outcome };
+      if (flags.keep) record(name, result);
+      process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : formatOutcome(bench, outcome));
       process.exitCode = flags.assert && !outcome.findings.every(meetsBar) ? EXIT.failed : EXIT.done;
     });
   },
 };
 
-function machine(): {
+function machineFacts(): {
   readonly cpu: string;
   readonly cores: number;
   readonly node: string;
@@ -69,13 +69,13 @@ function machine(): {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,
     node: process.version,
-    commit: commit(),
+    commit: currentCommit(),
     at: new Date().toISOString(),
   };
 }
 
-/** An installed package has no history. */
-function commit(): string {
+/** An installed package has no git history. */
+function currentCommit(): string {
   try {
     return execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: packageRoot, encoding: 'utf8' }).trim();
   } catch {
@@ -83,13 +83,13 @@ function commit(): string {
   }
 }
 
-/** Appends the result, and draws the chart of all that is kept anew. */
-function keep(name: string, result: object): void {
+/** Appends the result to its file and redraws the chart from the last result of every bench. */
+function record(name: string, result: object): void {
   const directory = join(packageRoot, 'bench', 'results');
   mkdirSync(directory, { recursive: true });
   appendFileSync(join(directory, `${name}.jsonl`), `${JSON.stringify(result)}\n`);
   const last = BENCHES.map((bench) => join(directory, `${bench.name}.jsonl`))
     .filter((file) => existsSync(file))
-    .map((file) => JSON.parse(readFileSync(file, 'utf8').trim().split('\n').at(-1)!) as Kept);
-  writeFileSync(join(directory, 'chart.svg'), chart(last));
+    .map((file) => JSON.parse(readFileSync(file, 'utf8').trim().split('\n').at(-1)!) as RecordedResult);
+  writeFileSync(join(directory, 'chart.svg'), drawChart(last));
 }

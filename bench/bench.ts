@@ -1,28 +1,30 @@
-// What a bench is, how its samples become findings, and how findings are judged.
+// The definition of a bench, its findings, the comparison of samples with peers, and the bars that findings must meet.
 
 export interface Peer {
-  /** Short, for the head of a column. */
+  /** Short, because it is the head of a column. */
   readonly name: string;
-  /** Bars are held against the best cache; anything else is beside it for orientation. */
+  /** Ratios are to the best `cache`. A `reference` is shown for orientation. */
   readonly role: 'cache' | 'reference';
-  /** What somebody would need to get the same figures. */
+  /** The configuration that is required to reproduce the figures. */
   readonly configuration: string;
 }
 
+/** A limit that a finding must meet: of the ratio to the best cache, or of Larder's own figure. */
 export interface Bar {
   readonly of: 'ratio' | 'larder';
   readonly at: 'least' | 'most';
   readonly value: number;
 }
 
+/** One measured quantity, for Larder and its peers. */
 export interface Finding {
   readonly what: string;
   readonly unit: string;
   readonly better: 'more' | 'less';
   readonly larder: number;
-  /** In the order of the outcome's peers; null where a peer has no such figure. */
+  /** In the order of the outcome's peers; null for a peer without this figure. */
   readonly peers: readonly (number | null)[];
-  /** Larder ÷ the best cache, median over interleaved pairs; null where no cache is beside it. */
+  /** Larder ÷ best cache, median of the interleaved rounds; null without a cache to compare with. */
   readonly ratio: number | null;
   readonly bar: Bar | null;
 }
@@ -30,7 +32,7 @@ export interface Finding {
 export interface Outcome {
   readonly peers: readonly Peer[];
   readonly findings: readonly Finding[];
-  /** What a reader of the figures must know, such as a number that this machine made smaller. */
+  /** What is needed to interpret the figures, such as a load that was derived from this machine's capacity. */
   readonly notes?: readonly string[];
 }
 
@@ -39,38 +41,39 @@ export type Parameters = Readonly<Record<string, number>>;
 export interface Bench {
   readonly name: string;
   readonly question: string;
-  /** Debian packages beyond Node. */
+  /** Debian packages that the bench requires. */
   readonly packages: readonly string[];
-  /** Run with the tests, so that it never rots. */
+  /** Parameters of the run in the test suite. */
   readonly small: Parameters;
+  /** Parameters of a real measurement. */
   readonly large: Parameters;
-  readonly run: (parameters: Parameters, say: (progress: string) => void, given?: Given) => Promise<Outcome>;
+  readonly run: (parameters: Parameters, log: (progress: string) => void, input?: BenchInput) => Promise<Outcome>;
 }
 
-/** What somebody who runs a bench may put into it. */
-export interface Given {
-  /** File of a recorded trace. */
+/** Input from the command line. */
+interface BenchInput {
+  /** Path of a recorded trace. */
   readonly trace: string | null;
 }
 
-/** Figures of each contestant by name, one per round. */
-export type Samples = ReadonlyMap<string, readonly number[]>;
+/** The figures of each contestant, by name, one per round. */
+type Samples = ReadonlyMap<string, readonly number[]>;
 
-/** Rounds of one measure each, in turn, so that whatever else the machine does falls on all alike. */
+/** Measures the contestants in turn, round by round, so that other activity of the machine affects all of them alike. */
 export async function interleave<C extends { readonly name: string }>(
-  spec: { readonly rounds: number; readonly contestants: readonly C[]; readonly say: (progress: string) => void },
+  spec: { readonly rounds: number; readonly contestants: readonly C[]; readonly log: (progress: string) => void },
   measure: (contestant: C, round: number) => Promise<number>,
 ): Promise<Samples> {
   const samples = new Map<string, number[]>(spec.contestants.map(({ name }) => [name, []]));
   for (let round = 0; round < spec.rounds; round += 1) {
     for (const contestant of spec.contestants) samples.get(contestant.name)!.push(await measure(contestant, round));
-    spec.say(`round ${round + 1} of ${spec.rounds}`);
+    spec.log(`round ${round + 1} of ${spec.rounds}`);
   }
   return samples;
 }
 
-/** Larder's samples beside its peers': medians, and the median ratio to the cache whose median is best. */
-export function compare(spec: {
+/** The medians of Larder and its peers, and the median of the per-round ratios to the best cache. */
+export function compareWithPeers(spec: {
   readonly what: string;
   readonly unit: string;
   readonly better: 'more' | 'less';
@@ -97,8 +100,8 @@ export function compare(spec: {
   };
 }
 
-/** A figure of Larder's own that stands against a number, not against a peer. */
-export function alone(what: string, unit: string, larder: number, most: number | null): Finding {
+/** A finding without a ratio. Its bar, if any, is a maximum of Larder's own figure. */
+export function absolute(what: string, unit: string, larder: number, max: number | null): Finding {
   return {
     what,
     unit,
@@ -106,16 +109,16 @@ export function alone(what: string, unit: string, larder: number, most: number |
     larder,
     peers: [],
     ratio: null,
-    bar: most === null ? null : { of: 'larder', at: 'most', value: most },
+    bar: max === null ? null : { of: 'larder', at: 'most', value: max },
   };
 }
 
-export const atLeast = (value: number): Bar => ({ of: 'ratio', at: 'least', value });
-export const atMost = (value: number): Bar => ({ of: 'ratio', at: 'most', value });
+export const ratioAtLeast = (value: number): Bar => ({ of: 'ratio', at: 'least', value });
+export const ratioAtMost = (value: number): Bar => ({ of: 'ratio', at: 'most', value });
 
 export const median = (values: readonly number[]): number => quantile(values, 0.5);
 
-/** Linear between neighbours; NaN of nothing. */
+/** Interpolates linearly; NaN without values. */
 export function quantile(values: readonly number[], share: number): number {
   const sorted = Float64Array.from(values).sort();
   const at = (sorted.length - 1) * share;

@@ -1,26 +1,26 @@
-// The kept results as one picture: a row per finding that has a bar, Larder first, its peers below, and a mark where the
-// bar stands. Only the last result of each bench counts. Plain SVG that reads on a light page and on a dark one.
+// Draws recorded results as one SVG chart: for each finding with a bar, Larder and its peers as horizontal lines, and a mark at the
+// value that Larder must reach. The colours suit light and dark pages.
 
 import { meetsBar, type Bar, type Finding, type Outcome } from './bench.ts';
-import { figure } from './render.ts';
+import { formatFigure } from './report.ts';
 
-export interface Kept extends Outcome {
+export interface RecordedResult extends Outcome {
   readonly bench: string;
   readonly cpu: string;
   readonly node: string;
 }
 
 const WIDTH = 860;
-const COLUMN = WIDTH / 2;
-const LABEL = 164;
-const BARS = COLUMN - LABEL - 80;
-/** About what a name and a figure take, so that the mark does not cross them. */
-const TEXT = 70;
-const CUT = 2.5;
-const LINE = 10;
+const COLUMN_WIDTH = WIDTH / 2;
+const LABEL_WIDTH = 164;
+const BAR_WIDTH = COLUMN_WIDTH - LABEL_WIDTH - 80;
+/** Approximate width of a name and a figure, which the mark must not cross. */
+const TEXT_WIDTH = 70;
+const SCALE_CUT = 2.5;
+const LINE_HEIGHT = 10;
 const ROW_GAP = 7;
-const TITLE = 24;
-const FOOT = 22;
+const TITLE_HEIGHT = 24;
+const FOOTER_HEIGHT = 22;
 
 const STYLE = `
 text { font: 10px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #57606a }
@@ -34,37 +34,38 @@ text { font: 10px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #57606
   .met { stroke: #3fb950 } .missed { stroke: #f85149 }
 }`;
 
-interface Line {
+interface ChartLine {
   readonly name: string;
   readonly kind: 'own' | 'peer' | 'reference';
   readonly value: number;
 }
 
-interface Drawn {
+interface DrawnElement {
   readonly svg: string;
   readonly height: number;
 }
 
-/** Results in the order in which their benches are to stand. */
-export function chart(results: readonly Kept[]): string {
-  const panels = results.map(panel).filter(({ height }) => height > TITLE);
-  const columns = split(panels);
-  const height = Math.max(...columns.map((column) => column.reduce((sum, each) => sum + each.height, 0))) + FOOT;
-  const body = columns.map((column, at) => stack(column, at * COLUMN)).join('');
+/** `results` are drawn in the given order. */
+export function drawChart(results: readonly RecordedResult[]): string {
+  const panels = results.map(drawPanel).filter(({ height }) => height > TITLE_HEIGHT);
+  const columns = splitColumns(panels);
+  const height =
+    Math.max(...columns.map((column) => column.reduce((sum, each) => sum + each.height, 0))) + FOOTER_HEIGHT;
+  const body = columns.map((column, at) => stackPanels(column, at * COLUMN_WIDTH)).join('');
   const { cpu, node } = results.at(-1)!;
-  const foot = `one core against one core · ${cpu} · Node ${node.replace('v', '')} · the mark is where Larder must be`;
+  const foot = `one core each · ${cpu} · Node ${node.replace('v', '')} · the mark is the target for Larder`;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="Larder beside its peers">
 <style>${STYLE}
 </style>
-${body}<text x="8" y="${height - 8}">${escaped(foot)}</text>
+${body}<text x="8" y="${height - 8}">${escapeXml(foot)}</text>
 </svg>
 `;
 }
 
-/** Panels stay in order: the first ones left, until half of the height is used. */
-function split(panels: readonly Drawn[]): [Drawn[], Drawn[]] {
+/** Keeps the order of the panels: the first ones go left until half of the height is used. */
+function splitColumns(panels: readonly DrawnElement[]): [DrawnElement[], DrawnElement[]] {
   const total = panels.reduce((sum, { height }) => sum + height, 0);
-  const columns: [Drawn[], Drawn[]] = [[], []];
+  const columns: [DrawnElement[], DrawnElement[]] = [[], []];
   let used = 0;
   for (const each of panels) {
     columns[used + each.height / 2 <= total / 2 ? 0 : 1].push(each);
@@ -73,7 +74,7 @@ function split(panels: readonly Drawn[]): [Drawn[], Drawn[]] {
   return columns;
 }
 
-function stack(column: readonly Drawn[], x: number): string {
+function stackPanels(column: readonly DrawnElement[], x: number): string {
   let y = 0;
   return column
     .map(({ svg, height }) => {
@@ -84,56 +85,56 @@ function stack(column: readonly Drawn[], x: number): string {
     .join('');
 }
 
-function panel(result: Kept): Drawn {
-  let svg = `<text class="title" x="8" y="16">${escaped(result.bench)}</text>\n`;
-  let y = TITLE;
+function drawPanel(result: RecordedResult): DrawnElement {
+  let svg = `<text class="title" x="8" y="16">${escapeXml(result.bench)}</text>\n`;
+  let y = TITLE_HEIGHT;
   for (const finding of result.findings) {
     if (finding.bar === null) continue;
-    const row = drawRow(finding, finding.bar, linesOf(result, finding));
+    const row = drawRow(finding, finding.bar, chartLines(result, finding));
     svg += `<g transform="translate(0 ${y})">\n${row.svg}</g>\n`;
     y += row.height;
   }
   return { svg, height: y };
 }
 
-function linesOf({ peers }: Kept, finding: Finding): Line[] {
-  const beside = peers.flatMap(({ name, role }, at): Line[] => {
+function chartLines({ peers }: RecordedResult, finding: Finding): ChartLine[] {
+  const beside = peers.flatMap(({ name, role }, at): ChartLine[] => {
     const value = finding.peers[at] ?? null;
     return value === null ? [] : [{ name, kind: role === 'cache' ? 'peer' : 'reference', value }];
   });
   return [{ name: 'larder', kind: 'own', value: finding.larder }, ...beside];
 }
 
-function drawRow(finding: Finding, bar: Bar, lines: readonly Line[]): Drawn {
-  const mark = markOf(finding, bar);
-  const most = scaleOf(mark, lines);
-  const width = (value: number): number => Math.max(1, (Math.min(most, Math.max(0, value)) / most) * BARS);
+function drawRow(finding: Finding, bar: Bar, lines: readonly ChartLine[]): DrawnElement {
+  const mark = markValue(finding, bar);
+  const most = scaleMaximum(mark, lines);
+  const width = (value: number): number => Math.max(1, (Math.min(most, Math.max(0, value)) / most) * BAR_WIDTH);
   const drawn = lines.map(({ name, kind, value }, at) => {
-    const y = at * LINE;
-    const text = `${name} ${figure(value)}${value > most ? ' »' : ''}`;
+    const y = at * LINE_HEIGHT;
+    const text = `${name} ${formatFigure(value)}${value > most ? ' »' : ''}`;
     const end = width(value);
-    const crossed = kind === 'own' && width(mark) >= end && width(mark) < end + TEXT;
-    const textX = LABEL + (crossed ? width(mark) : end) + 5;
-    return `<rect class="${kind}" x="${LABEL}" y="${y}" width="${end.toFixed(1)}" height="${LINE - 2}" rx="1"/>
-<text class="value${kind === 'own' ? ' strong' : ''}" x="${textX.toFixed(1)}" y="${y + 7.5}">${escaped(text)}</text>\n`;
+    const crossed = kind === 'own' && width(mark) >= end && width(mark) < end + TEXT_WIDTH;
+    const textX = LABEL_WIDTH + (crossed ? width(mark) : end) + 5;
+    return `<rect class="${kind}" x="${LABEL_WIDTH}" y="${y}" width="${end.toFixed(1)}" height="${LINE_HEIGHT - 2}" rx="1"/>
+<text class="value${kind === 'own' ? ' strong' : ''}" x="${textX.toFixed(1)}" y="${y + 7.5}">${escapeXml(text)}</text>\n`;
   });
-  const height = lines.length * LINE;
-  const x = (LABEL + width(mark)).toFixed(1);
-  const line = `<line class="${meetsBar(finding) ? 'met' : 'missed'}" x1="${x}" x2="${x}" y1="-1.5" y2="${LINE - 0.5}" stroke-width="2"/>\n`;
-  const label = `<text x="${LABEL - 8}" y="8" text-anchor="end">${escaped(finding.what)}</text>\n`;
-  const unit = `<text class="value" x="${LABEL - 8}" y="18" text-anchor="end">${escaped(finding.unit)}</text>\n`;
-  return { svg: label + unit + drawn.join('') + line, height: Math.max(height, 2 * LINE) + ROW_GAP };
+  const height = lines.length * LINE_HEIGHT;
+  const x = (LABEL_WIDTH + width(mark)).toFixed(1);
+  const line = `<line class="${meetsBar(finding) ? 'met' : 'missed'}" x1="${x}" x2="${x}" y1="-1.5" y2="${LINE_HEIGHT - 0.5}" stroke-width="2"/>\n`;
+  const label = `<text x="${LABEL_WIDTH - 8}" y="8" text-anchor="end">${escapeXml(finding.what)}</text>\n`;
+  const unit = `<text class="value" x="${LABEL_WIDTH - 8}" y="18" text-anchor="end">${escapeXml(finding.unit)}</text>\n`;
+  return { svg: label + unit + drawn.join('') + line, height: Math.max(height, 2 * LINE_HEIGHT) + ROW_GAP };
 }
 
-/** A peer far beyond Larder and its bar is cut off there, and says so: else nothing else would be seen. */
-function scaleOf(mark: number, lines: readonly Line[]): number {
+/** The value at full width. A peer far beyond Larder and its bar is cut off, because it would dwarf the others. */
+function scaleMaximum(mark: number, lines: readonly ChartLine[]): number {
   const longest = Math.max(mark, ...lines.map(({ value }) => value));
   const own = Math.max(mark, lines[0]!.value);
-  return longest > own * CUT ? own * CUT : longest;
+  return longest > own * SCALE_CUT ? own * SCALE_CUT : longest;
 }
 
-/** In the finding's unit: what Larder must reach, or stay below. */
-const markOf = ({ larder, ratio }: Finding, bar: Bar): number =>
+/** The value that Larder must reach, or not exceed, in the unit of the finding. */
+const markValue = ({ larder, ratio }: Finding, bar: Bar): number =>
   bar.of === 'larder' || ratio === null ? bar.value : (larder / ratio) * bar.value;
 
-const escaped = (text: string): string => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
+const escapeXml = (text: string): string => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');

@@ -1,11 +1,12 @@
-// Question: what does somebody get who is the first to ask, when the origin is 50 ms and 25 MB/s per connection away?
-// Decision it informs: how far to read ahead, over how many connections, and the size of a block.
+// Question: what does the first client of an asset get if the origin is 50 ms away and limited to 25 MB/s per connection?
+// Decision it informs: how far to prefetch, over how many connections, and the block size.
 
 import { Agent, request } from 'undici';
+import { systemClock } from '../runtime/clock.ts';
 import {
-  alone,
-  atLeast,
-  compare,
+  absolute,
+  ratioAtLeast,
+  compareWithPeers,
   interleave,
   median,
   type Bench,
@@ -13,38 +14,38 @@ import {
   type Parameters,
   type Peer,
 } from './bench.ts';
-import { startDistant, type Distant } from './distant.ts';
-import { peersOf, startLarder, startNginxCache, startVarnish, type Contestant } from './peers.ts';
-import { withRing, type Ring } from './ring.ts';
+import { startDelayedOrigin, type DelayedOrigin } from './delayed-origin.ts';
+import { peersOf, startLarder, startNginxCache, startVarnish, type Contestant } from './contestants.ts';
+import { withTestbed, type Testbed } from './testbed.ts';
 
-const BLOCKS_BEYOND = 2;
+const SURPLUS_BLOCKS_MAX = 2;
 const BLOCK_BYTES_MAX = 2 ** 20;
-const FILM_BYTES = 10 * 10 ** 9;
-const MIDDLE = FILM_BYTES / 2 + 12_345;
-/** A cache that fetches all that lies before the range would take minutes. */
+const LARGE_ASSET_BYTES = 10 * 10 ** 9;
+const RANGE_START = LARGE_ASSET_BYTES / 2 + 12_345;
+/** A cache that fetches everything before the range would take minutes. */
 const FIRST_BYTE_MS_MAX = 2_000;
 
 export const cold: Bench = {
   name: 'cold',
-  question: 'the first reader of an asset, its origin 50 ms and 25 MB/s per connection away',
+  question: 'the first client of an asset, its origin 50 ms and 25 MB/s per connection away',
   packages: ['nginx', 'varnish'],
   small: { rounds: 1, roundTripMs: 50, connectionMBps: 25, assetMiB: 8, rangeMiB: 1 },
   large: { rounds: 10, roundTripMs: 50, connectionMBps: 25, assetMiB: 64, rangeMiB: 2 },
-  run: (parameters, say) =>
-    withRing(async (ring) => {
-      const distant = await startDistant(ring, {
+  run: (parameters, log) =>
+    withTestbed(async (testbed) => {
+      const origin = await startDelayedOrigin(testbed, {
         roundTripMs: parameters['roundTripMs']!,
         bytesPerSecond: parameters['connectionMBps']! * 1e6,
       });
       const caches = [
-        await startLarder(ring, { origin: distant.url }),
-        await startNginxCache(ring, { origin: distant.url }),
-        await startVarnish(ring, { origin: distant.url }),
+        await startLarder(testbed, { origin: origin.url }),
+        await startNginxCache(testbed, { origin: origin.url }),
+        await startVarnish(testbed, { origin: origin.url }),
       ];
       const direct: Pick<Contestant, 'name' | 'url'> & Peer = {
         name: 'direct',
         role: 'reference',
-        url: distant.url,
+        url: origin.url,
         configuration: 'one connection to the origin',
       };
       return {
@@ -54,108 +55,108 @@ export const cold: Bench = {
           configuration,
         })),
         findings: [
-          await sequential(parameters, [...caches, direct], say),
-          ...(await middle({ ring, parameters, caches, distant, say })),
+          await wholeAssetThroughput(parameters, [...caches, direct], log),
+          ...(await rangeInLargeAsset({ testbed, parameters, caches, origin, log })),
         ],
       };
     }),
 };
 
-/** Whole assets, each read once by one client on a connection of its own. */
-async function sequential(
+/** Throughput of whole assets, each read once by one client on a connection of its own. */
+async function wholeAssetThroughput(
   parameters: Parameters,
   contestants: readonly (Pick<Contestant, 'name' | 'url'> & Peer)[],
-  say: (progress: string) => void,
+  log: (progress: string) => void,
 ): Promise<Finding> {
   const bytes = parameters['assetMiB']! * 2 ** 20;
   const samples = await interleave(
-    { rounds: parameters['rounds']!, contestants, say: (progress) => say(`whole asset: ${progress}`) },
+    { rounds: parameters['rounds']!, contestants, log: (progress) => log(`whole asset: ${progress}`) },
     async ({ url, name }, round) => {
-      const { totalMs } = await read(`${url}/${bytes}/${name}-${round}`, null);
+      const { totalMs } = await timedRead(`${url}/${bytes}/${name}-${round}`, null);
       return bytes / 1e6 / (totalMs / 1000);
     },
   );
-  return compare({
+  return compareWithPeers({
     what: 'whole asset, cold',
     unit: 'MB/s',
     better: 'more',
     samples,
-    // The bar stands against the direct download.
+    // The bar applies to the ratio to the direct download.
     peers: contestants.slice(1).map((peer) => ({ ...peer, role: peer.name === 'direct' ? 'cache' : 'reference' })),
-    bar: atLeast(1.5),
+    bar: ratioAtLeast(1.5),
   });
 }
 
-/** A range in the middle of a film nobody has asked for; the pool to the origin is warm by a read just before. */
-async function middle(spec: {
-  readonly ring: Ring;
+/** A range in the middle of an uncached 10 GB asset. A small read before it opens connections to the origin. */
+async function rangeInLargeAsset(spec: {
+  readonly testbed: Testbed;
   readonly parameters: Parameters;
   readonly caches: readonly Contestant[];
-  readonly distant: Distant;
-  readonly say: (progress: string) => void;
+  readonly origin: DelayedOrigin;
+  readonly log: (progress: string) => void;
 }): Promise<Finding[]> {
-  const { ring, parameters, caches, distant, say } = spec;
+  const { testbed, parameters, caches, origin, log } = spec;
   const rangeBytes = parameters['rangeMiB']! * 2 ** 20;
-  const range = `bytes=${MIDDLE}-${MIDDLE + rangeBytes - 1}`;
-  const firstMs = new Map<string, number[]>();
-  const surplus = new Map<string, number[]>();
-  const beyond = new Set<Contestant>();
+  const range = `bytes=${RANGE_START}-${RANGE_START + rangeBytes - 1}`;
+  const firstByteMs = new Map<string, number[]>();
+  const surplusMiB = new Map<string, number[]>();
+  const timedOut = new Set<Contestant>();
   for (let round = 0; round < parameters['rounds']!; round += 1) {
     for (const cache of caches) {
       const { name, url } = cache;
-      if (beyond.has(cache)) continue;
-      await read(`${url}/1000/warm-${name}-${round}`, null);
-      const before = await distant.settled();
-      const { firstByteMs } = await read(`${url}/${FILM_BYTES}/film-${name}-${round}`, range, FIRST_BYTE_MS_MAX);
-      const inTime = firstByteMs < FIRST_BYTE_MS_MAX;
-      const after = inTime ? await distant.settled() : await distant.counts();
+      if (timedOut.has(cache)) continue;
+      await timedRead(`${url}/1000/warm-${name}-${round}`, null);
+      const before = await origin.countsWhenIdle();
+      const read = await timedRead(`${url}/${LARGE_ASSET_BYTES}/large-${name}-${round}`, range, FIRST_BYTE_MS_MAX);
+      const inTime = read.firstByteMs < FIRST_BYTE_MS_MAX;
+      const after = inTime ? await origin.countsWhenIdle() : await origin.counts();
       if (!inTime) {
-        // One that fetches the whole film goes on with it for minutes: once is enough.
-        beyond.add(cache);
-        await ring.stop(cache.running);
+        // A cache that fetches the whole asset would continue for minutes, so it is stopped after one round.
+        timedOut.add(cache);
+        await testbed.stop(cache.server);
       }
-      push(firstMs, name, firstByteMs);
-      push(surplus, name, (after.bodyBytes - before.bodyBytes - rangeBytes) / 2 ** 20);
+      append(firstByteMs, name, read.firstByteMs);
+      append(surplusMiB, name, (after.bodyBytes - before.bodyBytes - rangeBytes) / 2 ** 20);
     }
-    say(`range in a film: round ${round + 1} of ${parameters['rounds']}`);
+    log(`range in a large asset: round ${round + 1} of ${parameters['rounds']}`);
   }
   const peers = caches.slice(1);
-  const beside = (of: Map<string, number[]>): (number | null)[] => [
-    ...peers.map(({ name }) => median(of.get(name)!)),
+  const peerMedians = (samples: Map<string, number[]>): (number | null)[] => [
+    ...peers.map(({ name }) => median(samples.get(name)!)),
     null,
   ];
-  const roundTrips = alone(
+  const latency = absolute(
     'first byte at 5 of 10 GB',
     'ms',
-    median(firstMs.get('larder')!),
+    median(firstByteMs.get('larder')!),
     1.5 * parameters['roundTripMs']!,
   );
-  const fetched = alone(
+  const fetched = absolute(
     'fetched beyond the range',
     'MiB',
-    median(surplus.get('larder')!),
-    (BLOCKS_BEYOND * BLOCK_BYTES_MAX) / 2 ** 20,
+    median(surplusMiB.get('larder')!),
+    (SURPLUS_BLOCKS_MAX * BLOCK_BYTES_MAX) / 2 ** 20,
   );
   return [
-    { ...roundTrips, peers: beside(firstMs) },
-    { ...fetched, peers: beside(surplus) },
+    { ...latency, peers: peerMedians(firstByteMs) },
+    { ...fetched, peers: peerMedians(surplusMiB) },
   ];
 }
 
-function push(map: Map<string, number[]>, name: string, value: number): void {
+function append(map: Map<string, number[]>, name: string, value: number): void {
   map.set(name, [...(map.get(name) ?? []), value]);
 }
 
-/** By a connection of its own. A first byte that does not come in time counts as the time waited. */
-async function read(
+/** Reads over a new connection. Without a first byte in time, the time limit counts as the result. */
+async function timedRead(
   url: string,
   range: string | null,
   firstByteMsMax = 60_000,
 ): Promise<{ readonly firstByteMs: number; readonly totalMs: number }> {
   const dispatcher = new Agent({ pipelining: 0, headersTimeout: firstByteMsMax, bodyTimeout: firstByteMsMax });
-  const start = performance.now();
+  const startMs = systemClock.monotonic();
   const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), firstByteMsMax);
+  const timer = systemClock.setTimeout(() => abort.abort(), firstByteMsMax);
   let firstByteMs = firstByteMsMax;
   try {
     const headers = range === null ? {} : { range };
@@ -163,14 +164,14 @@ async function read(
     if (statusCode >= 300) throw new Error(`${url}: ${statusCode}`);
     for await (const _ of body) {
       if (firstByteMs < firstByteMsMax) continue;
-      firstByteMs = performance.now() - start;
-      clearTimeout(timer);
+      firstByteMs = systemClock.monotonic() - startMs;
+      systemClock.clear(timer);
     }
   } catch (error) {
     if (!abort.signal.aborted) throw error;
   } finally {
-    clearTimeout(timer);
+    systemClock.clear(timer);
     await dispatcher.destroy();
   }
-  return { firstByteMs, totalMs: performance.now() - start };
+  return { firstByteMs, totalMs: systemClock.monotonic() - startMs };
 }

@@ -1,117 +1,129 @@
-// Question: what do connections cost that do nothing, and readers that have stopped reading?
-// Decision it informs: what a connection may keep, and how much is written ahead of a slow reader.
+// Question: how much memory do idle connections and stalled clients cost?
+// Decision it informs: the state per connection, and how much is written ahead to a slow client.
 
-import { alone, type Bench, type Finding, type Parameters } from './bench.ts';
-import { startAudience } from './audience.ts';
-import { makeCertificate } from './certificate.ts';
-import { startDistant } from './distant.ts';
-import { knowsTls, peersOf, startLarder, startNginxCache, startVarnish, type Contestant } from './peers.ts';
-import { usageOf } from './proc.ts';
-import { withRing, type Ring } from './ring.ts';
-import { warm } from './warm.ts';
+import { systemClock } from '../runtime/clock.ts';
+import { absolute, type Bench, type Finding, type Parameters } from './bench.ts';
+import { startClients } from './client-pool.ts';
+import { createCertificate } from './certificate.ts';
+import { startDelayedOrigin } from './delayed-origin.ts';
+import { supportsTls, peersOf, startLarder, startNginxCache, startVarnish, type Contestant } from './contestants.ts';
+import { processTreeUsage } from './process-usage.ts';
+import { withTestbed, type Testbed } from './testbed.ts';
+import { warmUp } from './assets.ts';
 
 const MIB = 2 ** 20;
-/** Of the asset that an idle connection has had, and of the one that a stalled reader asked for. */
+/** Size of the asset that an idle client has read, and of the one that a stalled client has requested. */
 const IDLE_BYTES = 1_000;
 const STALL_BYTES = 16 * MIB;
 
 export const memory: Bench = {
   name: 'memory',
-  question: 'memory of connections that are idle, and of readers that stall',
+  question: 'memory of idle connections and of stalled clients',
   packages: ['nginx', 'openssl', 'varnish'],
   small: { connections: 100, peerStalled: 100, settleMs: 100 },
   large: { connections: 10_000, peerStalled: 200, settleMs: 2_000 },
-  run: (parameters, say) =>
-    withRing(async (ring) => {
-      const distant = await startDistant(ring, { roundTripMs: 0, bytesPerSecond: 0 });
+  run: (parameters, log) =>
+    withTestbed(async (testbed) => {
+      const origin = await startDelayedOrigin(testbed, { roundTripMs: 0, bytesPerSecond: 0 });
       const flags = ['--connections-max', '20000'];
       const starters: readonly (() => Promise<Contestant>)[] = [
-        () => startLarder(ring, { origin: distant.url, flags }),
-        () => startNginxCache(ring, { origin: distant.url }),
-        () => startVarnish(ring, { origin: distant.url }),
+        () => startLarder(testbed, { origin: origin.url, flags }),
+        () => startNginxCache(testbed, { origin: origin.url }),
+        () => startVarnish(testbed, { origin: origin.url }),
       ];
-      const rows: Row[] = [];
+      const samples: MemorySample[] = [];
       const contestants: Contestant[] = [];
       for (const start of starters) {
         const contestant = await start();
         contestants.push(contestant);
-        rows.push(await measure(ring, contestant, parameters, say));
-        await ring.stop(contestant.running);
+        samples.push(await measureContestant(testbed, contestant, parameters, log));
+        await testbed.stop(contestant.server);
       }
-      const findings = findingsOf(rows, parameters);
-      if (await knowsTls()) {
-        const { certificate: tls } = await makeCertificate(ring.directory);
-        const larder = await startLarder(ring, { origin: distant.url, tls, flags });
-        const idle = await crowd(ring, larder, { manner: 'idle', readers: parameters['connections']!, parameters });
-        findings.push(alone('all idle over TLS', 'MB', idle / 1e6, scaled(600, parameters)));
+      const findings = findingsOf(samples, parameters);
+      if (await supportsTls()) {
+        const { files: tls } = await createCertificate(testbed.directory);
+        const larder = await startLarder(testbed, { origin: origin.url, tls, flags });
+        const idle = await residentBytesWith(testbed, larder, {
+          mode: 'idle',
+          clients: parameters['connections']!,
+          parameters,
+        });
+        findings.push(absolute('all idle over TLS', 'MB', idle / 1e6, barAtFullSize(600, parameters)));
       }
       return { peers: peersOf(contestants), findings };
     }),
 };
 
-interface Row {
+interface MemorySample {
+  /** Resident bytes without connections, with idle ones, and with stalled ones. */
   readonly empty: number;
   readonly idle: number;
   readonly stalled: number;
-  /** Bytes for each of them. */
+  /** Bytes per connection. */
   readonly perIdle: number;
   readonly perStalled: number;
 }
 
-async function measure(
-  ring: Ring,
+async function measureContestant(
+  testbed: Testbed,
   contestant: Contestant,
   parameters: Parameters,
-  say: (progress: string) => void,
-): Promise<Row> {
-  const empty = usageOf(contestant.running.pid).residentBytes;
-  const readers = parameters['connections']!;
-  const idle = await crowd(ring, contestant, { manner: 'idle', readers, parameters });
-  say(`${contestant.name}: ${readers} idle connections`);
-  // What a peer keeps for each may be more than the machine has for all.
-  const stalling = contestant.name === 'larder' ? readers : Math.min(readers, parameters['peerStalled']!);
-  const stalled = await crowd(ring, contestant, { manner: 'stall', readers: stalling, parameters });
-  say(`${contestant.name}: ${stalling} stalled readers`);
-  return { empty, idle, stalled, perIdle: (idle - empty) / readers, perStalled: (stalled - empty) / stalling };
+  log: (progress: string) => void,
+): Promise<MemorySample> {
+  const empty = processTreeUsage(contestant.server.pid).residentBytes;
+  const clients = parameters['connections']!;
+  const idle = await residentBytesWith(testbed, contestant, { mode: 'idle', clients, parameters });
+  log(`${contestant.name}: ${clients} idle connections`);
+  // A peer may need more memory for all stalled clients than the machine has, so it gets fewer.
+  const stalling = contestant.name === 'larder' ? clients : Math.min(clients, parameters['peerStalled']!);
+  const stalled = await residentBytesWith(testbed, contestant, { mode: 'stall', clients: stalling, parameters });
+  log(`${contestant.name}: ${stalling} stalled clients`);
+  return { empty, idle, stalled, perIdle: (idle - empty) / clients, perStalled: (stalled - empty) / stalling };
 }
 
-/** Resident bytes while they are all there. */
-async function crowd(
-  ring: Ring,
-  { name, url, running }: Contestant,
-  spec: { readonly manner: 'idle' | 'stall'; readonly readers: number; readonly parameters: Parameters },
+/** Resident bytes of a contestant while all these clients are connected. */
+async function residentBytesWith(
+  testbed: Testbed,
+  { name, url, server }: Contestant,
+  spec: { readonly mode: 'idle' | 'stall'; readonly clients: number; readonly parameters: Parameters },
 ): Promise<number> {
-  const { manner, readers, parameters } = spec;
-  const path = `/${manner === 'idle' ? IDLE_BYTES : STALL_BYTES}/asset`;
-  await warm([`${url}${path}`]);
-  const audience = startAudience(ring, { url, manner, readers, path });
-  await audience.ready;
-  await new Promise((resolve) => setTimeout(resolve, parameters['settleMs']));
-  const { connected, errors } = await audience.counts();
-  const { residentBytes } = usageOf(running.pid);
-  await audience.leave();
-  if (connected < readers) throw new Error(`${name}: ${connected} of ${readers} connections held, ${errors} errors`);
+  const { mode, clients, parameters } = spec;
+  const path = `/${mode === 'idle' ? IDLE_BYTES : STALL_BYTES}/asset`;
+  await warmUp([`${url}${path}`]);
+  const pool = startClients(testbed, { url, mode, clients, path });
+  await pool.ready;
+  await systemClock.sleep(parameters['settleMs']!);
+  const { connected, errors } = await pool.counts();
+  const { residentBytes } = processTreeUsage(server.pid);
+  await pool.close();
+  if (connected < clients)
+    throw new Error(`${name}: ${connected} of ${clients} connections are open, ${errors} errors`);
   return residentBytes;
 }
 
-function findingsOf(rows: readonly Row[], parameters: Parameters): Finding[] {
-  const finding = (what: string, unit: string, pick: (row: Row) => number, most: number | null): Finding => ({
-    ...alone(what, unit, pick(rows[0]!), most),
-    peers: rows.slice(1).map(pick),
+function findingsOf(samples: readonly MemorySample[], parameters: Parameters): Finding[] {
+  const finding = (
+    what: string,
+    unit: string,
+    pick: (sample: MemorySample) => number,
+    max: number | null,
+  ): Finding => ({
+    ...absolute(what, unit, pick(samples[0]!), max),
+    peers: samples.slice(1).map(pick),
   });
-  const ofAll = (what: string, most: number, bytes: (row: Row) => number): Finding => ({
-    ...alone(what, 'MB', bytes(rows[0]!) / 1e6, scaled(most, parameters)),
-    peers: rows.slice(1).map(() => null),
+  const total = (what: string, max: number, bytes: (sample: MemorySample) => number): Finding => ({
+    ...absolute(what, 'MB', bytes(samples[0]!) / 1e6, barAtFullSize(max, parameters)),
+    peers: samples.slice(1).map(() => null),
   });
   return [
-    finding('nobody', 'MB', ({ empty }) => empty / 1e6, null),
-    finding('an idle connection', 'kB', ({ perIdle }) => perIdle / 1e3, null),
-    finding('a stalled reader', 'kB', ({ perStalled }) => perStalled / 1e3, null),
-    ofAll('all idle', 250, ({ idle }) => idle),
-    ofAll('all stalled', 1_500, ({ stalled }) => stalled),
+    finding('no connections', 'MB', ({ empty }) => empty / 1e6, null),
+    finding('per idle connection', 'kB', ({ perIdle }) => perIdle / 1e3, null),
+    finding('per stalled client', 'kB', ({ perStalled }) => perStalled / 1e3, null),
+    total('all idle', 250, ({ idle }) => idle),
+    total('all stalled', 1_500, ({ stalled }) => stalled),
   ];
 }
 
-/** The bar is for ten thousand; a small run is not held against it. */
-const scaled = (megabytes: number, parameters: Parameters): number | null =>
+/** The bars are for ten thousand connections and do not apply to a small run. */
+const barAtFullSize = (megabytes: number, parameters: Parameters): number | null =>
   parameters['connections'] === memory.large['connections'] ? megabytes : null;

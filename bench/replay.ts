@@ -1,5 +1,5 @@
-// Replays a trace against what decides in an appliance: the eviction order and the admission that serve, given capacity and
-// room as the cache gives them. An object is cut into runs as an asset is.
+// Simulates a cache: replays a trace against an eviction and an admission policy of the appliance, as its cache applies them. Objects
+// are split into runs of blocks, as assets are.
 
 import type { Admission } from '../appliance/store/admission.ts';
 import {
@@ -14,22 +14,22 @@ import { hashPart } from '../appliance/store/bloom-filter.ts';
 import type { Trace } from './trace.ts';
 
 export const RUN_BYTES = RUN_BLOCKS * BLOCK_BYTES;
-/** Sizes to the byte, so that every policy and Belady deal in the same. */
+/** Sizes exact to the byte, so that every policy and Belady use the same sizes. */
 export const EXACT_RUNS: RunGeometry = { unitBytes: 1, runBytesMax: RUN_BYTES };
 
-/** What a trace is cut into: run r of object o is `first[o] + r`. */
-export interface Runs {
+/** The runs of a trace. Run r of object o has the index `first[o] + r`. */
+export interface TraceRuns {
   readonly first: Uint32Array;
   readonly bytes: Float64Array;
-  /** By run. */
+  /** The object of each run. */
   readonly object: Uint32Array;
 }
 
-export function runsOf({ sizes }: Trace): Runs {
+export function splitIntoRuns({ sizes }: Trace): TraceRuns {
   const first = new Uint32Array(sizes.length + 1);
   for (const [object, size] of sizes.entries()) first[object + 1] = first[object]! + Math.ceil(size / RUN_BYTES);
   const total = first[sizes.length]!;
-  const runs: Runs = { first, bytes: new Float64Array(total), object: new Uint32Array(total) };
+  const runs: TraceRuns = { first, bytes: new Float64Array(total), object: new Uint32Array(total) };
   for (const [object, size] of sizes.entries()) {
     for (let run = first[object]!, left = size; run < first[object + 1]!; run += 1, left -= RUN_BYTES) {
       runs.bytes[run] = Math.min(RUN_BYTES, left);
@@ -39,8 +39,8 @@ export function runsOf({ sizes }: Trace): Runs {
   return runs;
 }
 
-/** Bytes of the objects that are asked for at all. */
-export function footprintOf({ requests, sizes }: Trace): number {
+/** Bytes of all objects that are requested at least once. */
+export function footprintBytes({ requests, sizes }: Trace): number {
   const seen = new Uint8Array(sizes.length);
   let bytes = 0;
   for (const object of requests) {
@@ -50,85 +50,88 @@ export function footprintOf({ requests, sizes }: Trace): number {
   return bytes;
 }
 
-export interface Score {
-  /** Requests of which every byte was there. */
-  readonly objects: number;
-  /** Bytes that were there, of those asked for. */
-  readonly bytes: number;
-  /** Bytes written to disk ÷ bytes asked for; NaN where nothing is written, as by an oracle that moves bytes at will. */
-  readonly written: number;
-  readonly bytesMost: number;
+export interface HitStats {
+  /** Share of requests for which every byte was cached. */
+  readonly hitRatio: number;
+  /** Share of requested bytes that were cached. */
+  readonly byteHitRatio: number;
+  /** Bytes written to disk ÷ bytes requested; NaN for Belady, which moves single bytes. */
+  readonly writeRatio: number;
+  readonly bytesHeldMax: number;
 }
 
-/** Adds up one request after another. */
-export class Tally {
-  #asked = 0;
+/** Accumulates hit statistics, one request at a time. */
+export class HitCounter {
+  #requests = 0;
   #hits = 0;
-  #askedBytes = 0;
+  #requestedBytes = 0;
   #hitBytes = 0;
   writtenBytes = 0;
-  bytesMost = 0;
+  bytesHeldMax = 0;
 
-  count(askedBytes: number, hitBytes: number): void {
-    this.#asked += 1;
-    this.#askedBytes += askedBytes;
+  count(requestedBytes: number, hitBytes: number): void {
+    this.#requests += 1;
+    this.#requestedBytes += requestedBytes;
     this.#hitBytes += hitBytes;
-    if (hitBytes === askedBytes) this.#hits += 1;
+    if (hitBytes === requestedBytes) this.#hits += 1;
   }
 
-  get score(): Score {
+  get stats(): HitStats {
     return {
-      objects: this.#hits / this.#asked,
-      bytes: this.#hitBytes / this.#askedBytes,
-      written: this.writtenBytes / this.#askedBytes,
-      bytesMost: this.bytesMost,
+      hitRatio: this.#hits / this.#requests,
+      byteHitRatio: this.#hitBytes / this.#requestedBytes,
+      writeRatio: this.writtenBytes / this.#requestedBytes,
+      bytesHeldMax: this.bytesHeldMax,
     };
   }
 }
 
-export interface Contest {
+export interface Simulation {
   readonly trace: Trace;
-  readonly runs: Runs;
+  readonly runs: TraceRuns;
   readonly capacityBytes: number;
-  /** Requests that fill the cache before any is counted. */
-  readonly warm?: number;
+  /** Number of requests that fill the cache and are not counted. */
+  readonly warmUpRequests?: number;
 }
 
-export interface Decider {
+export interface CachePolicy {
   readonly admission: Admission;
   readonly newPolicy: (hashRun: HashRun) => EvictionPolicy;
 }
 
-export function replay({ trace, runs, capacityBytes, warm = 0 }: Contest, { admission, newPolicy }: Decider): Score {
+export function replay(
+  { trace, runs, capacityBytes, warmUpRequests = 0 }: Simulation,
+  { admission, newPolicy }: CachePolicy,
+): HitStats {
   const present = new Uint8Array(runs.bytes.length);
-  const order = newPolicy((key) => hashPart(Math.floor(key / 2 ** 21), key % 2 ** 21));
-  let tally = new Tally();
-  for (const [turn, object] of trace.requests.entries()) {
-    if (turn === warm) tally = new Tally();
+  const policy = newPolicy((key) => hashPart(Math.floor(key / 2 ** 21), key % 2 ** 21));
+  let counter = new HitCounter();
+  for (const [index, object] of trace.requests.entries()) {
+    if (index === warmUpRequests) counter = new HitCounter();
     const end = runs.first[object + 1]!;
     let missing = 0;
     for (let run = runs.first[object]!; run < end; run += 1) {
-      if (present[run] === 1) order.touch(keyOf(runs, run));
+      if (present[run] === 1) policy.touch(runKeyAt(runs, run));
       else missing += runs.bytes[run]!;
     }
-    tally.count(trace.sizes[object]!, trace.sizes[object]! - missing);
+    counter.count(trace.sizes[object]!, trace.sizes[object]! - missing);
     if (missing === 0 || !admission.admits(object)) continue;
     for (let run = runs.first[object]!; run < end; run += 1) {
       const bytes = runs.bytes[run]!;
       if (present[run] === 1 || bytes > capacityBytes) continue;
-      while (order.bytes + bytes > capacityBytes) present[runAt(runs, order.evict()!)] = 0;
-      order.add(keyOf(runs, run), bytes);
+      while (policy.bytes + bytes > capacityBytes) present[runIndex(runs, policy.evict()!)] = 0;
+      policy.add(runKeyAt(runs, run), bytes);
       present[run] = 1;
-      tally.writtenBytes += bytes;
-      tally.bytesMost = Math.max(tally.bytesMost, order.bytes);
+      counter.writtenBytes += bytes;
+      counter.bytesHeldMax = Math.max(counter.bytesHeldMax, policy.bytes);
     }
   }
-  return tally.score;
+  return counter.stats;
 }
 
-const keyOf = (runs: Runs, run: number): number => {
+const runKeyAt = (runs: TraceRuns, run: number): number => {
   const object = runs.object[run]!;
   return runKey(object, (run - runs.first[object]!) * RUN_BLOCKS);
 };
 
-const runAt = (runs: Runs, key: number): number => runs.first[Math.floor(key / 2 ** 21)]! + (key % 2 ** 21);
+const runIndex = (runs: TraceRuns, key: number): number => runs.first[Math.floor(key / 2 ** 21)]! + (key % 2 ** 21);

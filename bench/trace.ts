@@ -1,15 +1,15 @@
-// Requests to replay: made from a seed, so that a run can be had again. Object 0 … n−1, each of a fixed size.
+// Synthetic request traces, generated from a seed, so that a run can be repeated. Objects are numbered from 0 and have fixed sizes.
 
 export interface Trace {
   readonly name: string;
   /** The object of each request, in order. */
   readonly requests: Uint32Array;
-  /** Bytes by object. */
+  /** Size in bytes by object. */
   readonly sizes: Float64Array;
 }
 
-/** sfc32: [0, 1) from a seed. */
-export function randomFrom(seed: number): () => number {
+/** Numbers in [0, 1) from a seed (sfc32). */
+function seededRandom(seed: number): () => number {
   let [a, b, c, counter] = [seed | 0, 0x9e3779b9 | 0, 0x243f6a88, 1];
   const next = (): number => {
     const result = (((a + b) | 0) + counter) | 0;
@@ -23,37 +23,37 @@ export function randomFrom(seed: number): () => number {
   return next;
 }
 
-/** Shares of objects by rank: proportional to rank^−alpha. */
+/** Request shares of objects by rank, proportional to rank^−alpha. */
 export function zipfShares(objects: number, alpha: number): Float64Array {
   const shares = Float64Array.from({ length: objects }, (_, rank) => (rank + 1) ** -alpha);
   const sum = shares.reduce((before, share) => before + share, 0);
   return shares.map((share) => share / sum);
 }
 
-/** Draws an index by its share. */
-export function drawFrom(shares: Float64Array, random: () => number): () => number {
+/** Samples an index with the probability of its share. */
+function sampler(shares: Float64Array, random: () => number): () => number {
   let sum = 0;
-  const upTo = shares.map((share) => (sum += share));
+  const cumulative = shares.map((share) => (sum += share));
   return () => {
     const at = random() * sum;
-    let [low, high] = [0, upTo.length - 1];
+    let [low, high] = [0, cumulative.length - 1];
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (upTo[middle]! > at) high = middle;
+      if (cumulative[middle]! > at) high = middle;
       else low = middle + 1;
     }
     return low;
   };
 }
 
-/** Independent requests for objects of one byte. */
-export function zipf(spec: {
+/** Independent requests for objects of one byte, with Zipf popularity. */
+export function zipfTrace(spec: {
   readonly objects: number;
   readonly alpha: number;
   readonly requests: number;
   readonly seed: number;
 }): Trace {
-  const draw = drawFrom(zipfShares(spec.objects, spec.alpha), randomFrom(spec.seed));
+  const draw = sampler(zipfShares(spec.objects, spec.alpha), seededRandom(spec.seed));
   return {
     name: `zipf ${spec.alpha}`,
     requests: Uint32Array.from({ length: spec.requests }, draw),
@@ -61,8 +61,8 @@ export function zipf(spec: {
   };
 }
 
-/** The same, and after every so many of them a walk over as many objects that nobody asks for again. */
-export function zipfAndScan(spec: {
+/** Zipf requests, and after every `every` of them a scan over `scan` objects that are not requested again. */
+export function zipfTraceWithScans(spec: {
   readonly objects: number;
   readonly alpha: number;
   readonly requests: number;
@@ -70,7 +70,7 @@ export function zipfAndScan(spec: {
   readonly scan: number;
   readonly seed: number;
 }): Trace {
-  const base = zipf(spec);
+  const base = zipfTrace(spec);
   const scans = Math.floor(spec.requests / spec.every);
   const requests = new Uint32Array(spec.requests + scans * spec.scan);
   let at = 0;
@@ -86,22 +86,22 @@ export function zipfAndScan(spec: {
 
 const RENDITION_BYTES = [400_000, 1_100_000, 2_600_000] as const;
 const SEGMENTS = { least: 40, most: 900 } as const;
-/** One request in so many is that of somebody who copies the catalog, title by title. */
-const COPY_EVERY = 12;
+/** One request in this many belongs to a scan that copies the catalog, title by title. */
+const SCAN_EVERY = 12;
 
 /**
- * An evening of video: viewers who pick titles by Zipf and watch segment after segment of one rendition, most of them not
- * to the end, and one who copies everything once.
+ * An evening of video on demand: viewers pick titles with Zipf popularity and play segment after segment of one rendition, mostly not
+ * to the end, while one client copies the whole catalog once.
  */
-export function evening(spec: {
+export function eveningTrace(spec: {
   readonly titles: number;
   readonly viewers: number;
   readonly requests: number;
   readonly seed: number;
 }): Trace {
-  const { titles, viewers: seats } = spec;
-  const random = randomFrom(spec.seed);
-  const pick = drawFrom(zipfShares(titles, 0.9), random);
+  const { titles, viewers: viewerCount } = spec;
+  const random = seededRandom(spec.seed);
+  const pick = sampler(zipfShares(titles, 0.9), random);
   const segments = Array.from({ length: titles }, () =>
     Math.floor(SEGMENTS.least + random() ** 2 * (SEGMENTS.most - SEGMENTS.least)),
   );
@@ -109,12 +109,12 @@ export function evening(spec: {
   const sizes: number[] = [];
   const object = (title: number, rendition: number, segment: number): number => {
     const name = (title * RENDITION_BYTES.length + rendition) * SEGMENTS.most + segment;
-    const known = objects.get(name);
-    if (known !== undefined) return known;
+    const existing = objects.get(name);
+    if (existing !== undefined) return existing;
     objects.set(name, sizes.length);
     return sizes.push(Math.round(RENDITION_BYTES[rendition]! * (0.6 + 0.8 * random()))) - 1;
   };
-  const sitDown = (): { title: number; rendition: number; at: number; end: number } => {
+  const startViewing = (): { title: number; rendition: number; at: number; end: number } => {
     const title = pick();
     const watched = random() < 0.35 ? 0.1 * random() : 0.2 + 0.8 * random();
     return {
@@ -122,21 +122,21 @@ export function evening(spec: {
       end: Math.max(1, Math.ceil(segments[title]! * watched)),
     };
   };
-  const viewers = Array.from({ length: seats }, sitDown);
-  const copy = { title: 0, segment: 0 };
+  const viewers = Array.from({ length: viewerCount }, startViewing);
+  const scan = { title: 0, segment: 0 };
   const requests = Uint32Array.from({ length: spec.requests }, (_, turn) => {
-    if (turn % COPY_EVERY === 0) {
-      if (copy.segment === segments[copy.title]) {
-        copy.title = (copy.title + 1) % titles;
-        copy.segment = 0;
+    if (turn % SCAN_EVERY === 0) {
+      if (scan.segment === segments[scan.title]) {
+        scan.title = (scan.title + 1) % titles;
+        scan.segment = 0;
       }
-      copy.segment += 1;
-      return object(copy.title, RENDITION_BYTES.length - 1, copy.segment - 1);
+      scan.segment += 1;
+      return object(scan.title, RENDITION_BYTES.length - 1, scan.segment - 1);
     }
-    const seat = Math.floor(random() * seats);
-    const viewer = viewers[seat]!;
+    const index = Math.floor(random() * viewerCount);
+    const viewer = viewers[index]!;
     viewer.at += 1;
-    if (viewer.at === viewer.end) viewers[seat] = sitDown();
+    if (viewer.at === viewer.end) viewers[index] = startViewing();
     return object(viewer.title, viewer.rendition, viewer.at - 1);
   });
   return { name: 'evening', requests, sizes: Float64Array.from(sizes) };

@@ -1,7 +1,7 @@
-// Writes the tables of ARCHITECTURE.md from the tables in the code: faults, settings, metrics, fallbacks with the tests
-// that prove them, routes. `npm run docs` runs it; test/tidy fails while the file says something else than the code.
+// Generates the tables of ARCHITECTURE.md from the tables in the code: faults, settings, metrics, fallbacks with the tests that
+// cover them, and routes. `npm run docs` runs it; test/tidy fails while the file differs from the code.
 //
-// A component may not import another, so each is looked up by file name and asked for what every component has.
+// Components may not import one another, so each is loaded by file name, and every component exports the same tables.
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -17,15 +17,15 @@ import { createService, type Route, type Service } from '../runtime/service.ts';
 
 const COMPONENTS = ['appliance', 'steering', 'fill'] as const;
 type Component = (typeof COMPONENTS)[number];
-/** Folders with tests of their own. */
-const ROOMS = [...COMPONENTS, 'bench', 'ops', 'protocol', 'runtime'] as const;
+/** Folders that have a `test/` folder. */
+const TESTED_FOLDERS = [...COMPONENTS, 'bench', 'ops', 'protocol', 'runtime'] as const;
 
 interface ComponentModules {
   readonly config: Readonly<Record<string, unknown>>;
   readonly metrics: { readonly METRICS: MetricTable };
 }
 
-/** The text of ARCHITECTURE.md with every generated section written anew. Throws where a section has no marker. */
+/** Regenerates every generated section in the text of ARCHITECTURE.md. Throws if a section has no marker. */
 export async function generate(text: string): Promise<string> {
   const sections: Record<string, string> = {
     faults: faults(),
@@ -52,7 +52,7 @@ function faults(): string {
 }
 
 async function settings(component: Component): Promise<string> {
-  const { config } = await modulesOf(component);
+  const { config } = await loadModules(component);
   const table = Object.entries(config).find(([name]) => name.endsWith('_TABLE'))![1] as Table;
   return markdown(
     ['flag', 'environment', 'default', 'what'],
@@ -73,12 +73,12 @@ async function settings(component: Component): Promise<string> {
 async function metrics(): Promise<string> {
   const rows = new Map<string, string[]>();
   for (const component of COMPONENTS) {
-    const { METRICS } = (await modulesOf(component)).metrics;
+    const { METRICS } = (await loadModules(component)).metrics;
     for (const [name, spec] of Object.entries(METRICS)) {
-      const known = rows.get(name);
-      if (known === undefined)
+      const existing = rows.get(name);
+      if (existing === undefined)
         rows.set(name, [`\`${name}\``, spec.type, (spec.labels ?? []).join(', '), component, spec.help]);
-      else known[3] += `, ${component}`;
+      else existing[3] += `, ${component}`;
     }
   }
   return markdown(['metric', 'type', 'labels', 'of', 'what'], [...rows.values()]);
@@ -92,9 +92,9 @@ function fallbacks(): string {
   );
 }
 
-/** Test files that name each fallback. */
+/** The test files that name each fallback. */
 export function provenFallbacks(): Map<string, string[]> {
-  const tests = ['test', ...ROOMS]
+  const tests = ['test', ...TESTED_FOLDERS]
     .flatMap((folder) =>
       readdirSync(join(packageRoot, folder), { recursive: true, encoding: 'utf8' }).map((file) => join(folder, file)),
     )
@@ -111,9 +111,9 @@ export function provenFallbacks(): Map<string, string[]> {
 
 async function routes(): Promise<string> {
   const rows: string[][] = [];
-  for (const { name, service } of await services()) {
-    const answer = await service.app.inject({ url: '/openapi.json' });
-    const { paths } = answer.json<{ paths: Record<string, Record<string, Operation>> }>();
+  for (const { name, service } of await createServices()) {
+    const response = await service.app.inject({ url: '/openapi.json' });
+    const { paths } = response.json<{ paths: Record<string, Record<string, Operation>> }>();
     for (const [path, operations] of Object.entries(paths)) {
       for (const [method, operation] of Object.entries(operations))
         rows.push([
@@ -133,8 +133,8 @@ interface Operation {
   readonly 'x-larder-roles'?: readonly string[];
 }
 
-/** Services as they describe themselves: none listens, and no route runs. */
-async function services(): Promise<readonly { readonly name: string; readonly service: Service }[]> {
+/** Every service with its routes. None listens, and no route is called. */
+async function createServices(): Promise<readonly { readonly name: string; readonly service: Service }[]> {
   const admin = await load<{ createAdmin(deps: unknown): Service }>('appliance', 'fleet/admin');
   const steering = await load<{ createSteeringService(deps: unknown): Service }>('steering', 'service');
   const fill = await load<{ routes(deps: unknown): Route[] }>('fill', 'routes');
@@ -147,7 +147,7 @@ async function services(): Promise<readonly { readonly name: string; readonly se
   ];
 }
 
-async function modulesOf(component: Component): Promise<ComponentModules> {
+async function loadModules(component: Component): Promise<ComponentModules> {
   return { config: await load(component, 'config'), metrics: await load(component, 'metrics') };
 }
 
@@ -156,7 +156,7 @@ async function load<T>(component: Component, file: string): Promise<T> {
   return (await import(pathToFileURL(path).href)) as T;
 }
 
-/** Defaults below the home directory are the same everywhere once it is left out. */
+/** Replaces the home directory in a default, so that the docs do not depend on the machine. */
 const withoutHome = (path: string): string =>
   path.replace(process.env['LARDER_HOME'] ?? join(homedir(), '.larder'), '~/.larder');
 

@@ -1,15 +1,15 @@
-// Ctrl-C for verbs that follow something: the following ends, what was started goes on at the service.
+// Ctrl-C for verbs that follow a task of a service: it ends the following, not the task.
 
-/** Runs `work` with a signal that Ctrl-C or SIGTERM aborts; afterwards both do what they always do. */
-export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/** Runs `work` with a signal that Ctrl-C or SIGTERM aborts. Afterwards both signals have their default effect again. */
+export async function withInterruptSignal<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const stop = (): void => controller.abort();
-  process.once('SIGINT', stop);
-  process.once('SIGTERM', stop);
+  const abort = (): void => controller.abort();
+  process.once('SIGINT', abort);
+  process.once('SIGTERM', abort);
   try {
     return await work(controller.signal);
   } finally {
-    process.off('SIGINT', stop);
-    process.off('SIGTERM', stop);
+    process.off('SIGINT', abort);
+    process.off('SIGTERM', abort);
   }
 }

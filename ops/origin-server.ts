@@ -1,6 +1,6 @@
-// A plain HTTP origin for the demo and for tests: files below one directory, GET and HEAD, one range, validators, CORS.
-// Nothing is cached here but the tags, so that what an appliance saves can be counted: `GET /-/stats` says how often and
-// for how many bytes this origin was asked (`?paths=1` by path).
+// A plain HTTP origin for the demo and for tests. It serves the files below one directory by GET and HEAD with single ranges,
+// validators and CORS. `GET /-/stats` returns how many requests it received and how many bytes it sent (`?paths=1` by path), so
+// that the offload of an appliance can be measured.
 
 import { createHash } from 'node:crypto';
 import { open, realpath, type FileHandle } from 'node:fs/promises';
@@ -8,12 +8,12 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { extname, join, sep } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { LRUCache } from 'lru-cache';
-import { answerFor, type Answer, type FileFacts } from './origin-answer.ts';
+import { selectResponse, type OriginResponse, type FileMetadata } from './origin-response.ts';
 
-export const CONNECTIONS_MAX = 4_096;
-export const STATS_PATHS_MAX = 50_000;
-const TAGS_KEPT_MAX = 50_000;
-/** Larger files are tagged by identity, not by content: hashing 10 GB would hold the first answer for seconds. */
+const CONNECTIONS_MAX = 4_096;
+const STATS_PATHS_MAX = 50_000;
+const ETAGS_MAX = 50_000;
+/** Larger files are tagged by identity, not by content: hashing 10 GB would delay the first response by seconds. */
 const HASHED_BYTES_MAX = 64 * 2 ** 20;
 const READ_BYTES = 256 * 2 ** 10;
 const KEEP_ALIVE_MS = 60_000;
@@ -44,30 +44,31 @@ export interface OriginStats {
   readonly byPath?: Readonly<Record<string, { readonly requests: number; readonly bytes: number }>>;
 }
 
-interface Shelf {
-  /** Absolute, without symbolic links: what a request resolves to must lie below it. */
+interface OriginState {
+  /** Absolute path without symbolic links. Every file that is served must resolve to a path below it. */
   readonly root: string;
-  readonly tags: LRUCache<string, string>;
-  readonly counted: { requests: number; bytes: number; readonly byPath: Map<string, PathCount> };
+  /** Entity tags by the identity of the file. */
+  readonly etags: LRUCache<string, string>;
+  readonly stats: { requests: number; bytes: number; readonly byPath: Map<string, PathStats> };
 }
 
-interface PathCount {
+interface PathStats {
   requests: number;
   bytes: number;
 }
 
-/** Throws where `root` is no directory that can be read. */
+/** Throws if `root` cannot be read as a directory. */
 export async function createOrigin(root: string): Promise<Server> {
-  const shelf: Shelf = {
+  const state: OriginState = {
     root: await realpath(root),
-    tags: new LRUCache({ max: TAGS_KEPT_MAX }),
-    counted: { requests: 0, bytes: 0, byPath: new Map() },
+    etags: new LRUCache({ max: ETAGS_MAX }),
+    stats: { requests: 0, bytes: 0, byPath: new Map() },
   };
   const server = createServer({ connectionsCheckingInterval: 1_000 }, (request, response) => {
-    answer(shelf, request, response).catch((error: unknown) => {
-      // A client that hangs up mid-file arrives here too; there is nobody left to tell.
+    respond(state, request, response).catch((error: unknown) => {
+      // This includes a client that disconnects in mid-file, which needs no response.
       if (response.headersSent || response.destroyed) response.destroy();
-      else refuse(response, 500, `the origin could not read the file: ${(error as Error).message}`);
+      else respondWithError(response, 500, `the origin could not read the file: ${(error as Error).message}`);
     });
   });
   server.headersTimeout = 10_000;
@@ -76,14 +77,14 @@ export async function createOrigin(root: string): Promise<Server> {
   return server;
 }
 
-async function answer(shelf: Shelf, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function respond(state: OriginState, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const target = parseTarget(request.url ?? '/');
-  if (target === null) return refuse(response, 400, 'the path is malformed or leaves the root');
-  if (target.path === '/-/stats') return answerStats(shelf, target.query, response);
+  if (target === null) return respondWithError(response, 400, 'the path is malformed or leaves the root');
+  if (target.path === '/-/stats') return respondWithStats(state, target.query, response);
   const path = target.path;
-  const count = countFor(shelf, path);
-  shelf.counted.requests += 1;
-  count.requests += 1;
+  const pathStats = statsFor(state, path);
+  state.stats.requests += 1;
+  pathStats.requests += 1;
   if (request.method === 'OPTIONS') {
     response.writeHead(204, {
       ...CORS,
@@ -96,33 +97,33 @@ async function answer(shelf: Shelf, request: IncomingMessage, response: ServerRe
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('allow', 'GET, HEAD, OPTIONS');
-    return refuse(response, 405, `${request.method} is not served here`);
+    return respondWithError(response, 405, `${request.method} is not served here`);
   }
-  const file = await openBelow(shelf.root, path);
-  if (file === null) return refuse(response, 404, `${path.slice(0, 200)} is no file of this origin`);
+  const file = await openFile(state.root, path);
+  if (file === null) return respondWithError(response, 404, `${path.slice(0, 200)} is no file of this origin`);
   try {
-    const facts = await factsOf(shelf, file, path);
-    const chosen = answerFor(facts, { method: request.method, ...conditionsOf(request) });
-    response.writeHead(chosen.status, headersFor(chosen, facts, path));
-    if (request.method === 'HEAD' || (chosen.status !== 200 && chosen.status !== 206) || facts.bytes === 0) {
+    const metadata = await readMetadata(state, file, path);
+    const chosen = selectResponse(metadata, { method: request.method, ...readConditions(request) });
+    response.writeHead(chosen.status, headersFor(chosen, metadata, path));
+    if (request.method === 'HEAD' || (chosen.status !== 200 && chosen.status !== 206) || metadata.bytes === 0) {
       response.end();
       return;
     }
     const first = chosen.status === 206 ? chosen.first : 0;
-    const last = chosen.status === 206 ? chosen.last : facts.bytes - 1;
+    const last = chosen.status === 206 ? chosen.last : metadata.bytes - 1;
     const stream = file.createReadStream({ start: first, end: last, highWaterMark: READ_BYTES, autoClose: false });
     try {
       await pipeline(stream, response);
     } finally {
-      shelf.counted.bytes += stream.bytesRead;
-      count.bytes += stream.bytesRead;
+      state.stats.bytes += stream.bytesRead;
+      pathStats.bytes += stream.bytesRead;
     }
   } finally {
     await file.close();
   }
 }
 
-/** Decoded path and raw query; null for anything that is no plain path below the root. Absolute-form is RFC 9112 3.2.2. */
+/** Decoded path and raw query; null if the path is malformed or leaves the root. Accepts absolute-form (RFC 9112 3.2.2). */
 function parseTarget(target: string): { readonly path: string; readonly query: string } | null {
   const relative = target.replace(/^https?:\/\/[^/?#]*/i, '') || '/';
   const [rawPath = '', query = ''] = relative.split('?', 2);
@@ -138,7 +139,7 @@ function parseTarget(target: string): { readonly path: string; readonly query: s
   return { path, query };
 }
 
-async function openBelow(root: string, path: string): Promise<FileHandle | null> {
+async function openFile(root: string, path: string): Promise<FileHandle | null> {
   let file: FileHandle | null = null;
   try {
     const resolved = await realpath(join(root, path));
@@ -153,18 +154,18 @@ async function openBelow(root: string, path: string): Promise<FileHandle | null>
   return null;
 }
 
-/** The tag comes from the open descriptor, so that a file replaced meanwhile never lends its tag to older bytes. */
-async function factsOf(shelf: Shelf, file: FileHandle, path: string): Promise<FileFacts> {
+/** Reads from the open descriptor, so that bytes and entity tag belong to the same file even if it is replaced meanwhile. */
+async function readMetadata(state: OriginState, file: FileHandle, path: string): Promise<FileMetadata> {
   const stat = await file.stat({ bigint: true });
   const bytes = Number(stat.size);
   const identity = `${stat.dev}-${stat.ino}-${stat.mtimeNs}-${stat.size}`;
-  let etag = shelf.tags.get(identity);
+  let etag = state.etags.get(identity);
   if (etag === undefined) {
     const hash = createHash('sha256');
     if (bytes > HASHED_BYTES_MAX) hash.update(`${path}\0${stat.ino}-${stat.mtimeNs}-${stat.size}`);
     else hash.update(await readWhole(file, bytes));
     etag = `"${hash.digest('base64url').slice(0, 27)}"`;
-    shelf.tags.set(identity, etag);
+    state.etags.set(identity, etag);
   }
   return { bytes, etag, modifiedMs: Number(stat.mtimeMs) };
 }
@@ -180,7 +181,7 @@ async function readWhole(file: FileHandle, bytes: number): Promise<Buffer> {
   return buffer;
 }
 
-function conditionsOf(request: IncomingMessage) {
+function readConditions(request: IncomingMessage) {
   const field = (name: string): string | undefined => {
     const value = request.headers[name];
     return Array.isArray(value) ? value.join(', ') : value;
@@ -195,37 +196,38 @@ function conditionsOf(request: IncomingMessage) {
   };
 }
 
-function headersFor(chosen: Answer, facts: FileFacts, path: string): Record<string, string | number> {
+function headersFor(chosen: OriginResponse, metadata: FileMetadata, path: string): Record<string, string | number> {
   const shared = {
     ...CORS,
     'accept-ranges': 'bytes',
-    etag: facts.etag,
-    'last-modified': new Date(facts.modifiedMs).toUTCString(),
+    etag: metadata.etag,
+    'last-modified': new Date(metadata.modifiedMs).toUTCString(),
     'cache-control': 'public, max-age=3600',
   };
   const type = CONTENT_TYPES[extname(path).toLowerCase()] ?? 'application/octet-stream';
-  if (chosen.status === 200) return { ...shared, 'content-type': type, 'content-length': facts.bytes };
+  if (chosen.status === 200) return { ...shared, 'content-type': type, 'content-length': metadata.bytes };
   if (chosen.status === 206)
     return {
       ...shared,
       'content-type': type,
       'content-length': chosen.last - chosen.first + 1,
-      'content-range': `bytes ${chosen.first}-${chosen.last}/${facts.bytes}`,
+      'content-range': `bytes ${chosen.first}-${chosen.last}/${metadata.bytes}`,
     };
-  if (chosen.status === 416) return { ...shared, 'content-length': 0, 'content-range': `bytes */${facts.bytes}` };
+  if (chosen.status === 416) return { ...shared, 'content-length': 0, 'content-range': `bytes */${metadata.bytes}` };
   return chosen.status === 304 ? shared : { ...shared, 'content-length': 0 };
 }
 
-function countFor(shelf: Shelf, path: string): PathCount {
-  const { byPath } = shelf.counted;
+/** Beyond the maximum number of paths, requests are counted under `*`. */
+function statsFor(state: OriginState, path: string): PathStats {
+  const { byPath } = state.stats;
   const name = byPath.has(path) || byPath.size < STATS_PATHS_MAX ? path : '*';
-  const count = byPath.get(name) ?? { requests: 0, bytes: 0 };
-  byPath.set(name, count);
-  return count;
+  const stats = byPath.get(name) ?? { requests: 0, bytes: 0 };
+  byPath.set(name, stats);
+  return stats;
 }
 
-function answerStats(shelf: Shelf, query: string, response: ServerResponse): void {
-  const { requests, bytes, byPath } = shelf.counted;
+function respondWithStats(state: OriginState, query: string, response: ServerResponse): void {
+  const { requests, bytes, byPath } = state.stats;
   const stats: OriginStats = {
     requests,
     bytes,
@@ -236,7 +238,7 @@ function answerStats(shelf: Shelf, query: string, response: ServerResponse): voi
   response.end(body);
 }
 
-function refuse(response: ServerResponse, status: number, message: string): void {
+function respondWithError(response: ServerResponse, status: number, message: string): void {
   const body = `${message}\n`;
   response.writeHead(status, {
     ...CORS,

@@ -1,8 +1,8 @@
-// Tables for people: no borders, right-aligned numbers, never wider than the terminal. Columns give way where they hold
-// prose; their cells wrap, so that nothing is cut off.
+// Tables for people: no borders, right-aligned numbers, never wider than the terminal. The widest columns shrink first, and
+// their cells wrap, so that no text is lost.
 
 import Table from 'cli-table3';
-import { paint, wrap, type Look, type Tone } from './terminal.ts';
+import { paint, wrap, type TerminalStyle, type Tone } from './terminal.ts';
 
 export interface Column<R> {
   readonly head: string;
@@ -14,14 +14,14 @@ export interface Column<R> {
 const GAP = 2;
 const COLUMN_MIN = 6;
 
-export function formatTable<R>(rows: readonly R[], columns: readonly Column<R>[], look: Look): string {
+export function formatTable<R>(rows: readonly R[], columns: readonly Column<R>[], style: TerminalStyle): string {
   const texts = rows.map((row) => columns.map((column) => column.cell(row)));
   const natural = columns.map((column, at) =>
     Math.max(column.head.length, ...texts.flatMap((cells) => cells[at]!.split('\n').map((line) => line.length))),
   );
-  const widths = fitWidths(natural, look.width);
+  const widths = fitWidths(natural, style.width);
   const table = new Table({
-    head: columns.map((column, at) => paint(look, 'dim', wrap(column.head, widths[at]!).join('\n'))),
+    head: columns.map((column, at) => paint(style, 'dim', wrap(column.head, widths[at]!).join('\n'))),
     colAligns: columns.map((column) => column.align ?? 'left'),
     chars: Object.fromEntries(BORDERS.map((name) => [name, name === 'middle' ? ' '.repeat(GAP) : ''])),
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0, compact: true },
@@ -29,7 +29,7 @@ export function formatTable<R>(rows: readonly R[], columns: readonly Column<R>[]
   for (const [index, cells] of texts.entries()) {
     table.push(
       cells.map((text, at) =>
-        paint(look, columns[at]!.tone?.(rows[index]!) ?? 'plain', wrap(text, widths[at]!).join('\n')),
+        paint(style, columns[at]!.tone?.(rows[index]!) ?? 'plain', wrap(text, widths[at]!).join('\n')),
       ),
     );
   }
@@ -40,14 +40,14 @@ export function formatTable<R>(rows: readonly R[], columns: readonly Column<R>[]
     .join('\n');
 }
 
-/** `Label   value` lines, the values wrapped beside their labels. */
-export function formatFacts(facts: readonly (readonly [string, string])[], look: Look): string {
-  const labelWidth = Math.max(...facts.map(([label]) => label.length)) + GAP;
-  return facts
+/** Lines of `label   value`. A long value wraps beside its label. */
+export function formatFields(fields: readonly (readonly [string, string])[], style: TerminalStyle): string {
+  const labelWidth = Math.max(...fields.map(([label]) => label.length)) + GAP;
+  return fields
     .map(([label, value]) => {
-      const lines = wrap(value, look.width - labelWidth);
+      const lines = wrap(value, style.width - labelWidth);
       return lines
-        .map((line, at) => (at === 0 ? paint(look, 'dim', label.padEnd(labelWidth)) : ' '.repeat(labelWidth)) + line)
+        .map((line, at) => (at === 0 ? paint(style, 'dim', label.padEnd(labelWidth)) : ' '.repeat(labelWidth)) + line)
         .join('\n');
     })
     .join('\n');
@@ -71,12 +71,12 @@ const BORDERS = [
   'middle',
 ];
 
-/** Takes from the widest column, one character at a time, until the row fits. */
+/** Shrinks the widest column by one character at a time until the row fits. */
 function fitWidths(natural: readonly number[], total: number): number[] {
   const widths = [...natural];
-  const room = total - GAP * (widths.length - 1);
+  const available = total - GAP * (widths.length - 1);
   let sum = widths.reduce((a, b) => a + b, 0);
-  while (sum > room) {
+  while (sum > available) {
     const widest = widths.indexOf(Math.max(...widths));
     if (widths[widest]! <= COLUMN_MIN) break;
     widths[widest]! -= 1;

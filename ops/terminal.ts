@@ -1,24 +1,24 @@
-// What a person's terminal can show: its width, whether colour is welcome, and how text is wrapped and painted for it.
+// What an output stream can show: its width and whether it takes colour. Text is wrapped and coloured accordingly.
 
-/** A pipe, a log file and an unknown terminal read well at this width. */
-export const WIDTH_DEFAULT = 80;
+/** For pipes, log files and terminals of unknown width. */
+const WIDTH_DEFAULT = 80;
 const WIDTH_MIN = 40;
 const WIDTH_MAX = 120;
 
 export type Tone = 'good' | 'warn' | 'bad' | 'dim' | 'strong' | 'plain';
 
-export interface Look {
+export interface TerminalStyle {
   readonly width: number;
   readonly color: boolean;
 }
 
-interface Screen {
+interface OutputStream {
   readonly isTTY?: boolean | undefined;
   readonly columns?: number | undefined;
 }
 
-/** https://no-color.org: NO_COLOR, set and not empty, forbids colour everywhere. */
-export function lookOf(screen: Screen, env: Readonly<Record<string, string | undefined>>): Look {
+/** A NO_COLOR that is set and not empty disables colour (https://no-color.org). */
+export function terminalStyle(screen: OutputStream, env: Readonly<Record<string, string | undefined>>): TerminalStyle {
   const terminal = screen.isTTY === true;
   const columns = terminal ? (screen.columns ?? WIDTH_DEFAULT) : WIDTH_DEFAULT;
   return {
@@ -27,17 +27,24 @@ export function lookOf(screen: Screen, env: Readonly<Record<string, string | und
   };
 }
 
-const CODES: Readonly<Record<Tone, string>> = { good: '32', warn: '33', bad: '31', dim: '2', strong: '1', plain: '' };
+const SGR_CODES: Readonly<Record<Tone, string>> = {
+  good: '32',
+  warn: '33',
+  bad: '31',
+  dim: '2',
+  strong: '1',
+  plain: '',
+};
 
-export function paint(look: Look, tone: Tone, text: string): string {
-  if (!look.color || tone === 'plain' || text === '') return text;
+export function paint(style: TerminalStyle, tone: Tone, text: string): string {
+  if (!style.color || tone === 'plain' || text === '') return text;
   return text
     .split('\n')
-    .map((line) => `\u001b[${CODES[tone]}m${line}\u001b[0m`)
+    .map((line) => `\u001b[${SGR_CODES[tone]}m${line}\u001b[0m`)
     .join('\n');
 }
 
-/** Lines of at most `width` characters, broken at spaces; a longer word is cut, so that nothing is lost. */
+/** Breaks text at spaces into lines of at most `width` characters. A longer word is split. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const paragraph of text.split('\n')) {

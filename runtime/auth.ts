@@ -1,5 +1,5 @@
-// Control-plane tokens. One secret per fleet, kept by steering and fill in a 0600 file; a token is a name and its HMAC
-// under that secret, so that verifying needs no registry and an appliance's token proves only its own name.
+// Control-plane tokens. Steering and fill share one secret per fleet, in a file with mode 0600. A token is a name with its HMAC under
+// that secret, so verifying one needs no registry, and the token of an appliance proves nothing but its own name.
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import {
@@ -18,22 +18,22 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Fault } from '../protocol/faults.ts';
 
-/** `operator` may do everything; `service` is steering and fill between themselves; `appliance` speaks for one id. */
+/** An `operator` may do everything, a `service` is steering or fill calling the other, an `appliance` acts for its own id. */
 export type Role = 'operator' | 'service' | 'appliance';
 
 export interface Caller {
   readonly role: Role;
-  /** Appliance id, or the role's name. */
+  /** Appliance id, or the name of the role. */
   readonly id: string;
 }
 
-export const KEY_BYTES = 32;
+const KEY_BYTES = 32;
 
-/** Where the fleet key lies unless `--fleet-key` says otherwise. */
+/** The default of `--fleet-key`. */
 export const defaultFleetKeyFile = (): string =>
   join(process.env['LARDER_HOME'] ?? join(homedir(), '.larder'), 'fleet.key');
 
-/** Reads the fleet key; null where the file does not exist. Refuses one that others may read. */
+/** Reads the fleet key, or returns null if the file does not exist. Throws `config_invalid` if others may read the file. */
 export function readFleetKey(file: string): Buffer | null {
   let mode: number;
   try {
@@ -49,7 +49,7 @@ export function readFleetKey(file: string): Buffer | null {
   return key;
 }
 
-/** Reads the fleet key or makes one. Two services that start at once agree: the key is linked into place whole, once. */
+/** Reads the fleet key or creates one. The complete key is linked into place, so two services that start at once get the same key. */
 export function ensureFleetKey(file: string): Buffer {
   const present = readFleetKey(file);
   if (present !== null) return present;

@@ -1,11 +1,11 @@
-// Streams with back-pressure, bounded in time: writing without a listener left behind per wait, reading without a promise per
-// chunk, and giving up on a side that has stalled.
+// Back-pressure with time limits: waiting for a writable stream without leaking listeners, reading a body without a promise per
+// chunk, and destroying a stream whose other side has stalled.
 
 import type { Readable, Writable } from 'node:stream';
 import { Fault } from '../protocol/faults.ts';
 import { systemClock } from './clock.ts';
 
-/** True while the stream has room, or a promise that resolves to true once it drains. False when the stream is closed. */
+/** True while the stream accepts data, otherwise a promise that resolves to true once it drains. False if the stream is closed. */
 export function waitWritable(stream: Writable): boolean | Promise<boolean> {
   if (stream.destroyed) return false;
   if (!stream.writableNeedDrain) return true;
@@ -22,7 +22,7 @@ export function waitWritable(stream: Writable): boolean | Promise<boolean> {
   });
 }
 
-/** As `waitWritable`, but a reader that takes nothing for `ms` loses its stream: false. */
+/** Like `waitWritable`, but destroys the stream of a reader that reads nothing for `ms`, and resolves to false. */
 export async function waitWritableWithin(stream: Writable, ms: number): Promise<boolean> {
   const writable = waitWritable(stream);
   if (typeof writable === 'boolean') return writable;
@@ -32,31 +32,35 @@ export async function waitWritableWithin(stream: Writable, ms: number): Promise<
   return alive;
 }
 
-/** True when the kernel has taken the chunks, as it mostly does at once. A reader that takes none for `ms` loses its stream: false. */
+/**
+ * Writes the chunks. True if the kernel accepted them at once, which is the common case, otherwise a promise that resolves to true
+ * once it has. Destroys the stream of a reader that reads nothing for `ms`, and resolves to false.
+ */
 export function writeWithin(stream: Writable, chunks: readonly Buffer[], ms: number): boolean | Promise<boolean> {
   if (stream.destroyed) return false;
-  let taken = (): void => undefined;
+  let onWritten = (): void => undefined;
   stream.cork();
-  for (const [at, chunk] of chunks.entries()) stream.write(chunk, at === chunks.length - 1 ? () => taken() : undefined);
+  for (const [at, chunk] of chunks.entries())
+    stream.write(chunk, at === chunks.length - 1 ? () => onWritten() : undefined);
   stream.uncork();
   if (stream.writableLength === 0) return true;
   return new Promise((resolve) => {
-    taken = () => {
+    onWritten = () => {
       systemClock.clear(stalled);
-      stream.off('close', taken);
-      // A destroyed stream calls back for the chunks that it never wrote, too.
+      stream.off('close', onWritten);
+      // A destroyed stream also calls back for chunks that it has not written.
       resolve(!stream.destroyed);
     };
     const stalled = systemClock.setTimeout(() => stream.destroy(), ms);
-    stream.on('close', taken);
+    stream.on('close', onWritten);
   });
 }
 
 /**
- * Hands every chunk of a body to `take` as it arrives, without a promise for each. The body pauses while `take` waits and is
- * destroyed when it resolves to false. Rejects with the error that breaks the body off.
+ * Passes every chunk of a body to `onChunk` as it arrives, without a promise per chunk. The body is paused while `onChunk` is
+ * pending, and destroyed once it returns or resolves to false. Rejects with the error that ended the body early.
  */
-export function consume(body: Readable, take: (chunk: Buffer) => boolean | Promise<boolean>): Promise<void> {
+export function consume(body: Readable, onChunk: (chunk: Buffer) => boolean | Promise<boolean>): Promise<void> {
   return new Promise((resolve, reject) => {
     const onClose = (): void => reject(body.errored ?? new Error('the body was closed'));
     if (body.destroyed) return onClose();
@@ -67,14 +71,14 @@ export function consume(body: Readable, take: (chunk: Buffer) => boolean | Promi
     };
     const fail = (error: unknown): void => void body.destroy(error as Error);
     body.on('data', (chunk: Buffer) => {
-      // A destroyed body still emits what it had buffered.
+      // A destroyed body may still emit buffered chunks.
       if (body.destroyed) return;
       try {
-        const taken = take(chunk);
-        if (taken === true) return;
+        const accepted = onChunk(chunk);
+        if (accepted === true) return;
         body.pause();
-        if (taken === false) resume(false);
-        else taken.then(resume, fail);
+        if (accepted === false) resume(false);
+        else accepted.then(resume, fail);
       } catch (error) {
         fail(error);
       }
@@ -85,7 +89,7 @@ export function consume(body: Readable, take: (chunk: Buffer) => boolean | Promi
   });
 }
 
-/** A request's body as it comes. Throws `request_timeout` when no byte comes for `ms`. */
+/** The chunks of a request body. Throws `request_timeout` if none arrives for `ms`. */
 export async function* withIdleTimeout(body: Readable, ms: number): AsyncGenerator<Buffer> {
   const expire = (): void => {
     body.destroy(new Fault('request_timeout', `no byte of the request's body came for ${ms / 1000} s`));
@@ -102,7 +106,7 @@ export async function* withIdleTimeout(body: Readable, ms: number): AsyncGenerat
   }
 }
 
-/** Aborts a fetch whose response has not begun after `ms`; its body may take its time. */
+/** Aborts a fetch whose response has not begun after `ms`. The body of the response is not limited. */
 export async function withResponseTimeout<T>(ms: number, fetch: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
   const abort = (): void => controller.abort(new DOMException(`no answer in ${ms} ms`, 'TimeoutError'));

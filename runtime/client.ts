@@ -1,26 +1,27 @@
-// Calls between components: JSON over HTTP by undici, bounded in time and size, answers checked against a schema.
+// Calls between components: JSON over HTTP, limited in time and size. Responses are validated with a schema.
 
 import type { Dispatcher } from 'undici';
 import type { z } from 'zod';
 import { Fault, FAULTS, type FaultBody } from '../protocol/faults.ts';
 import { undici } from './undici.ts';
 
-export const CALL_TIMEOUT_MS = 10_000;
-export const ANSWER_BYTES_MAX = 64 * 2 ** 20;
+const CALL_TIMEOUT_MS = 10_000;
+const ANSWER_BYTES_MAX = 64 * 2 ** 20;
 
 export interface Call<S extends z.ZodType> {
   readonly url: string;
   readonly method?: 'GET' | 'POST' | 'PUT' | 'DELETE';
   readonly body?: unknown;
   readonly token: string | null;
+  /** Schema of the response. */
   readonly answer: S;
   readonly timeoutMs?: number;
-  /** A pool of one's own (bulkhead); the process-wide one where absent. */
+  /** A connection pool of the caller's own (bulkhead); the pool of the process if absent. */
   readonly dispatcher?: Dispatcher;
   readonly signal?: AbortSignal;
 }
 
-/** Throws the Fault that the service answered, `unreachable` where none answered, `peer_invalid` for a foreign answer. */
+/** Throws the fault that the service returned, `unreachable` without a response, or `peer_invalid` if the response is not valid. */
 export async function call<S extends z.ZodType>(spec: Call<S>): Promise<z.infer<S>> {
   const timeout = AbortSignal.timeout(spec.timeoutMs ?? CALL_TIMEOUT_MS);
   let status: number;
@@ -86,7 +87,7 @@ function faultFrom(status: number, json: unknown, url: string): Fault {
   return new Fault('peer_invalid', `${url} answered ${status}`);
 }
 
-/** The shortest true reason: undici wraps `ECONNREFUSED` in layers. */
+/** The innermost reason of an error, because undici wraps `ECONNREFUSED` several times. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.name === 'TimeoutError') return 'timed out';

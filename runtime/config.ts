@@ -1,5 +1,6 @@
-// Configuration: one table per role, from which come the flags, the YAML keys, the environment names, the defaults, the
-// errors and the table in ARCHITECTURE.md. Defaults < YAML file < environment < flags. All problems are reported at once.
+// Configuration: one table of options per role defines the flags, the YAML keys, the environment variables, the defaults, the error
+// messages and the table in ARCHITECTURE.md. Flags override the environment, which overrides the YAML file, which overrides the
+// defaults. All problems are reported at once.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -7,23 +8,23 @@ import type * as Yaml from 'yaml';
 import { Fault } from '../protocol/faults.ts';
 import { parseDuration, parseRate, parseSize } from '../protocol/units.ts';
 
-/** Loaded where there is a file: it is a tenth of what a process takes that runs on flags alone. */
+/** Loaded only if there is a file: the parser is a tenth of the memory of a process that runs without one. */
 const yaml = (): typeof Yaml => createRequire(import.meta.url)('yaml') as typeof Yaml;
 
 export interface Option<T> {
   /** Shown in help: `SIZE`, `H:P`, `DIR`. */
   readonly placeholder: string;
   readonly doc: string;
-  /** The default as a person would write it; undefined means required unless `optional`. */
+  /** The default as a person would write it. Without one the option is required, unless it is `optional` or a list. */
   readonly fallback: string | undefined;
-  /** How help and docs print a default that differs from machine to machine. */
+  /** What help and docs print instead of a default that depends on the machine. */
   readonly shown: string | undefined;
   readonly optional: boolean;
   readonly list: boolean;
   readonly flag: boolean;
-  /** One value of the text; throws an Error whose message completes "… must be". */
+  /** Parses one value. Throws an Error whose message completes "… must be". */
   readonly parse: (text: string) => unknown;
-  /** Carries the type of the resolved value; never read. */
+  /** Carries the type of the resolved value; it is never set. */
   readonly value?: T;
 }
 
@@ -37,7 +38,7 @@ export interface HostPort {
 
 type Spec = { readonly doc: string; readonly fallback?: string; readonly shown?: string };
 
-/** Constructors of options. `optional` and `list` wrap another. */
+/** Constructors of options. `optional` and `list` wrap another option. */
 export const option = {
   text: (spec: Spec & { placeholder?: string; pattern?: RegExp; must?: string }): Option<string> =>
     make(spec, spec.placeholder ?? 'TEXT', (text) => {
@@ -59,11 +60,11 @@ export const option = {
   url: (spec: Spec): Option<string> => make(spec, 'URL', parseUrl),
   hostPort: (spec: Spec): Option<HostPort> => make(spec, 'H:P', parseHostPort),
   size: (spec: Spec): Option<number> =>
-    make(spec, 'SIZE', (text) => known(parseSize(text), 'a size such as 500MB or 10GiB')),
+    make(spec, 'SIZE', (text) => required(parseSize(text), 'a size such as 500MB or 10GiB')),
   duration: (spec: Spec): Option<number> =>
-    make(spec, 'TIME', (text) => known(parseDuration(text), 'a duration such as 250ms, 30s or 4h')),
+    make(spec, 'TIME', (text) => required(parseDuration(text), 'a duration such as 250ms, 30s or 4h')),
   rate: (spec: Spec): Option<number> =>
-    make(spec, 'RATE', (text) => known(parseRate(text), 'a rate such as 400Mb/s or 1.2Gb/s')),
+    make(spec, 'RATE', (text) => required(parseRate(text), 'a rate such as 400Mb/s or 1.2Gb/s')),
   number: (spec: Spec & { min: number; max: number; placeholder?: string }): Option<number> =>
     make(spec, spec.placeholder ?? 'N', (text) => {
       const value = Number(text);
@@ -77,7 +78,7 @@ export const option = {
         throw new Error(`a whole number from ${spec.min} to ${spec.max}`);
       return Number(text);
     }),
-  /** A switch: present or not; `true` or `false` in YAML and environment. */
+  /** A switch without a value on the command line; `true` or `false` in YAML and environment. */
   flag: (spec: { doc: string }): Option<boolean> => ({
     ...make<boolean>({ ...spec, fallback: 'false' }, '', (text) => {
       if (text !== 'true' && text !== 'false') throw new Error('true or false');
@@ -85,11 +86,11 @@ export const option = {
     }),
     flag: true,
   }),
-  /** A value of another shape: `parse` throws an Error whose message completes "must be". */
+  /** A value of another type. `parse` throws an Error whose message completes "must be". */
   custom: <T>(spec: Spec & { placeholder: string; parse: (text: string) => T }): Option<T> =>
     make(spec, spec.placeholder, spec.parse),
   optional: <T>(inner: Option<T>): Option<T | null> => ({ ...inner, optional: true }),
-  /** Repeated flag, YAML list, commas in the environment. */
+  /** A flag that may be repeated, a list in YAML, separated by commas in the environment. */
   list: <T>(inner: Option<T>): Option<readonly T[]> => ({ ...inner, list: true }) as unknown as Option<readonly T[]>,
 } as const;
 
@@ -97,29 +98,29 @@ export interface ConfigSources {
   /** Path of a YAML file, or null. */
   readonly file: string | null;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** By table key; as given on the command line. */
+  /** Command-line values by option key. */
   readonly flags: Readonly<Record<string, string | readonly string[] | boolean | undefined>>;
 }
 
-/** Throws `config_invalid` that lists every problem: where it was set, what it was, what it must be. */
+/** Throws `config_invalid` that lists every problem: where the option was set, its value, and what it must be. */
 export function resolveConfig<T extends Table>(table: T, sources: ConfigSources): Values<T> {
   const problems: string[] = [];
   const file = readYaml(sources.file, table, problems);
   const values: Record<string, unknown> = {};
   for (const [key, spec] of Object.entries(table)) {
-    const found = firstGiven(key, spec, sources, file);
-    if (found === null) {
+    const setting = findSetting(key, spec, sources, file);
+    if (setting === null) {
       if (spec.list) values[key] = [];
       else if (spec.optional) values[key] = null;
       else problems.push(`${flagName(key)} is required: ${spec.doc}`);
       continue;
     }
     const parsed: unknown[] = [];
-    for (const text of found.texts) {
+    for (const text of setting.texts) {
       try {
         parsed.push(spec.parse(text));
       } catch (error) {
-        problems.push(`${found.source} is "${text}", but must be ${(error as Error).message}`);
+        problems.push(`${setting.source} is "${text}", but must be ${(error as Error).message}`);
       }
     }
     values[key] = spec.list ? parsed : parsed[0];
@@ -137,17 +138,17 @@ export const flagName = (key: string): string => `--${kebab(key)}`;
 export const envName = (key: string): string => `LARDER_${kebab(key).replaceAll('-', '_').toUpperCase()}`;
 export const kebab = (key: string): string => key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
-interface Given {
+interface FoundSetting {
   readonly source: string;
   readonly texts: readonly string[];
 }
 
-function firstGiven(
+function findSetting(
   key: string,
   spec: Option<unknown>,
   sources: ConfigSources,
   file: Readonly<Record<string, unknown>>,
-): Given | null {
+): FoundSetting | null {
   const flag = sources.flags[key];
   if (flag !== undefined)
     return { source: flagName(key), texts: Array.isArray(flag) ? flag.map(String) : [String(flag)] };
@@ -203,12 +204,12 @@ function make<T>(spec: Spec, placeholder: string, parse: (text: string) => unkno
   return { placeholder, doc, fallback, shown, optional: false, list: false, flag: false, parse };
 }
 
-function known(value: number | null, must: string): number {
+function required(value: number | null, must: string): number {
   if (value === null) throw new Error(must);
   return value;
 }
 
-/** Without a trailing slash, so that a path can be appended. */
+/** Removes a trailing slash, so that a path can be appended. */
 function parseUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : null;
   if (

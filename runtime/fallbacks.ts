@@ -1,5 +1,5 @@
-// Degraded beats dead: every call that can fail has a named way on, counted as larder_fallback_total{name}. Each row has
-// a test that takes the dependency away; ARCHITECTURE.md prints this table and test/tidy checks that it is whole.
+// The table of fallbacks: what the system does if a dependency fails, counted as larder_fallback_total{name}. Each fallback has a
+// test that removes the dependency. ARCHITECTURE.md prints this table, and test/tidy checks that it is complete.
 
 export const FALLBACKS = {
   storekeeper_down_origin:

@@ -1,4 +1,5 @@
-// The one way to open a LevelDB database. A predecessor that is still closing is waited for; another layout is refused by name.
+// Opens LevelDB databases. Waits for a predecessor that still holds the lock, has damaged databases repaired, and refuses a database
+// with another layout.
 
 import { Level } from 'level';
 import { Fault } from '../protocol/faults.ts';
@@ -7,18 +8,18 @@ import { diskFault, makeDirectory } from './disk.ts';
 import type { Log } from './log.ts';
 
 const LOCK_RETRY_MS = 100;
-/** A predecessor needs no longer than this to close, after a restart or a `kill -9`. */
+/** Longer than a predecessor takes to close, after a restart or a `kill -9`. */
 export const LOCK_WAIT_MS = 10_000;
 
-export interface LevelSpec {
-  /** Directory of the database; it is made if it is absent. */
+interface LevelSpec {
+  /** Directory of the database; it is created if it does not exist. */
   readonly path: string;
   readonly valueEncoding: 'json' | 'utf8';
-  /** How long another process may go on holding the lock; 0 if absent. */
+  /** How long to wait for another process to release the lock; 0 if absent. */
   readonly lockWaitMs?: number;
-  /** Bytes that LevelDB gathers before it writes a file, and the size of that file; LevelDB's own 4 and 2 MiB if absent. */
+  /** Size of LevelDB's write buffer and of its files; LevelDB's defaults of 4 and 2 MiB if absent. */
   readonly writeBufferBytes?: number;
-  /** Called when the database is damaged; true means that it was set aside and is to be opened once more. */
+  /** Called once if the database is damaged. Returns true if it moved the database away, so that it is opened again. */
   readonly repair?: (error: Error) => boolean;
   readonly clock?: Clock;
   readonly log?: Log;
@@ -55,13 +56,13 @@ async function tryOpen<V>({ path, valueEncoding, writeBufferBytes }: LevelSpec):
   return db;
 }
 
-/** Level wraps what LevelDB said. */
+/** The package wraps the error of LevelDB. */
 function causeOf(error: unknown): NodeJS.ErrnoException {
   const { cause } = error as { cause?: NodeJS.ErrnoException };
   return cause ?? (error as NodeJS.ErrnoException);
 }
 
-/** Writes the layout into a new database. Closes one with another layout and throws `store_mismatch`. */
+/** Writes the layout version into a new database. Throws `store_mismatch` for a database with another version, and closes it. */
 export async function checkLayout<V>(
   db: Level<string, V>,
   spec: { readonly key: string; readonly layout: V & number; readonly directory: string },

@@ -1,10 +1,10 @@
-// One JSON line per event to stderr, so that stdout belongs to what a command prints.
+// Logging: one JSON line per event on stderr. Stdout is reserved for the output of verbs.
 
 import { pino, type Logger } from 'pino';
 
 export type Log = Logger;
 
-/** Synchronous: a buffered destination loses its last lines on `kill -9`, which are the ones that matter. */
+/** Writes synchronously, because a buffered destination loses the last lines on `kill -9`. */
 export function createLog(role: string, fields: Record<string, string> = {}): Log {
   return pino(
     {

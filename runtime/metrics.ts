@@ -1,12 +1,12 @@
-// Metrics from a table: name, type, help and labels are declared once, exported to Prometheus and printed in the docs.
+// Metrics from a table: name, type, help and labels are declared once, for Prometheus and for the docs.
 
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
-export interface MetricSpec {
+interface MetricSpec {
   readonly type: 'counter' | 'gauge' | 'histogram';
   readonly help: string;
   readonly labels?: readonly string[];
-  /** Upper bounds of a histogram. */
+  /** Upper bounds of the buckets of a histogram. */
   readonly buckets?: readonly number[];
 }
 
@@ -16,7 +16,7 @@ export interface Metrics<T extends MetricTable> {
   add(name: keyof T & string, value?: number, labels?: Record<string, string>): void;
   set(name: keyof T & string, value: number, labels?: Record<string, string>): void;
   observe(name: keyof T & string, value: number, labels?: Record<string, string>): void;
-  /** Prometheus text format and its media type. */
+  /** The metrics in the Prometheus text format, with its media type. */
   expose(): Promise<{ readonly contentType: string; readonly body: string }>;
 }
 

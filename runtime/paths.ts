@@ -1,4 +1,4 @@
-// Where the package's own files lie, whether it runs from dist/ or from source.
+// Paths of the package's own files, whether it runs from dist/ or from source.
 
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -12,6 +12,6 @@ const require = createRequire(import.meta.url);
 
 export const packageVersion: string = (require(join(packageRoot, 'package.json')) as { version: string }).version;
 
-/** Path of a sibling module to fork: `.js` in dist/, `.ts` from source. */
+/** Path of a module to fork: `.js` in dist/, `.ts` from source. */
 export const siblingModule = (directory: string, name: string): string =>
   join(directory, name + (existsSync(join(directory, `${name}.js`)) ? '.js' : '.ts'));

@@ -1,9 +1,10 @@
-// What every process does the same way: exit codes, signals, last words.
+// The life cycle of every process: exit codes, error messages, signals, and the bond between parent and child.
 
 import { Fault, faultBody, isFault, type FaultBody } from '../protocol/faults.ts';
+import { systemClock } from './clock.ts';
 import type { Log } from './log.ts';
 
-/** 0 done, 1 failed, 2 usage or configuration, 3 a service could not be reached, 130 Ctrl-C. */
+/** Exit statuses: 2 is a usage or configuration error, 3 a service that could not be reached, 130 Ctrl-C. */
 export const EXIT = { done: 0, failed: 1, usage: 2, unreachable: 3, interrupted: 130 } as const;
 
 export function exitCodeOf(error: unknown): number {
@@ -12,19 +13,19 @@ export function exitCodeOf(error: unknown): number {
   return error.code === 'unreachable' ? EXIT.unreachable : EXIT.failed;
 }
 
-/** What a person reads on stderr: what happened, to what, what to do next. The stack only for a defect. */
+/** The message for people on stderr: what happened and what to do next. Only defects include the stack. */
 export function describeError(error: unknown): string {
   if (isFault(error)) return `larder: ${error.message}\n  ${error.help}`;
   return `larder: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
 }
 
-/** The same for a program, shaped as the services answer it. */
+/** The error for programs, in the form in which the services return it. */
 export function errorBody(error: unknown): FaultBody {
   if (isFault(error)) return faultBody(error);
   return faultBody(new Fault('internal', error instanceof Error ? error.message : String(error)));
 }
 
-/** Ends the process on a broken invariant: logged, then out; whoever supervises starts a clean one. */
+/** Logs a defect (an uncaught exception or rejection) and exits, so that the supervisor starts a clean process. */
 export function dieOnDefect(log: Log): void {
   const die = (error: unknown): never => {
     log.fatal({ err: error }, 'defect');
@@ -35,8 +36,8 @@ export function dieOnDefect(log: Log): void {
 }
 
 /**
- * A child that lives and dies with its parent: Ctrl-C and service managers signal the whole group, but the parent alone
- * decides; and when the parent is gone nobody would ever stop the child, so it leaves.
+ * Binds this child process to its parent. Signals are ignored, because Ctrl-C and service managers signal the whole group, but only
+ * the parent decides when its children stop. If the parent has gone, the child exits, because nothing else would stop it.
  */
 export function followParent(): void {
   process.on('SIGTERM', () => undefined);
@@ -46,14 +47,14 @@ export function followParent(): void {
   if (process.send !== undefined && !process.connected) process.exit(EXIT.done);
 }
 
-/** Tells the parent; a parent that just died is noticed by `followParent`, not here. */
-export function tellParent(message: object): void {
+/** Sends a message to the parent. Errors are ignored: `followParent` notices a parent that has gone. */
+export function sendToParent(message: object): void {
   if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
 }
 
 /**
- * Resolves with the first SIGTERM or SIGINT. A second one, or `drainMs` later, ends the process at once: the bound of
- * every shutdown.
+ * Resolves with the first SIGTERM or SIGINT. A second signal ends the process at once, and so does a shutdown that takes longer than
+ * `drainMs`.
  */
 export function untilStopped(log: Log, drainMs: number): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
@@ -61,10 +62,11 @@ export function untilStopped(log: Log, drainMs: number): Promise<NodeJS.Signals>
     const stop = (signal: NodeJS.Signals): void => {
       if (stopping) process.exit(EXIT.interrupted);
       stopping = true;
-      setTimeout(() => {
+      const exitUndrained = (): void => {
         log.warn({ drainMs }, 'drain bound reached, leaving');
         process.exit(EXIT.done);
-      }, drainMs).unref();
+      };
+      systemClock.setTimeout(exitUndrained, drainMs).unref();
       resolve(signal);
     };
     process.on('SIGTERM', stop);

@@ -1,16 +1,16 @@
-// A counting semaphore: at most so many tasks hold a permit, the others wait in the order in which they came. One permit makes
-// it a mutex.
+// A counting semaphore: a limited number of tasks hold a permit at a time, and the others wait in order of arrival. With one permit
+// it is a mutex.
 
 import { Fault } from '../protocol/faults.ts';
 import { systemClock, type Clock } from './clock.ts';
 
-export interface SemaphoreSpec {
+interface SemaphoreSpec {
   readonly permits: number;
-  /** What the permits are for, named in the fault: "requests forwarded to the origin". */
+  /** What the tasks are, for the message of the fault: "requests forwarded to the origin". */
   readonly what?: string;
-  /** Waiting tasks beyond which `acquire` throws; unbounded if absent, for callers that are themselves bounded. */
+  /** Number of waiting tasks beyond which `acquire` throws; unlimited if absent, for callers that are themselves limited. */
   readonly waitingMax?: number;
-  /** A task that waited this long gives up; it waits for ever if absent. */
+  /** How long a task waits before `acquire` throws; unlimited if absent. */
   readonly waitMs?: number;
   readonly clock?: Clock;
 }
@@ -18,7 +18,7 @@ export interface SemaphoreSpec {
 export class Semaphore {
   readonly #spec: SemaphoreSpec;
   readonly #clock: Clock;
-  /** Waiting tasks, oldest first. */
+  /** Grants the permit to a waiting task, oldest first. */
   readonly #waiting = new Set<() => void>();
   #held = 0;
 
@@ -27,16 +27,17 @@ export class Semaphore {
     this.#clock = spec.clock ?? systemClock;
   }
 
-  /** Tasks that hold a permit. */
+  /** Number of tasks that hold a permit. */
   get held(): number {
     return this.#held;
   }
 
+  /** Number of tasks that wait for one. */
   get waiting(): number {
     return this.#waiting.size;
   }
 
-  /** Resolves with a permit, which the caller must release. Throws `overloaded` beyond `waitingMax` or `waitMs`. */
+  /** Resolves once the caller holds a permit, which it must release. Throws `overloaded` beyond `waitingMax` or `waitMs`. */
   async acquire(): Promise<void> {
     const { permits, waitingMax = Number.POSITIVE_INFINITY } = this.#spec;
     if (this.#held < permits) {
@@ -44,10 +45,10 @@ export class Semaphore {
       return;
     }
     if (this.#waiting.size >= waitingMax) throw this.#overloaded(`and ${waitingMax} wait`);
-    await this.#turn();
+    await this.#wait();
   }
 
-  /** Passes the permit on to the task that has waited longest. */
+  /** Passes the permit to the task that has waited longest, if any. */
   release(): void {
     const [next] = this.#waiting;
     if (next === undefined) {
@@ -58,7 +59,7 @@ export class Semaphore {
     next();
   }
 
-  /** Runs a task while it holds a permit. */
+  /** Runs a task with a permit. */
   async run<T>(task: () => Promise<T>): Promise<T> {
     await this.acquire();
     try {
@@ -68,7 +69,7 @@ export class Semaphore {
     }
   }
 
-  #turn(): Promise<void> {
+  #wait(): Promise<void> {
     const { waitMs } = this.#spec;
     return new Promise((resolve, reject) => {
       if (waitMs === undefined) {
@@ -100,8 +101,8 @@ export function mutex(): <T>(task: () => Promise<T>) => Promise<T> {
 }
 
 /**
- * Calls `task` for every item in order, for at most `atOnce` of them at a time. After a failure no task is started; the first
- * failure is thrown once those under way have ended.
+ * Runs `task` for every item in order, at most `atOnce` at a time. After a failure no further task is started, and the failure is
+ * thrown once the running tasks have ended.
  */
 export async function forEachAtMost<T>(
   atOnce: number,

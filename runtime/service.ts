@@ -1,5 +1,5 @@
-// The chassis of a control service: a table of routes with zod schemas becomes a fastify server with validation, tokens,
-// Fault answers, /healthz, /metrics and /openapi.json. Video never passes through here.
+// The server of a control API: a table of routes with zod schemas becomes a fastify server with validation, authorization, faults as
+// JSON, /healthz, /metrics and /openapi.json. Video is not served by it.
 
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -10,7 +10,7 @@ import type { Log } from './log.ts';
 import { packageVersion } from './paths.ts';
 
 export const BODY_BYTES_MAX = 4 * 2 ** 20;
-export const REQUEST_TIMEOUT_MS = 30_000;
+const REQUEST_TIMEOUT_MS = 30_000;
 const CONNECTIONS_CHECK_MS = 1_000;
 
 export interface Exchange<P, Q, B> {
@@ -19,7 +19,7 @@ export interface Exchange<P, Q, B> {
   readonly body: B;
   /** Null on public routes. */
   readonly caller: Caller | null;
-  /** The peer's address, or the client named by a trusted proxy. */
+  /** Address of the peer, or of the client that a trusted proxy names. */
   readonly address: string;
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
@@ -30,27 +30,27 @@ export interface Route {
   /** Fastify path: `/v1/titles/:id`, `/v1/route/*`. */
   readonly path: string;
   readonly summary: string;
-  /** Roles that may call; null is public. */
+  /** Roles that may call the route; null if it is public. */
   readonly roles: readonly Role[] | null;
   readonly params: z.ZodType;
   readonly query: z.ZodType;
   readonly body: z.ZodType;
   readonly answer: z.ZodType | null;
   readonly faults: readonly FaultCode[];
-  /** Returns the answer, or undefined after writing to `reply` itself. */
+  /** Returns the body of the response, or undefined if it has written to `reply` itself. */
   readonly run: (exchange: Exchange<never, never, never>) => unknown;
 }
 
-const nothing = z.object({});
-/** Routes are checked by zod; fastify's own compilers would take a third of the time in which it loads. */
+const emptyObject = z.object({});
+/** Routes are validated by zod. Fastify's own schema compilers would take a third of its loading time. */
 const noCompiler = () => (): never => {
   throw new Fault('internal', 'a route has a schema of fastify');
 };
 
-/** Types a route from its schemas; anything left out is empty. */
+/** Infers the types of a route from its schemas. A schema that is left out accepts anything. */
 export function route<
-  P extends z.ZodType = typeof nothing,
-  Q extends z.ZodType = typeof nothing,
+  P extends z.ZodType = typeof emptyObject,
+  Q extends z.ZodType = typeof emptyObject,
   B extends z.ZodType = z.ZodUndefined,
 >(spec: {
   method: Route['method'];
@@ -78,22 +78,22 @@ export function route<
   };
 }
 
-export interface ServiceDeps {
+interface ServiceDeps {
   readonly name: string;
   readonly log: Log;
   readonly routes: readonly Route[];
-  /** Needed where a route names roles. */
+  /** Required if a route names roles. */
   readonly fleetKey: Buffer | null;
-  /** In place of the fleet key, where a service knows its callers otherwise. Throws `token_missing` or `token_forged`. */
+  /** Replaces the fleet key if a service verifies its callers otherwise. Throws `token_missing` or `token_forged`. */
   readonly verify?: (authorization: string | undefined) => Caller;
   readonly expose: () => Promise<{ readonly contentType: string; readonly body: string }>;
-  /** Proxies whose X-Forwarded-For is believed: addresses or CIDRs. */
+  /** Proxies whose X-Forwarded-For is trusted, as addresses or CIDR prefixes. */
   readonly trustProxy?: readonly string[];
 }
 
 export interface Service {
   readonly app: FastifyInstance;
-  /** Resolves with the address bound, the port filled in where 0 was asked. Throws `config_invalid`. */
+  /** Resolves with the bound address, with the actual port if 0 was given. Throws `config_invalid`. */
   listen(at: HostPort): Promise<HostPort>;
   close(): Promise<void>;
 }
@@ -138,7 +138,7 @@ export function createService(deps: ServiceDeps): Service {
       try {
         await app.listen({ host: at.host, port: at.port });
       } catch (error) {
-        // A taken port or a foreign address is a setting to correct, not a defect.
+        // A port in use or an address of another machine is a configuration error, not a defect.
         throw new Fault('config_invalid', `cannot listen at ${formatHostPort(at)}: ${(error as Error).message}`, {
           cause: error,
         });
@@ -158,15 +158,15 @@ function mount(app: FastifyInstance, spec: Route, deps: ServiceDeps): void {
   app.route({
     method: spec.method,
     url: spec.path,
-    // Before the body is read: nobody unknown makes a service parse megabytes.
+    // Authorized before the body is read, so that unauthorized callers cannot make the service parse megabytes.
     onRequest: async (request) => {
-      if (roles !== null) callers.set(request, admit(roles, deps, request));
+      if (roles !== null) callers.set(request, authorize(roles, deps, request));
     },
     handler: async (request, reply) => {
       return spec.run({
-        params: check(spec.params, request.params, 'path') as never,
-        query: check(spec.query, request.query, 'query') as never,
-        body: check(spec.body, request.body, 'body') as never,
+        params: validate(spec.params, request.params, 'path') as never,
+        query: validate(spec.query, request.query, 'query') as never,
+        body: validate(spec.body, request.body, 'body') as never,
         caller: callers.get(request) ?? null,
         address: plainAddress(request.ip),
         request,
@@ -176,7 +176,7 @@ function mount(app: FastifyInstance, spec: Route, deps: ServiceDeps): void {
   });
 }
 
-function admit(roles: readonly Role[], deps: ServiceDeps, request: FastifyRequest): Caller {
+function authorize(roles: readonly Role[], deps: ServiceDeps, request: FastifyRequest): Caller {
   const { fleetKey, verify } = deps;
   if (verify === undefined && fleetKey === null)
     throw new Fault('token_missing', 'this service has no fleet key and admits nobody');
@@ -190,19 +190,19 @@ function admit(roles: readonly Role[], deps: ServiceDeps, request: FastifyReques
   return caller;
 }
 
-/** Throws `body_invalid` (or `request_malformed` for path and query) naming field, value and what is expected. */
-function check(schema: z.ZodType, value: unknown, where: 'path' | 'query' | 'body'): unknown {
+/** Throws `body_invalid`, or `request_malformed` for path and query, with field, value and what is expected. */
+function validate(schema: z.ZodType, value: unknown, where: 'path' | 'query' | 'body'): unknown {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const field = [where, ...issue.path.map(String)].join('.');
-  const found = JSON.stringify(at(value, issue.path))?.slice(0, 100) ?? 'nothing';
+  const found = JSON.stringify(valueAt(value, issue.path))?.slice(0, 100) ?? 'nothing';
   throw new Fault(where === 'body' ? 'body_invalid' : 'request_malformed', `${field} is ${found}: ${issue.message}`, {
     detail: { field },
   });
 }
 
-function at(value: unknown, path: readonly PropertyKey[]): unknown {
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   return path.reduce<unknown>(
     (inner, key) =>
       typeof inner === 'object' && inner !== null ? (inner as Record<PropertyKey, unknown>)[key] : undefined,
@@ -210,8 +210,8 @@ function at(value: unknown, path: readonly PropertyKey[]): unknown {
   );
 }
 
-/** `::ffff:192.0.2.1`, as a dual-stack listener shows IPv4 peers, is 192.0.2.1. */
-export const plainAddress = (address: string): string =>
+/** Converts an IPv4-mapped address such as `::ffff:192.0.2.1`, which a dual-stack listener reports for IPv4 peers. */
+const plainAddress = (address: string): string =>
   address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address;
 
 function toFault(error: unknown): Fault {
@@ -230,7 +230,7 @@ function answerFault(fault: Fault, request: FastifyRequest, reply: FastifyReply,
   return reply.code(fault.spec.status).send(faultBody(fault));
 }
 
-/** OpenAPI 3.1 from the same table that serves the requests. */
+/** The OpenAPI 3.1 description, from the table of routes. */
 function openapi(deps: ServiceDeps): unknown {
   const paths: Record<string, Record<string, unknown>> = {};
   for (const spec of deps.routes) {

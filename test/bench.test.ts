@@ -1,4 +1,4 @@
-// Benches run small with the tests, so that they never rot. What they measure here is not looked at.
+// Every bench runs with small parameters, so that it keeps working. Its figures are not checked.
 
 import { describe, expect, test } from 'vitest';
 import { admission } from '../bench/admission.ts';
@@ -8,7 +8,7 @@ import { canThrottle, disk } from '../bench/disk.ts';
 import { herd } from '../bench/herd.ts';
 import { load } from '../bench/load.ts';
 import { memory } from '../bench/memory.ts';
-import { knowsTls } from '../bench/peers.ts';
+import { supportsTls } from '../bench/contestants.ts';
 import { restart } from '../bench/restart.ts';
 import { serve } from '../bench/serve.ts';
 import { tls } from '../bench/tls.ts';
@@ -18,26 +18,26 @@ interface Row {
   readonly bench: Bench;
   readonly tools: readonly Tool[];
   readonly findings: readonly string[];
-  /** What this machine or this build must be able to do. */
-  readonly able?: boolean;
+  /** Whether this machine and this build support the bench; true if absent. */
+  readonly supported?: boolean;
 }
 
 const SIZES = ['64 KiB', '1 MiB', '4 MiB'].flatMap((size) => [size, `${size}, by CPU`]);
-const speaksTls = await knowsTls();
+const tlsSupported = await supportsTls();
 const ROWS: readonly Row[] = [
   { bench: serve, tools: ['nginx', 'varnishd', 'wrk'], findings: SIZES },
-  { bench: tls, tools: ['nginx', 'wrk'], findings: SIZES, able: speaksTls },
+  { bench: tls, tools: ['nginx', 'wrk'], findings: SIZES, supported: tlsSupported },
   {
     bench: load,
     tools: ['h2load', 'nginx', 'varnishd'],
-    findings: ['capacity', 'p99 at the rate', 'core per Gb/s', 'memory with it', 'readers on time'],
+    findings: ['capacity', 'p99 at 70 % load', 'CPU core per Gb/s', 'resident memory', 'clients on time'],
   },
   {
     bench: cold,
     tools: ['nginx', 'varnishd'],
     findings: ['whole asset, cold', 'first byte at 5 of 10 GB', 'fetched beyond the range'],
   },
-  { bench: herd, tools: ['nginx', 'varnishd'], findings: ['until the last has all', 'each byte asked of the origin'] },
+  { bench: herd, tools: ['nginx', 'varnishd'], findings: ['last client done', 'fetches per origin byte'] },
   {
     bench: restart,
     tools: [],
@@ -50,44 +50,44 @@ const ROWS: readonly Row[] = [
     bench: memory,
     tools: ['nginx', 'varnishd'],
     findings: [
-      'nobody',
-      'an idle connection',
-      'a stalled reader',
+      'no connections',
+      'per idle connection',
+      'per stalled client',
       'all idle',
       'all stalled',
-      ...(speaksTls ? ['all idle over TLS'] : []),
+      ...(tlsSupported ? ['all idle over TLS'] : []),
     ],
   },
   {
     bench: disk,
     tools: ['h2load', 'nginx'],
-    findings: ['hot p99 alone', 'hot p99 beside cold', 'beside cold ÷ alone', 'read by the cold'],
-    able: canThrottle(),
+    findings: ['hot p99 alone', 'hot p99 with cold reads', 'slowdown by cold reads', 'bytes of cold reads'],
+    supported: canThrottle(),
   },
   {
     bench: admission,
     tools: [],
     findings: [
       ...['zipf 0.8', 'zipf+scan', 'evening'].flatMap((trace) =>
-        ['hits', 'bytes hit', 'written'].map((what) => `${trace} ${what}`),
+        ['hit ratio', 'byte hit ratio', 'write ratio'].map((what) => `${trace} ${what}`),
       ),
-      'bytes hit ÷ Belady',
+      'byte hits ÷ Belady',
       ...['0.8, 10 %', '1, 10 %', '0.8, 1 %', '1.2, 1 %'].map((point) => `lru, zipf ${point}`),
-      'memory a run, lru',
-      'memory a run, s3-fifo',
+      'memory per run, lru',
+      'memory per run, s3-fifo',
     ],
   },
 ];
 
-describe.each(ROWS)('bench $bench.name', ({ bench, tools, findings: expected, able }) => {
+describe.each(ROWS)('bench $bench.name', ({ bench, tools, findings: expected, supported }) => {
   const missing = tools.map(needsTool).includes(null);
 
-  test.skipIf(missing || able === false)('answers its question in small', async () => {
+  test.skipIf(missing || supported === false)('yields its findings in a small run', async () => {
     const { peers, findings } = await bench.run(bench.small, () => undefined);
     expect(findings.map(({ what }) => what)).toEqual(expected);
-    for (const { what, larder, peers: beside } of findings) {
+    for (const { what, larder, peers: peerFigures } of findings) {
       expect(larder, what).not.toBeNaN();
-      expect([0, peers.length], what).toContain(beside.length);
+      expect([0, peers.length], what).toContain(peerFigures.length);
     }
   });
 });

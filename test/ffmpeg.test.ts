@@ -1,5 +1,5 @@
-// ffmpeg as a player: every HLS and DASH title pulled through steering and an appliance decodes to the very frames of the
-// files on disk, picture and sound.
+// ffmpeg as a player: every HLS and DASH title, fetched through steering and an appliance, decodes to the same video and audio frames
+// as the files on disk.
 
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';

@@ -1,31 +1,30 @@
-// The fleet as a whole, with real processes: what reaches the origin, what a killed filler costs, and what goes on when
-// steering or fill is gone.
+// The fleet as a whole, with real processes: requests at the origin, a filler that is killed, and operation without steering or fill.
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Agent, request } from 'undici';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { poll } from '../ops/ask.ts';
+import { poll } from '../ops/poll.ts';
 import { DemoFleet } from '../ops/demo/fleet.ts';
 import { importTitles } from '../ops/demo/scenario.ts';
 import { playAnswer } from '../protocol/decision.ts';
 import { run as runSchema, type Run } from '../protocol/plan.ts';
 import { popularity } from '../protocol/plays.ts';
 import { issueToken } from '../runtime/auth.ts';
-import { SILENT } from './filled-fleet.ts';
+import { SILENT_PROGRESS } from '../ops/progress.ts';
 
 const SEGMENT = '/harbor/video/360p/seg-00007.m4s';
 const WAIT_MS = 60_000;
-const LOOK_MS = 100;
+const POLL_MS = 100;
 
 let fleet: DemoFleet;
 const agent = new Agent({ connections: 16 });
 
 beforeAll(async () => {
-  // Slow enough that a fill can be killed in the middle of it: 10 MB take ten seconds.
+  // Slow enough to kill an appliance during its fill: 10 MB take ten seconds.
   fleet = await DemoFleet.prepare({ port: null, fillRate: '8Mb/s', ports: 'any', keep: false });
   await fleet.start();
-  await importTitles(fleet, SILENT);
+  await importTitles(fleet, SILENT_PROGRESS);
 }, 120_000);
 
 afterAll(async () => {
@@ -53,10 +52,10 @@ async function get(
   };
 }
 
-async function until<T>(what: string, look: () => Promise<T | null>): Promise<T> {
-  const found = await poll(look, { everyMs: LOOK_MS, signal: AbortSignal.timeout(WAIT_MS) });
-  if (found === null) throw new Error(`${what}: not within ${WAIT_MS / 1000} s`);
-  return found;
+async function until<T>(what: string, attempt: () => Promise<T | null>): Promise<T> {
+  const result = await poll(attempt, { everyMs: POLL_MS, signal: AbortSignal.timeout(WAIT_MS) });
+  if (result === null) throw new Error(`${what}: not within ${WAIT_MS / 1000} s`);
+  return result;
 }
 
 const fallbacks = (name: string): Promise<number> =>
@@ -70,9 +69,9 @@ async function metricOf(appliance: 'north-1' | 'north-2' | 'south-1', pattern: R
   return Number(pattern.exec(body.toString())?.[1] ?? 0);
 }
 
-const runOf = (id: string): Promise<Run> => fleet.services.fill(`/v1/runs/${id}`, runSchema);
+const runOf = (id: string): Promise<Run> => fleet.client.fill(`/v1/runs/${id}`, runSchema);
 
-test('a thousand different queries for one segment cost the origin one request', async () => {
+test('a thousand requests for one segment with different queries cause one request at the origin', async () => {
   const expected = await readFile(join(fleet.media, SEGMENT));
   const before = await originStats();
   const answers = await Promise.all(
@@ -81,11 +80,11 @@ test('a thousand different queries for one segment cost the origin one request',
     ),
   );
   expect(answers.every(({ status, body }) => status === 200 && body.equals(expected))).toBe(true);
-  // The counter itself is asked once more.
+  // The request for the statistics may be counted, too.
   expect((await originStats()).requests - before.requests).toBeLessThanOrEqual(2);
 });
 
-test('what is not catalogued is refused without asking the origin', async () => {
+test('a path outside the catalog is refused without a request to the origin', async () => {
   const before = await originStats();
   const answers = await Promise.all(
     ['/-/stats', '/harbor/none.m4s', '/', '/~abc/etc/passwd'].map((path) => get(fleet.videoUrl('north-1') + path)),
@@ -95,8 +94,8 @@ test('what is not catalogued is refused without asking the origin', async () => 
   expect((await originStats()).requests - before.requests).toBeLessThanOrEqual(1);
 });
 
-test('a filler that is killed goes on where it was, and the run ends verified', { timeout: 120_000 }, async () => {
-  const started = await fleet.services.fill('/v1/runs', runSchema, {
+test('a filler that is killed resumes its fill, and the run ends verified', { timeout: 120_000 }, async () => {
+  const started = await fleet.client.fill('/v1/runs', runSchema, {
     method: 'POST',
     body: { site: 'south', title: null, now: true },
   });
@@ -115,28 +114,30 @@ test('a filler that is killed goes on where it was, and the run ends verified', 
   const [progress] = ended.appliances;
   expect(progress).toMatchObject({ state: 'done', bytesDone: progress!.bytesTotal, faults: [] });
   expect(progress!.bytesResumed).toBeGreaterThanOrEqual(half.bytesDone * 0.8);
-  // What was there is not fetched again: at most the flights that the kill cut off.
+  // Stored blocks are not fetched again, apart from fetches that the kill interrupted.
   expect((await originStats()).bytes - before.bytes).toBeLessThanOrEqual(
     progress!.bytesTotal - progress!.bytesResumed + 8 * 2 ** 20 * 0.25,
   );
 });
 
-test('with steering gone an appliance serves on, counts it, and beats again when steering is back', async () => {
+test('without steering an appliance keeps serving and counts the fallback, and it sends heartbeats again when steering is back', async () => {
   const before = await fallbacks('steering_down_serve');
   await fleet.process('steering').kill();
-  await until('the appliance notices', async () => ((await fallbacks('steering_down_serve')) > before ? true : null));
+  await until('the appliance counts the fallback', async () =>
+    (await fallbacks('steering_down_serve')) > before ? true : null,
+  );
   const expected = await readFile(join(fleet.media, SEGMENT));
   expect((await get(`${fleet.videoUrl('north-1')}/~s${SEGMENT}`)).body.equals(expected)).toBe(true);
   await fleet.process('steering').start();
-  for (const id of ['north-1', 'north-2', 'south-1']) await fleet.untilAlive(id);
+  for (const id of ['north-1', 'north-2', 'south-1']) await fleet.waitUntilAlive(id);
 });
 
 test(
-  'with fill gone the catalog stays in force and play reports are kept until it is back',
+  'without fill the catalog stays in force, and play reports are kept until it is back',
   { timeout: 120_000 },
   async () => {
     const total = async (): Promise<number> =>
-      (await fleet.services.fill('/v1/popularity', popularity)).rows.reduce((sum, row) => sum + row.popularity, 0);
+      (await fleet.client.fill('/v1/popularity', popularity)).rows.reduce((sum, row) => sum + row.popularity, 0);
     const before = {
       popularity: await total(),
       catalog: await fallbacks('fill_down_catalog_kept'),
@@ -146,13 +147,13 @@ test(
     const expected = await readFile(join(fleet.media, SEGMENT));
     for (let at = 0; at < 50; at += 1)
       expect((await get(`${fleet.videoUrl('north-1')}/~s${SEGMENT}`)).body.equals(expected)).toBe(true);
-    await until('the catalog is missed', async () =>
+    await until('the catalog fallback is counted', async () =>
       (await fallbacks('fill_down_catalog_kept')) > before.catalog ? true : null,
     );
     await until('reports are kept', async () =>
       (await fallbacks('fill_down_reports_kept')) > before.reports ? true : null,
     );
-    const { pathways } = await fleet.services.steering('/v1/play/harbor', playAnswer);
+    const { pathways } = await fleet.client.steering('/v1/play/harbor', playAnswer);
     expect(pathways.map((pathway) => pathway.id)).toContain('north-1');
     await fleet.process('fill').start();
     await until('the kept reports arrive', async () => ((await total()) > before.popularity ? true : null));

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests that need Node alone, and `demo --check`, on each Node that Larder promises to run on. Versions come from npm.
+# Runs the tests and `demo --check` with every supported version of Node. The versions are installed from npm.
 #
 #   test/nodes.sh                 all of them
 #   test/nodes.sh 22 26           some of them
@@ -16,7 +16,7 @@ for version in "$@"; do
   npm install --silent --no-audit --no-fund --prefix "$work/$version" "node-$platform@$version"
   bin=$work/$version/node_modules/node-$platform/bin
   echo "== Node $("$bin/node" --version)"
-  # npm runs scripts with the first node in PATH, and vitest its workers with its own.
+  # npm runs scripts with the first node in PATH, and vitest runs its workers with the node that runs it.
   if ! PATH="$bin:$PATH" npm test; then failed+=("$version: npm test"); fi
   if ! PATH="$bin:$PATH" npm run -s start -- --check; then failed+=("$version: demo --check"); fi
 done

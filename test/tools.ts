@@ -1,5 +1,5 @@
-// Tools that a test may need beyond Node. Where one is missing the test is skipped and the run ends with the apt-get line
-// that mends it; under LARDER_TEST_ALL=1 (as .ci/run sets it) a missing tool is a failure.
+// Tools beyond Node that tests require. A test whose tool is missing is skipped, and the run ends with the apt-get command that
+// installs it. With LARDER_TEST_ALL=1, which .ci/run sets, a missing tool is a failure.
 //
 //   const ffmpeg = needsTool('ffmpeg');
 //   describe.skipIf(ffmpeg === null)('ffmpeg reads a steered title', () => { … run(ffmpeg!, […]) … });
@@ -18,7 +18,7 @@ declare module 'vitest' {
 
 export type Tool = 'chromium' | 'curl' | 'ffmpeg' | 'h2load' | 'nginx' | 'openssl' | 'varnishd' | 'wrk';
 
-/** One line per tool, its command and its Debian package; .ci/run installs from the same file. */
+/** Each line has a command and its Debian package. .ci/run installs from the same file. */
 const packages = new Map(
   readFileSync(join(import.meta.dirname, 'tools.txt'), 'utf8')
     .trim()
@@ -26,10 +26,10 @@ const packages = new Map(
     .map((line) => line.split(' ') as [Tool, string]),
 );
 
-/** Debian keeps servers in sbin, which the PATH of a plain user lacks. */
+/** Debian installs servers in sbin, which is not in the PATH of ordinary users. */
 const SERVER_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin'];
 
-/** Path of the tool; null where it is missing, and then it is listed at the end of the run. */
+/** The path of the tool, or null if it is missing. Missing tools are listed at the end of the run. */
 export function needsTool(tool: Tool): string | null {
   const directories = [...(process.env['PATH'] ?? '').split(delimiter), ...SERVER_DIRECTORIES];
   const found = directories.map((directory) => join(directory, tool)).find((path) => existsSync(path));
@@ -40,7 +40,7 @@ export function needsTool(tool: Tool): string | null {
   return null;
 }
 
-/** Run by vitest before all tests; what it returns runs after the summary. */
+/** Called by vitest before all tests. The returned function is called after the summary. */
 export default function listMissingTools(project: TestProject): () => void {
   const directory = mkdtempSync(join(tmpdir(), 'larder-tools-'));
   const file = join(directory, 'missing');

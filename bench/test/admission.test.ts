@@ -1,5 +1,5 @@
-// The bench that decides about admission must itself be right: capacity is kept, nobody is better than Belady, Belady is
-// the best there is, LRU is what theory says, and a recorded trace is read as it was written.
+// The simulation behind the admission bench: no policy exceeds the capacity or Belady's byte hits, Belady is optimal, LRU agrees with
+// theory, and recorded traces are parsed correctly.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,15 +8,15 @@ import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import { packageRoot } from '../../runtime/paths.ts';
-import { admission, CHE, contestOf, lruBesideChe, scoresOf } from '../admission.ts';
+import { admission, CHE_POINTS, simulationOf, compareLruWithChe, simulatePolicies } from '../admission.ts';
 import { belady } from '../belady.ts';
 import { meetsBar } from '../bench.ts';
-import { cheHitRatio } from '../che.ts';
-import { Fifo, Sieve } from '../orders.ts';
-import { EXACT_RUNS, footprintOf, runsOf, RUN_BYTES } from '../replay.ts';
+import { cheHitRatio } from '../che-approximation.ts';
+import { FifoPolicy, SievePolicy } from '../eviction-policies.ts';
+import { EXACT_RUNS, footprintBytes, splitIntoRuns, RUN_BYTES } from '../replay.ts';
 import { readTrace } from '../trace-file.ts';
-import { filesOf, SAMPLE } from '../trace-maker.ts';
-import { evening, zipfAndScan, zipfShares, type Trace } from '../trace.ts';
+import { encodeTrace, SAMPLE_SPEC } from '../trace-encoder.ts';
+import { eveningTrace, zipfTraceWithScans, zipfShares, type Trace } from '../trace.ts';
 
 const traceOf = (requests: readonly number[], sizes: readonly number[]): Trace => ({
   name: 'made up',
@@ -25,7 +25,7 @@ const traceOf = (requests: readonly number[], sizes: readonly number[]): Trace =
 });
 
 describe('replay', () => {
-  test('property: on any trace nobody passes the capacity, and nobody hits more bytes than Belady', () => {
+  test('property: no policy exceeds the capacity, and none has more byte hits than Belady', () => {
     const size = fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 3 * RUN_BYTES }));
     const trace = fc
       .array(size, { minLength: 1, maxLength: 12 })
@@ -36,49 +36,49 @@ describe('replay', () => {
       );
     fc.assert(
       fc.property(trace, fc.double({ min: 0.01, max: 10, noNaN: true }), (made, share) => {
-        const contest = contestOf(made, share * footprintOf(made));
-        const { belady: best, ...others } = scoresOf(contest);
-        expect(best!.bytesMost).toBeLessThanOrEqual(contest.capacityBytes);
+        const simulation = simulationOf(made, share * footprintBytes(made));
+        const { belady: best, ...others } = simulatePolicies(simulation);
+        expect(best!.bytesHeldMax).toBeLessThanOrEqual(simulation.capacityBytes);
         for (const [name, score] of Object.entries(others)) {
-          expect(score.bytesMost, name).toBeLessThanOrEqual(contest.capacityBytes);
-          expect(score.bytes, name).toBeLessThanOrEqual(best!.bytes + 1e-12);
+          expect(score.bytesHeldMax, name).toBeLessThanOrEqual(simulation.capacityBytes);
+          expect(score.byteHitRatio, name).toBeLessThanOrEqual(best!.byteHitRatio + 1e-12);
         }
       }),
       { numRuns: 300 },
     );
   });
 
-  test('property: no choice at all, of what to take in and what to let go, hits more than Belady', () => {
+  test('property: no sequence of admissions and evictions has more hits than Belady', () => {
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: 9 }),
         fc.integer({ min: 1, max: 3 }),
         (requests, capacityBytes) => {
           const trace = traceOf(requests, [1, 1, 1, 1]);
-          const { bytes } = belady({ trace, runs: runsOf(trace), capacityBytes });
-          expect(Math.round(bytes * requests.length)).toBe(mostHits(requests, [], capacityBytes));
+          const { byteHitRatio } = belady({ trace, runs: splitIntoRuns(trace), capacityBytes });
+          expect(Math.round(byteHitRatio * requests.length)).toBe(mostHits(requests, [], capacityBytes));
         },
       ),
       { numRuns: 300 },
     );
   });
 
-  test('walks over what nobody asks for again: second-hit hits no less than LRU and writes a third of it', () => {
+  test('with scans, second-hit has at least the hit ratio of LRU and writes less than a third', () => {
     const spec = { objects: 2_000, alpha: 0.9, requests: 60_000, every: 2_000, scan: 1_000, seed: 4 };
-    const { lru, 'second-hit': second } = scoresOf(contestOf(zipfAndScan(spec), spec.objects));
-    expect(second!.objects).toBeGreaterThanOrEqual(lru!.objects);
-    expect(second!.written).toBeLessThan(lru!.written / 3);
+    const { lru, 'second-hit': second } = simulatePolicies(simulationOf(zipfTraceWithScans(spec), spec.objects));
+    expect(second!.hitRatio).toBeGreaterThanOrEqual(lru!.hitRatio);
+    expect(second!.writeRatio).toBeLessThan(lru!.writeRatio / 3);
   });
 });
 
-test('every bar of the bench is met in small, and each can be missed', async () => {
+test('a small run meets every bar, and every bar can be missed', async () => {
   const { findings } = await admission.run({ ...admission.small, evening: 10_000 }, () => undefined);
   const barred = findings.filter(({ bar }) => bar !== null);
   expect(barred.filter((finding) => !meetsBar(finding))).toEqual([]);
   expect(barred.every((finding) => !meetsBar({ ...finding, larder: 25 }))).toBe(true);
 });
 
-/** By trying everything. */
+/** The largest number of hits, by exhaustive search. */
 function mostHits(requests: readonly number[], held: readonly number[], capacity: number): number {
   const [object, ...rest] = requests;
   if (object === undefined) return 0;
@@ -92,57 +92,57 @@ function mostHits(requests: readonly number[], held: readonly number[], capacity
 describe('LRU beside theory', () => {
   const published = [0.4367, 0.6756, 0.1566, 0.6563];
 
-  test.each(CHE.map((point, at) => ({ ...point, hits: published[at]! })))(
+  test.each(CHE_POINTS.map((point, index) => ({ ...point, hits: published[index]! })))(
     'zipf $alpha of $percent % hits $hits',
     ({ alpha, percent, hits }) => {
       expect(cheHitRatio(zipfShares(10_000, alpha), 100 * percent)).toBeCloseTo(hits, 4);
-      const { measured } = lruBesideChe({ alpha, percent, objects: 10_000, requests: 500_000 });
+      const { measured } = compareLruWithChe({ alpha, percent, objects: 10_000, requests: 500_000 });
       expect(Math.abs(measured - hits)).toBeLessThanOrEqual(0.005);
     },
   );
 });
 
-describe('orders to compare with', () => {
+describe('eviction policies for comparison', () => {
   const steps = fc.array(
     fc.record({ act: fc.constantFrom('add', 'touch', 'evict', 'subtract'), key: fc.integer({ min: 1, max: 12 }) }),
     { maxLength: 200 },
   );
 
-  test('property: FIFO and SIEVE evict what naive ones evict', () => {
+  test('property: FIFO and SIEVE evict the same keys as naive implementations', () => {
     fc.assert(
-      fc.property(steps, fc.boolean(), (acts, spares) => {
-        const order = spares ? new Sieve(EXACT_RUNS) : new Fifo(EXACT_RUNS);
-        // Oldest first; the hand stands at the one to be looked at next.
-        let line: { readonly key: number; asked: boolean }[] = [];
+      fc.property(steps, fc.boolean(), (acts, isSieve) => {
+        const order = isSieve ? new SievePolicy(EXACT_RUNS) : new FifoPolicy(EXACT_RUNS);
+        // Oldest first. The hand is the index of the next candidate.
+        let queue: { readonly key: number; hit: boolean }[] = [];
         let hand = 0;
-        const leave = (at: number): void => {
-          line = line.toSpliced(at, 1);
+        const remove = (at: number): void => {
+          queue = queue.toSpliced(at, 1);
           if (at < hand) hand -= 1;
-          // Behind the newest comes the oldest, whatever is added meanwhile.
-          if (hand >= line.length) hand = 0;
+          // After the newest the hand moves to the oldest, even if entries are added meanwhile.
+          if (hand >= queue.length) hand = 0;
         };
         for (const { act, key } of acts) {
-          const at = line.findIndex((each) => each.key === key);
+          const at = queue.findIndex((each) => each.key === key);
           if (act === 'add' && at === -1) {
             order.add(key, 1);
-            line = [...line, { key, asked: false }];
+            queue = [...queue, { key, hit: false }];
           } else if (act === 'touch') {
             order.touch(key);
-            if (at !== -1 && spares) line[at]!.asked = true;
+            if (at !== -1 && isSieve) queue[at]!.hit = true;
           } else if (act === 'subtract') {
             order.subtract(key, 1);
-            if (at !== -1) leave(at);
+            if (at !== -1) remove(at);
           } else if (act === 'evict') {
             let expected: number | null = null;
-            if (line.length > 0) {
-              if (!spares || hand >= line.length) hand = 0;
-              for (; line[hand]!.asked; hand = (hand + 1) % line.length) line[hand]!.asked = false;
-              expected = line[hand]!.key;
-              leave(hand);
+            if (queue.length > 0) {
+              if (!isSieve || hand >= queue.length) hand = 0;
+              for (; queue[hand]!.hit; hand = (hand + 1) % queue.length) queue[hand]!.hit = false;
+              expected = queue[hand]!.key;
+              remove(hand);
             }
             expect(order.evict()).toBe(expected);
           }
-          expect(order.runs).toBe(line.length);
+          expect(order.runs).toBe(queue.length);
         }
       }),
       { numRuns: 50000 },
@@ -159,17 +159,17 @@ describe('recorded traces', () => {
     return join(directory, name);
   };
 
-  test('the samples are what the script makes, and every format says the same', async () => {
-    const made = evening(SAMPLE);
-    for (const [name, bytes] of Object.entries(filesOf(made))) {
+  test('the samples are those of trace-encoder.ts, and every format yields the same trace', async () => {
+    const expected = eveningTrace(SAMPLE_SPEC);
+    for (const [name, bytes] of Object.entries(encodeTrace(expected))) {
       expect(existsSync(join(samples, name)) && readFileSync(join(samples, name)).equals(bytes), name).toBe(true);
       const read = await readTrace(join(samples, name));
-      expect(bytesOf(read), name).toEqual(bytesOf(made));
-      expect(new Set(read.requests).size, name).toBe(new Set(made.requests).size);
+      expect(bytesOf(read), name).toEqual(bytesOf(expected));
+      expect(new Set(read.requests).size, name).toBe(new Set(expected.requests).size);
     }
   });
 
-  test('a packed trace, ids that are words, columns in another order, sizes of 0, and an id of two sizes', async () => {
+  test('compressed traces, textual ids, reordered columns, sizes of 0 and an id with two sizes are read', async () => {
     const csv = 'op,key,time,size\nget,/a,1,10\nget,/b,2,0\nget,/a,3,10\nget,/a,4,7\n\nget,/c,5,3\n';
     for (const path of [write('odd.csv', csv), write('odd.csv.gz', gzipSync(csv))]) {
       const { requests, sizes } = await readTrace(path);
@@ -186,17 +186,17 @@ describe('recorded traces', () => {
     ['empty.csv', 'time,id,size\n', /holds no request/],
     ['packed.oracleGeneral.zst', 'x', /zstd -d/],
     ['endless.trace', '1 '.repeat(40_000), /line of more than/],
-  ])('%s is refused with what is wrong', async (name, content, message) => {
+  ])('%s is rejected with the reason', async (name, content, message) => {
     await expect(readTrace(write(name, content))).rejects.toMatchObject({
       code: 'config_invalid',
       message: expect.stringMatching(message) as string,
     });
   });
 
-  test('a file that is not there is named', async () => {
+  test('a missing file is rejected', async () => {
     await expect(readTrace(join(directory, 'none.csv'))).rejects.toMatchObject({ code: 'config_invalid' });
   });
 });
 
-/** Sizes in the order of the requests. */
+/** The sizes of the requests, in order. */
 const bytesOf = ({ requests, sizes }: Trace): number[] => Array.from(requests, (object) => sizes[object]!);

@@ -1,5 +1,5 @@
-// The demo's fleet: origin, fill, steering and three appliances as real processes on loopback addresses, everything they
-// write in one temporary directory, and an end that leaves no process, no port and no file.
+// The demo fleet: origin, fill, steering and three appliances as real processes on loopback addresses. Everything that they write
+// is in one temporary directory. Closing the fleet leaves no process, port or file behind.
 
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,27 +8,29 @@ import { fleet as fleetSchema, type FleetAppliance } from '../../protocol/decisi
 import { Fault } from '../../protocol/faults.ts';
 import { ensureFleetKey, issueToken } from '../../runtime/auth.ts';
 import { packageRoot } from '../../runtime/paths.ts';
-import { poll, servicesOf, type Services } from '../ask.ts';
+import { createControlClient, type ControlClient } from '../control-client.ts';
+import { poll } from '../poll.ts';
 import {
   APPLIANCES,
   fleetKeyFile,
   mapFile,
   prefixMap,
-  processPlans,
+  serviceCommands,
   SERVICE_HOST,
   urlOf,
   type ApplianceId,
   type DemoPorts,
 } from './layout.ts';
-import { choosePorts, type Claims, type PortsSpec } from './ports.ts';
-import { DemoProcess, Warden } from './service-process.ts';
+import { reservePorts, type PortReservation, type PortChoice } from './ports.ts';
+import { ReaperClient } from './reaper-client.ts';
+import { ServiceProcess } from './service-process.ts';
 
-const ALIVE_MS = 15_000;
-const LOOK_MS = 100;
+const ALIVE_TIMEOUT_MS = 15_000;
+const POLL_MS = 100;
 
-export interface FleetSpec extends PortsSpec {
+export interface FleetSpec extends PortChoice {
   readonly fillRate: string | null;
-  /** Leave state and logs behind. */
+  /** Keeps the directory, with state and logs, after the fleet is closed. */
   readonly keep: boolean;
 }
 
@@ -37,22 +39,28 @@ export class DemoFleet {
   readonly media: string;
   readonly ports: DemoPorts;
   readonly fleetKey: Buffer;
-  readonly services: Services;
+  readonly client: ControlClient;
   readonly urls: { readonly origin: string; readonly fill: string; readonly steering: string };
-  readonly #processes: ReadonlyMap<string, DemoProcess>;
-  readonly #warden: Warden;
-  readonly #claims: Claims;
+  readonly #processes: ReadonlyMap<string, ServiceProcess>;
+  readonly #reaper: ReaperClient;
+  readonly #portReservation: PortReservation;
   readonly #keep: boolean;
   #closing: Promise<void> | null = null;
 
-  private constructor(parts: { directory: string; media: string; claims: Claims; spec: FleetSpec; warden: Warden }) {
-    const { directory, media, claims } = parts;
-    const { ports } = claims;
+  private constructor(parts: {
+    directory: string;
+    media: string;
+    reservation: PortReservation;
+    spec: FleetSpec;
+    reaper: ReaperClient;
+  }) {
+    const { directory, media, reservation } = parts;
+    const { ports } = reservation;
     this.directory = directory;
     this.media = media;
     this.ports = ports;
-    this.#warden = parts.warden;
-    this.#claims = claims;
+    this.#reaper = parts.reaper;
+    this.#portReservation = reservation;
     this.#keep = parts.spec.keep;
     this.fleetKey = ensureFleetKey(fleetKeyFile(directory));
     this.urls = {
@@ -61,41 +69,41 @@ export class DemoFleet {
       steering: urlOf(SERVICE_HOST, ports.steering),
     };
     const token = issueToken(this.fleetKey, { role: 'operator', id: 'operator' });
-    this.services = servicesOf({ ...this.urls, token, fleetKey: fleetKeyFile(directory), json: false });
+    this.client = createControlClient({ ...this.urls, token, fleetKey: fleetKeyFile(directory), json: false });
     const larder = join(packageRoot, 'dist', 'larder.js');
     const env = environmentFor(directory);
-    const plans = processPlans({ directory, media, ports, fillRate: parts.spec.fillRate });
+    const commands = serviceCommands({ directory, media, ports, fillRate: parts.spec.fillRate });
     this.#processes = new Map(
-      Object.entries(plans).map(([name, plan]) => [
+      Object.entries(commands).map(([name, command]) => [
         name,
-        new DemoProcess(
-          { ...plan, env, logFile: join(directory, 'logs', `${name}.log`) },
-          { larder, warden: this.#warden, token },
+        new ServiceProcess(
+          { ...command, env, logFile: join(directory, 'logs', `${name}.log`) },
+          { larder, reaper: this.#reaper, token },
         ),
       ]),
     );
   }
 
-  /** Directory, key, map and ports; nothing runs yet. */
+  /** Creates the directory, the fleet key and the prefix map, and reserves the ports. Starts no service. */
   static async prepare(spec: FleetSpec): Promise<DemoFleet> {
     const media = join(packageRoot, 'ops', 'media', 'titles');
     if (!existsSync(media)) throw new Fault('config_invalid', `the sample titles are missing: ${media} does not exist`);
-    const claims = await choosePorts(spec);
+    const reservation = await reservePorts(spec);
     const directory = mkdtempSync(join(tmpdir(), 'larder-demo-'));
-    const warden = new Warden();
-    if (!spec.keep) warden.say('directory', directory);
+    const reaper = new ReaperClient();
+    if (!spec.keep) reaper.deleteAtEnd(directory);
     mkdirSync(join(directory, 'logs'));
     writeFileSync(mapFile(directory), prefixMap());
-    return new DemoFleet({ directory, media, claims, spec, warden });
+    return new DemoFleet({ directory, media, reservation, spec, reaper });
   }
 
-  process(name: string): DemoProcess {
+  process(name: string): ServiceProcess {
     const found = this.#processes.get(name);
     if (found === undefined) throw new Fault('not_found', `the demo runs no "${name}"`);
     return found;
   }
 
-  get processes(): readonly DemoProcess[] {
+  get processes(): readonly ServiceProcess[] {
     return [...this.#processes.values()];
   }
 
@@ -104,53 +112,53 @@ export class DemoFleet {
   }
 
   /**
-   * Services first, so that no appliance has to try its first heartbeat twice. Resolves when every process is ready;
-   * `untilAlive` waits for an appliance to be given plays.
+   * Starts the control services before the appliances, so that no first heartbeat has to be repeated. Resolves once every service
+   * is ready; `waitUntilAlive` waits until steering sends plays to an appliance.
    */
   async start(): Promise<void> {
     await this.#startAll(['origin', 'fill', 'steering']);
     await this.#startAll(APPLIANCES.map((row) => row.id));
   }
 
-  /** Waits for each, also after one has failed: a process must not come up while the rest is being ended. */
+  /** Waits for every start even if one fails, so that no process comes up while the others are being stopped. */
   async #startAll(names: readonly string[]): Promise<void> {
     const started = await Promise.allSettled(names.map((name) => this.process(name).start()));
     const failed = started.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }
 
-  /** Waits, bounded, until steering would send players to this appliance. */
-  async untilAlive(id: string): Promise<FleetAppliance> {
-    const found = await poll(
+  /** Waits until steering sends plays to this appliance. Throws after a timeout. */
+  async waitUntilAlive(id: string): Promise<FleetAppliance> {
+    const alive = await poll(
       async () => {
-        const { appliances } = await this.services.steering('/v1/fleet', fleetSchema);
+        const { appliances } = await this.client.steering('/v1/fleet', fleetSchema);
         const row = appliances.find((candidate) => candidate.id === id);
         return row !== undefined && row.liveness === 'alive' && row.state !== 'starting' ? row : null;
       },
-      { everyMs: LOOK_MS, signal: AbortSignal.timeout(ALIVE_MS) },
+      { everyMs: POLL_MS, signal: AbortSignal.timeout(ALIVE_TIMEOUT_MS) },
     );
-    if (found !== null) return found;
+    if (alive !== null) return alive;
     throw new Fault(
       'internal',
-      `steering has not seen ${id} alive within ${ALIVE_MS / 1000} s; the end of its log:\n${this.process(id).logTail()}`,
+      `steering has not seen ${id} alive within ${ALIVE_TIMEOUT_MS / 1000} s; the end of its log:\n${this.process(id).logTail()}`,
     );
   }
 
-  /** Safe to call more than once. */
+  /** Stops every service and deletes the directory. May be called more than once. */
   close(): Promise<void> {
-    this.#closing ??= this.#end();
+    this.#closing ??= this.#shutDown();
     return this.#closing;
   }
 
-  async #end(): Promise<void> {
+  async #shutDown(): Promise<void> {
     await Promise.all(this.processes.map((child) => child.stop()));
-    this.#claims.release();
+    this.#portReservation.release();
     if (!this.#keep) rmSync(this.directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
-    this.#warden.dismiss();
+    this.#reaper.close();
   }
 }
 
-/** The demo's children see nothing of a LARDER_ setting that this shell happens to have. */
+/** Removes the LARDER_ settings of this shell from the environment of the services. */
 function environmentFor(directory: string): Record<string, string> {
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith('LARDER_'));
   return { ...Object.fromEntries(own.map(([name, value]) => [name, value ?? ''])), LARDER_HOME: directory };

@@ -1,8 +1,8 @@
-// Who stands where in the demo: addresses, sites, prefixes and the command line of every process. Pure; the fleet starts it.
+// The topology of the demo: addresses, sites, prefixes and the command line of every service. Pure; fleet.ts starts the services.
 
 import { join } from 'node:path';
 
-/** Appliances need distinct addresses: a player that bans a host bans it on every port. */
+/** Appliances have distinct addresses, because a player that excludes a host excludes it on every port. */
 export const APPLIANCES = [
   { id: 'north-1', site: 'north', host: '127.0.0.2' },
   { id: 'north-2', site: 'north', host: '127.0.0.3' },
@@ -17,7 +17,7 @@ export const SITES = {
     network6: ['::1/128'],
     coordinates: { latitude: 53.55, longitude: 9.99 },
     timeZone: 'Europe/Berlin',
-    /** An address that viewers of the site come from. */
+    /** The address from which viewers of the site connect. */
     viewer: '127.1.7.7',
   },
   south: {
@@ -42,20 +42,23 @@ export interface DemoPorts {
   readonly appliances: Readonly<Record<ApplianceId, { readonly video: number; readonly admin: number }>>;
 }
 
-export interface DemoPlace {
-  /** Everything the demo writes lies below. */
+interface DemoLayout {
+  /** Everything that the demo writes is below this directory. */
   readonly directory: string;
-  /** What the origin serves. */
+  /** Directory that the origin serves. */
   readonly media: string;
   readonly ports: DemoPorts;
-  /** Caps each appliance's fill, so that a person can watch it; null is uncapped. */
+  /** Limits the fill of each appliance, so that a person can watch it; null means no limit. */
   readonly fillRate: string | null;
 }
 
-export interface ProcessPlan {
+interface ServiceCommand {
   readonly name: string;
   readonly args: readonly string[];
-  /** All answer 200 once the process does its work, the metrics to this demo's token alone: a stranger's are no answer. */
+  /**
+   * URLs that respond 200 once the service is ready. Metrics require the token of this demo, so that a service of another demo on
+   * the same port does not pass for this one.
+   */
   readonly readyUrls: readonly string[];
 }
 
@@ -79,16 +82,16 @@ export const prefixMap = (): string =>
     2,
   )}\n`;
 
-export function processPlans(place: DemoPlace): Readonly<Record<string, ProcessPlan>> {
-  const { directory, ports } = place;
+export function serviceCommands(layout: DemoLayout): Readonly<Record<string, ServiceCommand>> {
+  const { directory, ports } = layout;
   const origin = urlOf(SERVICE_HOST, ports.origin);
   const fill = urlOf(SERVICE_HOST, ports.fill);
   const steering = urlOf(SERVICE_HOST, ports.steering);
   const key = ['--fleet-key', fleetKeyFile(directory)];
-  const plans: Record<string, ProcessPlan> = {
+  const commands: Record<string, ServiceCommand> = {
     origin: {
       name: 'origin',
-      args: ['origin', '--root', place.media, '--listen', `${SERVICE_HOST}:${ports.origin}`],
+      args: ['origin', '--root', layout.media, '--listen', `${SERVICE_HOST}:${ports.origin}`],
       readyUrls: [`${origin}/-/stats`],
     },
     fill: {
@@ -111,7 +114,7 @@ export function processPlans(place: DemoPlace): Readonly<Record<string, ProcessP
   for (const { id, site, host } of APPLIANCES) {
     const { video, admin } = ports.appliances[id];
     const { coordinates, timeZone } = SITES[site];
-    plans[id] = {
+    commands[id] = {
       name: id,
       args: [
         ...['appliance', 'run', '--id', id, '--site', site, '--listen', `${host}:${video}`],
@@ -120,10 +123,10 @@ export function processPlans(place: DemoPlace): Readonly<Record<string, ProcessP
         ...['--state', join(directory, id, 'state'), '--workers', '1', '--steering', steering, '--fill', fill],
         ...['--position', `${coordinates.latitude},${coordinates.longitude}`, '--time-zone', timeZone],
         ...['--fill-window', FILL_WINDOW, ...key],
-        ...(place.fillRate === null ? [] : ['--fill-rate', place.fillRate]),
+        ...(layout.fillRate === null ? [] : ['--fill-rate', layout.fillRate]),
       ],
       readyUrls: ['/readyz', '/metrics'].map((path) => urlOf(SERVICE_HOST, admin) + path),
     };
   }
-  return plans;
+  return commands;
 }

@@ -1,6 +1,6 @@
-// Ports of one demo, chosen before anything listens. Between the choice and the moment when a child binds its port, nobody
-// holds it; so the demo keeps the UDP port of the same number for as long as it runs, and another demo takes that for a
-// no. The kernel gives the claim back however the demo ends.
+// Ports of one demo, reserved before anything listens. Between the reservation and the moment when a child process binds its TCP
+// port, that port is free. The demo therefore holds the UDP port of the same number for as long as it runs, and another demo
+// regards the port as taken. The kernel releases it however the demo ends.
 
 import { createSocket, type Socket } from 'node:dgram';
 import { createServer, type AddressInfo, type Server } from 'node:net';
@@ -9,58 +9,58 @@ import { APPLIANCES, SERVICE_HOST, type ApplianceId, type DemoPorts } from './la
 
 const STEERING_PORT = 8400;
 const FILL_PORT = 8500;
-/** Free to listen at and claimed by another is rare: the kernel picks among tens of thousands. */
-const TRIES_MAX = 10;
+/** A port that is free for TCP but reserved by another demo is rare: the kernel picks from tens of thousands. */
+const ATTEMPTS_MAX = 10;
 
-export interface PortsSpec {
-  /** Port of steering and the page; null takes the usual one where it is free. */
+export interface PortChoice {
+  /** Port of steering and the page; null means the default port if it is free. */
   readonly port: number | null;
-  /** `usual`: 8400 and 8500 where they are free, so that other verbs find them by default. */
+  /** `usual` prefers 8400 and 8500, the defaults of other verbs. */
   readonly ports: 'usual' | 'any';
 }
 
-export interface Claims {
+export interface PortReservation {
   readonly ports: DemoPorts;
   release(): void;
 }
 
-/** Throws `config_invalid` where the port asked for is taken, or none is free. */
-export async function choosePorts(spec: PortsSpec): Promise<Claims> {
-  const claims: Socket[] = [];
+/** Throws `config_invalid` if the requested port is taken, or if none is free. */
+export async function reservePorts(spec: PortChoice): Promise<PortReservation> {
+  const reserved: Socket[] = [];
   const release = (): void => {
-    for (const claim of claims.splice(0)) claim.close();
+    for (const socket of reserved.splice(0)) socket.close();
   };
-  // All listened at until the last is known, so that none is given twice.
+  // Every port is listened on until the last is chosen, so that none is chosen twice.
   const held: Server[] = [];
-  const take = async (host: string, wanted: number): Promise<number | null> => {
+  const reserve = async (host: string, wanted: number): Promise<number | null> => {
     const server = await listen(host, wanted);
     if (server === null) return null;
     held.push(server);
     const { port } = server.address() as AddressInfo;
-    const claim = await bind(host, port);
-    if (claim === null) return null;
-    claims.push(claim);
+    const socket = await bind(host, port);
+    if (socket === null) return null;
+    reserved.push(socket);
     return port;
   };
-  const free = async (host: string): Promise<number> => {
-    for (let tries = 0; tries < TRIES_MAX; tries += 1) {
-      const port = await take(host, 0);
+  const reserveAny = async (host: string): Promise<number> => {
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
+      const port = await reserve(host, 0);
       if (port !== null) return port;
     }
     throw new Fault('config_invalid', `no port is free at ${host}: the demo needs 127.0.0.1 to 127.0.0.4`);
   };
-  const usual = async (port: number): Promise<number> =>
-    (spec.ports === 'usual' ? await take(SERVICE_HOST, port) : null) ?? free(SERVICE_HOST);
+  const reserveUsual = async (port: number): Promise<number> =>
+    (spec.ports === 'usual' ? await reserve(SERVICE_HOST, port) : null) ?? reserveAny(SERVICE_HOST);
   try {
-    const asked = spec.port === null ? null : await take(SERVICE_HOST, spec.port);
-    if (spec.port !== null && asked === null)
+    const requested = spec.port === null ? null : await reserve(SERVICE_HOST, spec.port);
+    if (spec.port !== null && requested === null)
       throw new Fault('config_invalid', `--port ${spec.port} is taken on ${SERVICE_HOST}; choose another, or none`);
-    const steering = asked ?? (await usual(STEERING_PORT));
-    const fill = await usual(FILL_PORT);
-    const origin = await free(SERVICE_HOST);
+    const steering = requested ?? (await reserveUsual(STEERING_PORT));
+    const fill = await reserveUsual(FILL_PORT);
+    const origin = await reserveAny(SERVICE_HOST);
     const appliances: Partial<Record<ApplianceId, { video: number; admin: number }>> = {};
     for (const { id, host } of APPLIANCES)
-      appliances[id] = { video: await free(host), admin: await free(SERVICE_HOST) };
+      appliances[id] = { video: await reserveAny(host), admin: await reserveAny(SERVICE_HOST) };
     return { ports: { origin, fill, steering, appliances: appliances as DemoPorts['appliances'] }, release };
   } catch (error) {
     release();
@@ -70,7 +70,7 @@ export async function choosePorts(spec: PortsSpec): Promise<Claims> {
   }
 }
 
-/** Null where the port is taken. */
+/** Resolves to null if the port is taken. */
 function listen(host: string, port: number): Promise<Server | null> {
   const server = createServer();
   return new Promise((resolve) => {
@@ -79,7 +79,7 @@ function listen(host: string, port: number): Promise<Server | null> {
   });
 }
 
-/** Null where another demo has claimed it. */
+/** Resolves to null if another demo has reserved the port. */
 function bind(host: string, port: number): Promise<Socket | null> {
   const socket = createSocket('udp4').unref();
   return new Promise((resolve) => {

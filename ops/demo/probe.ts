@@ -1,5 +1,5 @@
-// What the checks of the demo measure with: viewers bound to an address of a prefix, plays and redirects followed by hand,
-// the origin's own count, heartbeats that somebody forged.
+// What the checks of the demo measure with: viewers that connect from an address of a site, plays, redirects, the request count of
+// the origin, and forged heartbeats.
 
 import { Agent, request } from 'undici';
 import { assetPage, type CatalogAsset } from '../../protocol/catalog.ts';
@@ -11,65 +11,68 @@ import type { DemoFleet } from './fleet.ts';
 import { APPLIANCES, SITES, type ApplianceId, type SiteId } from './layout.ts';
 import { TITLES } from './scenario.ts';
 import type { OriginStats } from '../origin-server.ts';
-import { fetchPiece, play, wholeOf, type PlayReport } from './player.ts';
+import { fetchMedia, play, wholeFile, type PlayReport } from './player.ts';
 
-const REQUESTS_AT_ONCE = 8;
-/** A disturbed play is this long. */
-const SEGMENTS_PLAYED = 12;
+export const CONCURRENT_REQUESTS = 8;
+/** Length of a play during which an appliance fails. */
+const FAILOVER_SEGMENTS_MAX = 12;
 
-export function must(condition: boolean, message: string): asserts condition {
+export function ensure(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(message);
 }
 
 export const siteIds = (): SiteId[] => Object.keys(SITES) as SiteId[];
 
-export function playFrom(
+export function playFromSite(
   fleet: DemoFleet,
   site: SiteId,
   title: string,
-  more: Partial<Parameters<typeof play>[0]> = {},
+  options: Partial<Parameters<typeof play>[0]> = {},
 ): Promise<PlayReport> {
   return play({
     steering: fleet.urls.steering,
     title,
     root: fleet.media,
-    from: SITES[site].viewer,
+    localAddress: SITES[site].viewer,
     quality: 'highest',
-    ...(more.during === undefined ? {} : { segmentsMax: SEGMENTS_PLAYED }),
-    ...more,
+    ...(options.onSegment === undefined ? {} : { segmentsMax: FAILOVER_SEGMENTS_MAX }),
+    ...options,
   });
 }
 
-export function assertWhole(report: PlayReport): void {
-  must(report.wrong.length === 0, `${report.wrong.length} pieces are wrong, first: ${report.wrong[0]}`);
-  must(report.segments > 0 && report.bytes > 0, 'nothing was played');
+export function assertPlayIntact(report: PlayReport): void {
+  ensure(report.mismatches.length === 0, `${report.mismatches.length} mismatches, first: ${report.mismatches[0]}`);
+  ensure(report.segments > 0 && report.bytes > 0, 'nothing was played');
 }
 
-/** One appliance was lost in the middle: every byte right, one fail-over, both sides of it really served. */
-export function describeLoss(report: PlayReport, lost: ApplianceId | null, lostMsMax: number): string {
-  assertWhole(report);
-  must(lost !== null, 'the play ended before anything was disturbed');
+/**
+ * Throws unless the play survived the loss of one appliance: every byte intact, one fail-over within `failoverMsMax`, and bytes from
+ * both pathways. Returns what was measured.
+ */
+export function assertSingleFailover(report: PlayReport, lost: ApplianceId | null, failoverMsMax: number): string {
+  assertPlayIntact(report);
+  ensure(lost !== null, 'the play ended before an appliance failed');
   const [failover] = report.failovers;
-  must(failover !== undefined, `the play never noticed that ${lost} was gone: the check would prove nothing`);
-  must(
+  ensure(failover !== undefined, `the play never noticed that ${lost} was gone: the check would prove nothing`);
+  ensure(
     failover.from === lost && report.failovers.length === 1,
     `${report.failovers.length} fail-overs, first from ${failover.from}`,
   );
-  must(failover.lostMs <= lostMsMax, `the fail-over took ${formatDuration(failover.lostMs)}`);
+  ensure(failover.waitedMs <= failoverMsMax, `the fail-over took ${formatDuration(failover.waitedMs)}`);
   const before = report.bytesByPathway[lost] ?? 0;
   const after = failover.to === null ? 0 : (report.bytesByPathway[failover.to] ?? 0);
-  must(before > 0 && after > 0, `${lost} served ${before} bytes, ${String(failover.to)} ${after}: not in the middle`);
-  return `${report.segments} segments, ${formatBytes(report.bytes)} right; ${lost} → ${String(failover.to)} in ${formatDuration(failover.lostMs)} (${failover.reason})`;
+  ensure(before > 0 && after > 0, `${lost} served ${before} bytes, ${String(failover.to)} ${after}: not in the middle`);
+  return `${report.segments} segments, ${formatBytes(report.bytes)} intact; ${lost} → ${String(failover.to)} in ${formatDuration(failover.waitedMs)}`;
 }
 
-export function assertAppliance(pathway: string): ApplianceId {
+export function requireAppliance(pathway: string): ApplianceId {
   const found = APPLIANCES.find((row) => row.id === pathway);
-  must(found !== undefined, `the best pathway is ${pathway}, no appliance`);
+  ensure(found !== undefined, `the best pathway is ${pathway}, which is no appliance`);
   return found.id;
 }
 
-export async function withViewer<T>(site: SiteId, work: (agent: Agent) => Promise<T>): Promise<T> {
-  const agent = new Agent({ localAddress: SITES[site].viewer, connections: REQUESTS_AT_ONCE });
+export async function withViewerAgent<T>(site: SiteId, work: (agent: Agent) => Promise<T>): Promise<T> {
+  const agent = new Agent({ localAddress: SITES[site].viewer, connections: CONCURRENT_REQUESTS });
   try {
     return await work(agent);
   } finally {
@@ -77,12 +80,12 @@ export async function withViewer<T>(site: SiteId, work: (agent: Agent) => Promis
   }
 }
 
-export async function playAnswerFor(fleet: DemoFleet, agent: Agent, title: string): Promise<PlayAnswer> {
-  const body = await fetchPiece(agent, wholeOf(`${fleet.urls.steering}/v1/play/${title}`));
+export async function fetchDecision(fleet: DemoFleet, agent: Agent, title: string): Promise<PlayAnswer> {
+  const body = await fetchMedia(agent, wholeFile(`${fleet.urls.steering}/v1/play/${title}`));
   return playAnswer.parse(JSON.parse(body.toString('utf8')));
 }
 
-/** Follows the redirect of `/v1/route` by hand, to see where it leads. */
+/** Fetches an asset by way of steering's `/v1/route` and returns where the redirect led. */
 export async function fetchThroughSteering(
   fleet: DemoFleet,
   agent: Agent,
@@ -91,10 +94,10 @@ export async function fetchThroughSteering(
   const route = await request(`${fleet.urls.steering}/v1/route${path}`, { dispatcher: agent });
   await route.body.dump();
   const location = route.headers['location'];
-  must(route.statusCode === 302 && typeof location === 'string', `/v1/route${path} answered ${route.statusCode}`);
+  ensure(route.statusCode === 302 && typeof location === 'string', `/v1/route${path} answered ${route.statusCode}`);
   const response = await request(location, { dispatcher: agent });
   const body = Buffer.from(await response.body.arrayBuffer());
-  must(response.statusCode === 200, `${location} answered ${response.statusCode}`);
+  ensure(response.statusCode === 200, `${location} answered ${response.statusCode}`);
   const etag = response.headers['etag'];
   return { location, body, etag: typeof etag === 'string' ? etag : null };
 }
@@ -104,14 +107,14 @@ export function applianceAt(fleet: DemoFleet, location: string): string {
   return APPLIANCES.find(({ id }) => fleet.videoUrl(id) === origin)?.id ?? 'origin';
 }
 
-export const siteOf = (id: string): string | null => APPLIANCES.find((row) => row.id === id)?.site ?? null;
+export const siteOfAppliance = (id: string): string | null => APPLIANCES.find((row) => row.id === id)?.site ?? null;
 
-export async function allAssets(fleet: DemoFleet): Promise<(CatalogAsset & { readonly holding: string })[]> {
+export async function listAssets(fleet: DemoFleet): Promise<(CatalogAsset & { readonly holding: string })[]> {
   const assets: (CatalogAsset & { holding: string })[] = [];
   for (const title of TITLES) {
     let offset: number | null = 0;
     while (offset !== null) {
-      const page: { assets: CatalogAsset[]; next: number | null } = await fleet.services.fill(
+      const page: { assets: CatalogAsset[]; next: number | null } = await fleet.client.fill(
         `/v1/titles/${title}/assets?offset=${offset}`,
         assetPage,
       );
@@ -119,23 +122,23 @@ export async function allAssets(fleet: DemoFleet): Promise<(CatalogAsset & { rea
       offset = page.next;
     }
   }
-  must(assets.length > 0, 'the catalog has no asset');
+  ensure(assets.length > 0, 'the catalog has no asset');
   return assets;
 }
 
-export async function holdingsOf(fleet: DemoFleet, id: string): Promise<readonly string[]> {
-  const { appliances } = await fleet.services.steering('/v1/fleet?inventory=1', fleetSchema);
+export async function fetchInventory(fleet: DemoFleet, id: string): Promise<readonly string[]> {
+  const { appliances } = await fleet.client.steering('/v1/fleet?inventory=1', fleetSchema);
   return appliances.find((row) => row.id === id)?.inventory ?? [];
 }
 
-export async function originStats(fleet: DemoFleet): Promise<OriginStats> {
+export async function fetchOriginStats(fleet: DemoFleet): Promise<OriginStats> {
   const response = await request(`${fleet.urls.origin}/-/stats?paths=1`);
   return (await response.body.json()) as OriginStats;
 }
 
 export const FORGED_URL = 'http://127.0.0.9:9';
 
-export function forgedBeat(id: string): Heartbeat {
+export function forgedHeartbeat(id: string): Heartbeat {
   return heartbeat.parse({
     protocol: 1,
     appliance: id,
@@ -172,12 +175,4 @@ export async function post(url: string, token: string | null, body: unknown): Pr
   });
   await response.body.dump();
   return response.statusCode;
-}
-
-export async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  const queue = [...items];
-  const worker = async (): Promise<void> => {
-    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await work(item);
-  };
-  await Promise.all(Array.from({ length: REQUESTS_AT_ONCE }, worker));
 }

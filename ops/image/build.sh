@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the image of the Dockerfile where there is neither a docker daemon nor a registry, and goes through the journeys
-# inside it. The base is Debian by mmdebstrap, from the package sources of this machine, with Node from npm.
+# Builds the image of the Dockerfile without a Docker daemon or a registry, then runs `larder demo --check` inside it. The base is
+# Debian, made by mmdebstrap from the package sources of this machine, with Node from npm.
 #
-#   sudo ops/image/build.sh [ARCHIVE.tar]      ARCHIVE.tar can be loaded with `docker load` or `podman load`
+#   sudo ops/image/build.sh [ARCHIVE.tar]      ARCHIVE.tar is written for `docker load` or `podman load`
 #
 # Needs root, npm, and: apt-get install buildah mmdebstrap
 set -euo pipefail
@@ -26,7 +26,7 @@ trap finish EXIT
 
 say() { echo "-- $* ($SECONDS s)"; }
 
-# Debian's own sources alone: other lists of this machine are no business of the image.
+# Only the sources of Debian itself; further package sources of this machine do not belong in the image.
 sources=()
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
   if [ -s "$file" ]; then sources+=("$file"); fi
@@ -53,7 +53,7 @@ container=$("${buildah[@]}" from scratch)
 rm -rf "$work/base" "$work/node"
 
 say 'image: Dockerfile'
-# The build stage trusts what this machine trusts, for networks whose proxy inspects TLS. Nothing of it stays in the image.
+# The build stage trusts the CA certificates of this machine, for networks with a TLS-inspecting proxy. None remain in the image.
 certificates=/etc/ssl/certs/ca-certificates.crt
 "${buildah[@]}" bud --quiet --isolation chroot --format docker --pull-never \
   --build-arg BASE=localhost/larder-base --build-arg NODE_EXTRA_CA_CERTS="$certificates" \

@@ -1,12 +1,12 @@
-// Reads back what ffmpeg wrote: the ISO BMFF boxes of an MP4 with one track, as far as playlists and manifests need them.
-// Byte ranges, durations and codecs in the manifests are what these functions found, not what was asked for.
+// Parses the ISO BMFF boxes of an MP4 with one track, as far as playlists and manifests need them. Byte ranges, durations and
+// codecs in the manifests are therefore those of the files that ffmpeg wrote, not those that were requested.
 
 export interface Track {
   timescale: number;
-  codec: string; // as RFC 6381 writes it
+  codec: string; // in the notation of RFC 6381
 }
 
-/** Timescale and codec of the one track of a file. */
+/** The timescale and codec of the only track of a file. */
 export function track(file: Buffer): Track {
   const media = find(file, 'moov', 'trak', 'mdia');
   const mdhd = find(media, 'mdhd');
@@ -16,10 +16,10 @@ export function track(file: Buffer): Track {
 }
 
 export interface Fragment {
-  at: number; // of the moof in the file
+  at: number; // offset of the moof in the file
   start: number; // decode time, in the track's timescale
   duration: number;
-  firstSampleEnd: number; // where the first sample's bytes stop, from the start of the file
+  firstSampleEnd: number; // offset in the file at which the first sample ends
 }
 
 /** The movie fragments of a file with one track, from tfhd, tfdt and trun (ISO/IEC 14496-12, 8.8). */
@@ -53,12 +53,12 @@ export function fragments(file: Buffer): Fragment[] {
 
 export interface SegmentIndex {
   init: number; // bytes of ftyp and moov
-  from: number; // the first byte of the sidx in the file
-  to: number; // its last byte
-  pieces: { at: number; bytes: number; seconds: number }[];
+  from: number; // offset of the first byte of the sidx
+  to: number; // offset of its last byte
+  segments: { at: number; bytes: number; seconds: number }[];
 }
 
-/** What the one global sidx of a file says of its fragments (ISO/IEC 14496-12, 8.16.3); `name` is for errors. */
+/** Parses the only global sidx of a file (ISO/IEC 14496-12, 8.16.3). `name` appears in errors. */
 export function segmentIndex(file: Buffer, name: string): SegmentIndex {
   const top = boxes(file);
   const moov = top.find((b) => b.type === 'moov');
@@ -69,15 +69,15 @@ export function segmentIndex(file: Buffer, name: string): SegmentIndex {
   const scale = sidx.body.readUInt32BE(8);
   let p = wide ? 28 : 20;
   let at = sidx.at + sidx.size + (wide ? Number(sidx.body.readBigUInt64BE(20)) : sidx.body.readUInt32BE(16));
-  const pieces: SegmentIndex['pieces'] = [];
+  const segments: SegmentIndex['segments'] = [];
   let left = sidx.body.readUInt16BE(p + 2);
   for (p += 4; left > 0; left--, p += 12) {
     const bytes = sidx.body.readUInt32BE(p);
-    pieces.push({ at, bytes, seconds: sidx.body.readUInt32BE(p + 4) / scale });
+    segments.push({ at, bytes, seconds: sidx.body.readUInt32BE(p + 4) / scale });
     at += bytes;
   }
   if (at !== file.length) throw new Error(`${name}: the index ends at ${at}, the file at ${file.length}`);
-  return { init: moov.at + moov.size, from: sidx.at, to: sidx.at + sidx.size - 1, pieces };
+  return { init: moov.at + moov.size, from: sidx.at, to: sidx.at + sidx.size - 1, segments };
 }
 
 interface Box {
@@ -87,7 +87,7 @@ interface Box {
   body: Buffer;
 }
 
-/** The ISO BMFF boxes side by side in a buffer. */
+/** The ISO BMFF boxes at the top level of a buffer. */
 function boxes(data: Buffer): Box[] {
   const found: Box[] = [];
   for (let at = 0; at + 8 <= data.length; ) {

@@ -1,13 +1,12 @@
-// Runs ffmpeg so that the same ffmpeg makes the same bytes again: one thread, nothing stamped with the day, and whole
-// files only under their own names.
+// Runs ffmpeg reproducibly: on one thread and without timestamps, so that the same version of ffmpeg writes the same bytes. Output
+// appears under its final name only once it is complete.
 
 import { spawn } from 'node:child_process';
 import { rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
-/** Run ffmpeg on one thread and without anything in the output that depends on the day. */
 export async function ffmpeg(args: string[], out: string, whole = true): Promise<void> {
-  // A file appears under its own name only when it is complete, so that --work never reuses half of one.
+  // Written under a temporary name first, so that --work never reuses an incomplete file.
   const target = whole ? join(dirname(out), `part-${out.slice(dirname(out).length + 1)}`) : out;
   const all = ['-nostdin', '-hide_banner', '-loglevel', 'error', '-y', ...args, '-threads', '1', '-fflags', '+bitexact', '-flags', '+bitexact', '-map_metadata', '-1', target];
   await new Promise<void>((done, fail) => {

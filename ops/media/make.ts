@@ -1,4 +1,4 @@
-// Larder's sample films: draws them, scores them, encodes them and packages them.
+// Makes Larder's sample titles: draws, encodes and packages them.
 //
 //   harbor   128 s  CMAF segments          one set of files, HLS and DASH; two languages, subtitles, I-frames
 //   meadow    40 s  one MP4 per rendition  HLS byte ranges and DASH SegmentBase over the same files
@@ -6,17 +6,17 @@
 //
 // Usage   node --experimental-strip-types ops/media/make.ts [title…] [--out DIR] [--work DIR]
 //
-//   title…      only these (all three)
-//   --out DIR   where the titles go (titles/ beside this script)
-//   --work DIR  keep the drawings and encodes there and reuse what is already there (a temporary folder)
+//   title…      the titles to make (default: all three)
+//   --out DIR   where the titles are written (default: titles/ beside this script)
+//   --work DIR  where drawings and encodes are kept and reused (default: a temporary folder)
 //
-// Needs   Node 22.6 or newer; ffmpeg 5.1 or newer with libx264, librsvg, freetype and fontconfig, which Debian's has;
+// Needs   Node 22.6 or newer; ffmpeg 5.1 or newer with libx264, librsvg, freetype and fontconfig, as packaged by Debian;
 //         the DejaVu fonts (Debian: apt-get install ffmpeg fonts-dejavu-core). About five minutes on two cores.
 //
-// The pictures are flat SVG drawings that ffmpeg's filters move over one another; the sound is ffmpeg's aevalsrc. The
-// playlists and manifests, but for tunnel's media playlists, are not ffmpeg's: they are written from the boxes
-// actually found in the files, so byte ranges, durations and codecs are what was measured. Chance is seeded, the encoders
-// run on one thread and nothing is stamped with the time, so the same ffmpeg makes the same bytes again.
+// The pictures are flat SVG drawings that ffmpeg's filters move over one another; the sound is ffmpeg's aevalsrc. Except for the
+// media playlists of tunnel, playlists and manifests are written by these scripts from the boxes of the files, so byte ranges,
+// durations and codecs are measured. Random numbers are seeded, the encoders run on one thread and nothing depends on the time,
+// so the same version of ffmpeg makes the same bytes.
 
 import { mkdir, mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -58,10 +58,10 @@ const TITLES: Title[] = [
   {
     id: 'harbor',
     name: 'Harbor',
-    line: 'evening comes to the lighthouse',
+    tagline: 'evening comes to the lighthouse',
     seconds: 128,
-    segment: 2,
-    ink: '#fff3dc',
+    segmentSeconds: 2,
+    textColor: '#fff3dc',
     layers: drawHarbor,
     renditions: ladder([26, 26, 26], [120, 240, 500]),
     sound: {
@@ -74,10 +74,10 @@ const TITLES: Title[] = [
   {
     id: 'meadow',
     name: 'Meadow',
-    line: 'a windmill, some sheep, two balloons',
+    tagline: 'a windmill, some sheep, two balloons',
     seconds: 40,
-    segment: 4,
-    ink: '#23402a',
+    segmentSeconds: 4,
+    textColor: '#23402a',
     layers: drawMeadow,
     renditions: ladder([30, 30, 30], [110, 220, 500]),
     sound: {
@@ -89,10 +89,10 @@ const TITLES: Title[] = [
   {
     id: 'tunnel',
     name: 'Tunnel',
-    line: 'the night road, encrypted',
+    tagline: 'the night road, encrypted',
     seconds: 30,
-    segment: 3,
-    ink: '#f4f1ff',
+    segmentSeconds: 3,
+    textColor: '#f4f1ff',
     layers: drawTunnel,
     finish: 'fade=t=out:st=28.2:d=1.7:color=white',
     renditions: ladder([35, 35, 35], [110, 220, 500]),

@@ -1,44 +1,44 @@
-// Writes the text of HLS playlists and DASH manifests from measured pieces: values in, text out, no files.
-// Rates are computed here too, because both formats announce them and have to agree.
+// Formats HLS playlists and DASH manifests from measured segments. Pure. Bit rates are computed here too, because both formats
+// declare them and must agree.
 
 import { FPS, type Rendition, type Title } from './title.ts';
 
-/** A segment or byte range, as measured. */
-export interface Piece {
+/** Size and duration of a segment or byte range. */
+export interface MeasuredSegment {
   bytes: number;
   seconds: number;
 }
 
-/** When a segment plays, in its track's timescale. */
-export interface Span {
+/** Start and duration of a segment in the timescale of its track. */
+export interface SegmentTiming {
   start: number;
   duration: number;
 }
 
 const LANGUAGES: Record<string, string> = { en: 'English', fr: 'Français' };
 
-/** Peak and mean rate in bit/s; a short last piece does not count for the peak. */
-export function rate(pieces: Piece[]): { peak: number; mean: number } {
-  const seconds = sum(pieces.map((p) => p.seconds));
-  const longest = Math.max(...pieces.map((p) => p.seconds));
-  const peaks = pieces.filter((p) => p.seconds >= longest / 2).map((p) => (p.bytes * 8) / p.seconds);
-  return { peak: Math.ceil(Math.max(...peaks)), mean: Math.ceil((sum(pieces.map((p) => p.bytes)) * 8) / seconds) };
+/** Peak and mean rate in bit/s. A short last segment does not count for the peak. */
+export function measureRate(segments: MeasuredSegment[]): { peak: number; mean: number } {
+  const seconds = sum(segments.map((s) => s.seconds));
+  const longest = Math.max(...segments.map((s) => s.seconds));
+  const peaks = segments.filter((s) => s.seconds >= longest / 2).map((s) => (s.bytes * 8) / s.seconds);
+  return { peak: Math.ceil(Math.max(...peaks)), mean: Math.ceil((sum(segments.map((s) => s.bytes)) * 8) / seconds) };
 }
 
 // ----------------------------------------------------------------------------------------------------------------- HLS
 
-export function mediaPlaylist(pieces: Piece[], head: string[], lines: (i: number) => string[]): string {
-  const target = Math.ceil(Math.max(...pieces.map((p) => p.seconds)) - 0.5); // EXTINF rounded to the nearest second
+export function mediaPlaylist(segments: MeasuredSegment[], head: string[], lines: (i: number) => string[]): string {
+  const target = Math.ceil(Math.max(...segments.map((s) => s.seconds)) - 0.5); // EXTINF rounded to the nearest second
   return [
     '#EXTM3U', '#EXT-X-VERSION:7', `#EXT-X-TARGETDURATION:${target}`, '#EXT-X-MEDIA-SEQUENCE:1', '#EXT-X-PLAYLIST-TYPE:VOD', '#EXT-X-INDEPENDENT-SEGMENTS', ...head,
-    ...pieces.flatMap((p, i) => [`#EXTINF:${p.seconds.toFixed(6)},`, ...lines(i)]),
+    ...segments.flatMap((s, i) => [`#EXTINF:${s.seconds.toFixed(6)},`, ...lines(i)]),
     '#EXT-X-ENDLIST', '',
   ].join('\n');
 }
 
-export function variant(r: Rendition, uri: string, codecs: string[], pieces: Piece[], audio: Piece[][], more: string[] = []): string[] {
-  const video = rate(pieces);
-  const sound = audio.map(rate);
+export function variant(r: Rendition, uri: string, codecs: string[], segments: MeasuredSegment[], audio: MeasuredSegment[][], more: string[] = []): string[] {
+  const video = measureRate(segments);
+  const sound = audio.map(measureRate);
   const attributes = [
     `BANDWIDTH=${video.peak + Math.max(0, ...sound.map((s) => s.peak))}`,
     `AVERAGE-BANDWIDTH=${video.mean + Math.max(0, ...sound.map((s) => s.mean))}`,
@@ -50,13 +50,13 @@ export function variant(r: Rendition, uri: string, codecs: string[], pieces: Pie
 export const audioGroup = (language: string, uri: string, first: boolean): string =>
   `#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="audio",NAME="${LANGUAGES[language]}",LANGUAGE="${language}",DEFAULT=${first ? 'YES' : 'NO'},AUTOSELECT=YES,CHANNELS="1",STABLE-RENDITION-ID="${language}",URI="${uri}"`;
 
-export const master = (...lines: string[]): string => ['#EXTM3U', '#EXT-X-VERSION:7', '#EXT-X-INDEPENDENT-SEGMENTS', '', ...lines, ''].join('\n');
+export const multivariantPlaylist = (...lines: string[]): string => ['#EXTM3U', '#EXT-X-VERSION:7', '#EXT-X-INDEPENDENT-SEGMENTS', '', ...lines, ''].join('\n');
 
 // ---------------------------------------------------------------------------------------------------------------- DASH
 
 export function mpd(title: Title, profile: string, ...sets: string[]): string {
   return `<?xml version="1.0" encoding="UTF-8"?>
-<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" profiles="urn:mpeg:dash:profile:isoff-${profile}:2011" type="static" mediaPresentationDuration="PT${title.seconds}S" minBufferTime="PT${title.segment * 2}S">
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" profiles="urn:mpeg:dash:profile:isoff-${profile}:2011" type="static" mediaPresentationDuration="PT${title.seconds}S" minBufferTime="PT${title.segmentSeconds * 2}S">
   <ProgramInformation><Title>${title.name}</Title></ProgramInformation>
   <Period id="0" start="PT0S" duration="PT${title.seconds}S">
 ${sets.join('\n')}
@@ -77,11 +77,11 @@ export const audioSet = (id: number, language: string, inner: string): string =>
 ${inner}
     </AdaptationSet>`;
 
-export const representation = (r: Rendition, codec: string, pieces: Piece[], inner = ''): string =>
-  `      <Representation id="${r.name}" codecs="${codec}" bandwidth="${rate(pieces).peak}" width="${r.width}" height="${r.height}" sar="1:1"${inner === '' ? '/>' : `>${inner}</Representation>`}`;
+export const representation = (r: Rendition, codec: string, segments: MeasuredSegment[], inner = ''): string =>
+  `      <Representation id="${r.name}" codecs="${codec}" bandwidth="${measureRate(segments).peak}" width="${r.width}" height="${r.height}" sar="1:1"${inner === '' ? '/>' : `>${inner}</Representation>`}`;
 
-/** Where DASH finds the segments of one kind and when each starts; equal durations in a row are one entry. */
-export function segmentTemplate(kind: string, timescale: number, timeline: Span[]): string {
+/** The DASH SegmentTemplate of one kind of track. Consecutive segments of equal duration share one timeline entry. */
+export function segmentTemplate(kind: string, timescale: number, timeline: SegmentTiming[]): string {
   const runs: { start: number; duration: number; repeat: number }[] = [];
   for (const { start, duration } of timeline) {
     const last = runs.at(-1);

@@ -1,19 +1,19 @@
-// The pictures of the three titles: flat SVG drawings in layers, and how each layer moves and fades over time.
-// The drawings are made here; moving them over one another is left to ffmpeg's filters, hence expressions of t as text.
+// The pictures of the three titles: flat SVG drawings in layers, and how each layer moves and fades. ffmpeg's filters move the
+// layers, so positions are ffmpeg expressions of the time t, as text.
 
-import { chance, disc, gradient, ground, px, rect, shape, svg, times } from './svg.ts';
+import { seededRandom, disc, gradient, ground, px, rect, shape, svg, times } from './svg.ts';
 import { H, type Layer, W } from './title.ts';
 
 export function drawHarbor(): Layer[] {
   const horizon = 430;
-  const rnd = chance(7);
+  const rnd = seededRandom(7);
   const sky = svg(W, H, gradient('g', 'linear', '0 #24336b', '0.3 #7a4a86', '0.5 #e8785a', '0.6 #ffc98a'), rect(0, 0, W, H, 'url(#g)'));
   const stars = times(90, () => disc(rnd() * W, rnd() ** 1.4 * 390, 0.9 + rnd() * 1.5, '#dfe8ff'));
   const night = svg(W, H, gradient('g', 'linear', '0 #060b22', '0.6 #21376b'), rect(0, 0, W, H, 'url(#g)'), ...stars);
   const sun = svg(320, 320, gradient('g', 'radial', '0 #fff2c4', '0.4 #ffd98c', '0.42 #ff9f5e 0.5', '1 #ff9f5e 0'), disc(160, 160, 160, 'url(#g)'));
   const moon = svg(240, 240, gradient('g', 'radial', '0 #f3f6ff 0.4', '1 #9db4ff 0'), disc(120, 120, 120, 'url(#g)'), disc(120, 120, 44, '#f4f1e2'), disc(108, 110, 9, '#ded9c4'), disc(134, 128, 12, '#e2ddc9'), disc(126, 98, 6, '#e2ddc9'));
 
-  // The town: houses with gables and towers, and the same houses' windows as a layer of their own.
+  // The town: houses with gables and towers. Their windows are a layer of their own.
   const houses: string[] = [];
   const windows: string[] = [];
   for (let x = -10; x < 900; ) {
@@ -80,7 +80,7 @@ export function drawHarbor(): Layer[] {
 }
 
 export function drawMeadow(): Layer[] {
-  const rnd = chance(11);
+  const rnd = seededRandom(11);
   const sky = svg(W, H, gradient('g', 'linear', '0 #6fb7e9', '0.6 #d8eef5', '0.75 #fff0cf'), rect(0, 0, W, H, 'url(#g)'));
   const sun = svg(420, 420, gradient('g', 'radial', '0 #fffbe0', '0.28 #fff3b0', '0.3 #ffeeb0 0.55', '1 #ffeeb0 0'), disc(210, 210, 210, 'url(#g)'));
   const cloud = (scale: number): string =>
@@ -128,7 +128,7 @@ export function drawMeadow(): Layer[] {
 }
 
 export function drawTunnel(): Layer[] {
-  // A road tunnel in true perspective. The lamps repeat every four arches, so 72 drawings (three seconds) are a loop.
+  // A road tunnel in perspective. The lamps repeat every four arches, so 72 drawings (three seconds) form a loop.
   const frames = 72;
   const width = W + 80;
   const height = H + 46;

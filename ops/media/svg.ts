@@ -1,8 +1,7 @@
-// The few SVG shapes the scenes are drawn with, as text, and chance with a seed, so that every run draws the same
-// pictures. Values in, values out.
+// The SVG shapes that the scenes use, as text, and a seeded random generator. Pure.
 
-/** A seeded stream of numbers in [0, 1), so that every run draws the same stars. */
-export function chance(seed: number): () => number {
+/** Numbers in [0, 1) from a seed (mulberry32), so that every run draws the same pictures. */
+export function seededRandom(seed: number): () => number {
   let state = seed;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -18,7 +17,7 @@ export const px = (n: number): string => n.toFixed(1);
 export const svg = (width: number, height: number, ...body: string[]): string =>
   `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}">${body.join('')}</svg>`;
 
-/** A gradient named `id`; stops are `offset colour` or `offset colour opacity`. */
+/** A gradient with an id. Each stop is `offset colour` or `offset colour opacity`. */
 export function gradient(id: string, kind: 'linear' | 'radial', ...stops: string[]): string {
   const inner = stops.map((stop) => {
     const [offset, colour, opacity = '1'] = stop.split(' ');
@@ -34,7 +33,7 @@ export const disc = (x: number, y: number, r: number, fill: string): string =>
   `<circle cx="${px(x)}" cy="${px(y)}" r="${px(r)}" fill="${fill}"/>`;
 export const shape = (d: string, fill: string, more = ''): string => `<path d="${d}" fill="${fill}" ${more}/>`;
 
-/** Land or water: filled below the line height(x). */
+/** Land or water: the area below the line y = line(x). */
 export function ground(width: number, height: number, fill: string, line: (x: number) => number, ...more: string[]): string {
   const top = times(Math.ceil(width / 10) + 1, (i) => `L${i * 10} ${px(line(i * 10))}`).join('');
   return svg(width, height, ...more, shape(`M0 ${height}${top}L${width} ${height}Z`, fill));

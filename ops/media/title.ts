@@ -1,8 +1,8 @@
-// What a sample title is made of: its table row, the drawings and tunes it names, and what encoding leaves for packaging.
-// The drawing board, the frame rate and the sample rate are the same for all of them.
+// The description of a sample title, with its drawings and melodies, and the tracks that encoding passes on to packaging. Canvas,
+// frame rate and sample rate are the same for every title.
 
 export const FPS = 24;
-export const W = 1280; // the drawing board; the largest rendition is half of it, so motion is smooth to half a pixel
+export const W = 1280; // canvas; the largest rendition has half its size, so motion is smooth to half a pixel
 export const H = 720;
 export const AUDIO_RATE = 48_000;
 
@@ -17,37 +17,37 @@ export interface Rendition {
 }
 
 export interface Layer {
-  svg: string | string[]; // several drawings are a loop, one per frame
-  filter?: string; // applied to the layer before it is laid down; needs its own frames, so the drawing is repeated
-  x?: string; // expressions of t, in pixels of the drawing board
+  svg: string | string[]; // several drawings form a loop, one per frame
+  filter?: string; // applied to the layer before the overlay; the drawing is repeated, because filters need frames
+  x?: string; // expressions of t, in pixels of the canvas
   y?: string;
 }
 
-/** A music box: semitones above `base` Hz, one every `step` seconds. */
+/** Notes in semitones above `base` Hz, one every `step` seconds. */
 export interface Melody {
   step: number;
   base: number;
   notes: number[];
-  overtone: number; // loudness of the octave above, which is what tells the instruments apart
+  overtone: number; // loudness of the octave above, which distinguishes the instruments
 }
 
 export interface Title {
   id: string;
   name: string;
-  line: string;
+  tagline: string;
   seconds: number;
-  segment: number; // seconds; a closed GOP each
-  ink: string; // colour of the title text
+  segmentSeconds: number; // seconds; a closed GOP each
+  textColor: string; // of name and tagline
   layers: () => Layer[];
-  finish?: string; // filters over the whole picture, under the text
+  finish?: string; // filters on the whole picture, below the text
   renditions: Rendition[];
   sound: Record<string, Melody>; // by language
   subtitles: string[]; // in English, one every eight seconds, shown for six
-  pack: (title: Title, made: Made, out: string) => Promise<void>;
+  pack: (title: Title, made: EncodedTracks, out: string) => Promise<void>;
 }
 
-/** What encoding leaves for packaging: one plain MP4 per video rendition and per language. */
-export interface Made {
+/** The tracks that packaging takes from encoding: one file per video rendition and one per language. */
+export interface EncodedTracks {
   video: Map<string, string>;
   audio: Map<string, string>;
   work: string;

@@ -1,4 +1,4 @@
-// The origin at its socket: what goes over the wire, byte for byte, whatever the client writes.
+// The demo origin at its socket: what it sends, byte for byte, for well-formed and malformed requests.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { answerFor, type Conditions, type FileFacts } from '../origin-answer.ts';
+import { selectResponse, type RequestConditions, type FileMetadata } from '../origin-response.ts';
 import { createOrigin, type OriginStats } from '../origin-server.ts';
 
 const FILE = randomBytes(300_000);
@@ -37,8 +37,8 @@ afterAll(async () => {
   rmSync(directory, { recursive: true });
 });
 
-test('a GET answers the whole file with everything a cache needs', async () => {
-  const answer = await ask('GET /film/a.m4s');
+test('a GET returns the whole file with every header that a cache needs', async () => {
+  const answer = await send('GET /film/a.m4s');
   expect(answer.status).toBe(200);
   expect(answer.body.equals(FILE)).toBe(true);
   expect(answer.headers).toMatchObject({
@@ -52,9 +52,9 @@ test('a GET answers the whole file with everything a cache needs', async () => {
   expect(answer.headers['cache-control']).toContain('max-age');
 });
 
-test('HEAD answers the same headers without a byte of body, and ignores Range', async () => {
-  const whole = await ask('GET /film/a.m4s');
-  const head = await ask('HEAD /film/a.m4s', ['Range: bytes=0-9']);
+test('a HEAD returns the same headers without a body, and ignores Range', async () => {
+  const whole = await send('GET /film/a.m4s');
+  const head = await send('HEAD /film/a.m4s', ['Range: bytes=0-9']);
   expect(head.status).toBe(200);
   expect(head.body.length).toBe(0);
   expect(head.headers['content-length']).toBe(String(FILE.length));
@@ -69,8 +69,8 @@ test.each([
   ['bytes=-1', 299_999, 300_000],
   ['bytes=-300001', 0, 300_000],
   ['Bytes=5-6', 5, 7],
-])('%s is one range', async (range, from, to) => {
-  const answer = await ask('GET /film/a.m4s', [`Range: ${range}`]);
+])('%s is a single range', async (range, from, to) => {
+  const answer = await send('GET /film/a.m4s', [`Range: ${range}`]);
   expect(answer.status).toBe(206);
   expect(answer.headers['content-range']).toBe(`bytes ${from}-${to - 1}/300000`);
   expect(answer.headers['content-length']).toBe(String(to - from));
@@ -78,26 +78,26 @@ test.each([
 });
 
 test.each(['bytes=300000-', 'bytes=9-8', 'bytes=-0', 'bytes=', 'bytes=a-b', 'bytes=-', 'bytes', 'bytes=0-1-2'])(
-  '%s is answered 416 with the length',
+  '%s is answered 416 with the length of the file',
   async (range) => {
-    const answer = await ask('GET /film/a.m4s', [`Range: ${range}`]);
+    const answer = await send('GET /film/a.m4s', [`Range: ${range}`]);
     expect(answer.status).toBe(416);
     expect(answer.headers['content-range']).toBe('bytes */300000');
     expect(answer.body.length).toBe(0);
   },
 );
 
-test.each(['lines=1-2', 'bytes=0-1,5-6'])('%s is answered with the whole', async (range) => {
-  const answer = await ask('GET /film/a.m4s', [`Range: ${range}`]);
+test.each(['lines=1-2', 'bytes=0-1,5-6'])('%s is answered with the whole file', async (range) => {
+  const answer = await send('GET /film/a.m4s', [`Range: ${range}`]);
   expect(answer.status).toBe(200);
   expect(answer.body.length).toBe(FILE.length);
 });
 
-test('validators decide before the range does', async () => {
-  const etag = (await ask('GET /film/a.m4s')).headers['etag']!;
+test('preconditions are evaluated before the range', async () => {
+  const etag = (await send('GET /film/a.m4s')).headers['etag']!;
   const range = 'Range: bytes=0-9';
   const expectStatus = async (status: number, ...fields: string[]) =>
-    expect((await ask('GET /film/a.m4s', fields)).status, fields.join(', ')).toBe(status);
+    expect((await send('GET /film/a.m4s', fields)).status, fields.join(', ')).toBe(status);
   await expectStatus(304, `If-None-Match: ${etag}`, range);
   await expectStatus(304, `If-None-Match: "other", W/${etag}`);
   await expectStatus(304, 'If-None-Match: *');
@@ -116,17 +116,17 @@ test('validators decide before the range does', async () => {
   await expectStatus(412, `If-Unmodified-Since: ${new Date(MODIFIED.getTime() - 1000).toUTCString()}`);
 });
 
-test('equal bytes carry the same tag after a restart, in a copy and at another time; other bytes another', async () => {
-  const first = (await ask('GET /film/a.m4s')).headers['etag'];
+test('the entity tag depends on the bytes alone: a restart, a copy and another time keep it, other bytes change it', async () => {
+  const first = (await send('GET /film/a.m4s')).headers['etag'];
   const copy = join(directory, 'copy');
   cpSync(join(directory, 'root'), copy, { recursive: true, dereference: true });
   const second = await start(copy);
   try {
-    expect((await ask('GET /film/a.m4s', [], second.port)).headers['etag']).toBe(first);
+    expect((await send('GET /film/a.m4s', [], second.port)).headers['etag']).toBe(first);
     const changed = Buffer.from(FILE);
     changed[150_000]! ^= 1;
     writeFileSync(join(copy, 'film', 'a.m4s'), changed);
-    expect((await ask('GET /film/a.m4s', [], second.port)).headers['etag']).not.toBe(first);
+    expect((await send('GET /film/a.m4s', [], second.port)).headers['etag']).not.toBe(first);
     expect(first).toBe(`"${createHash('sha256').update(FILE).digest('base64url').slice(0, 27)}"`);
   } finally {
     await stop(second.server);
@@ -141,7 +141,7 @@ test.each([
   ['/a.vtt', 'text/vtt'],
   ['/a.bin', 'application/octet-stream'],
 ])('%s is served as %s', async (path, type) => {
-  expect((await ask(`GET ${path}`)).headers['content-type']).toBe(type);
+  expect((await send(`GET ${path}`)).headers['content-type']).toBe(type);
 });
 
 test.each([
@@ -158,42 +158,42 @@ test.each([
   ['/film/a.m4s/', 404],
   ['/nothing', 404],
   [`/${'x'.repeat(5_000)}`, 404],
-])('%s does not leave the root: %i', async (path, status) => {
-  const answer = await ask(`GET ${path}`);
+])('%s is confined to the root: %i', async (path, status) => {
+  const answer = await send(`GET ${path}`);
   expect(answer.status).toBe(status);
   expect(answer.body.toString()).not.toBe('secret');
 });
 
 test('an absolute-form target, percent-encoding, a query and an empty file are served', async () => {
-  expect((await ask('GET http://elsewhere.example/a.bin?x=1')).body.toString()).toBe('x');
-  expect((await ask('GET /%C3%A4%20%C3%B6.txt')).body.toString()).toBe('umlaut');
-  const empty = await ask('GET /empty.bin', ['Range: bytes=-5']);
+  expect((await send('GET http://elsewhere.example/a.bin?x=1')).body.toString()).toBe('x');
+  expect((await send('GET /%C3%A4%20%C3%B6.txt')).body.toString()).toBe('umlaut');
+  const empty = await send('GET /empty.bin', ['Range: bytes=-5']);
   expect([empty.status, empty.body.length, empty.headers['content-length']]).toEqual([200, 0, '0']);
 });
 
-test('a preflight is allowed, another method is refused with Allow', async () => {
-  const preflight = await ask('OPTIONS /film/a.m4s', ['Origin: http://page.example']);
+test('a preflight is allowed, and another method is answered 405 with Allow', async () => {
+  const preflight = await send('OPTIONS /film/a.m4s', ['Origin: http://page.example']);
   expect(preflight.status).toBe(204);
   expect(preflight.headers['access-control-allow-headers']).toContain('Range');
-  const post = await ask('POST /film/a.m4s', ['Content-Length: 0']);
+  const post = await send('POST /film/a.m4s', ['Content-Length: 0']);
   expect([post.status, post.headers['allow']]).toEqual([405, 'GET, HEAD, OPTIONS']);
 });
 
-test('every request is counted with its bytes, the count itself is not', async () => {
+test('requests and their bytes are counted, except requests for the statistics', async () => {
   const before = await stats();
-  await ask('GET /film/a.m4s', ['Range: bytes=10-19']);
-  await ask('HEAD /film/a.m4s');
-  await ask('GET /nothing');
+  await send('GET /film/a.m4s', ['Range: bytes=10-19']);
+  await send('HEAD /film/a.m4s');
+  await send('GET /nothing');
   const after = await stats();
   expect(after.requests - before.requests).toBe(3);
   expect(after.bytes - before.bytes).toBe(10);
   const path = '/film/a.m4s';
   expect(after.byPath![path]!.requests - before.byPath![path]!.requests).toBe(2);
-  expect(JSON.parse((await ask('GET /-/stats')).body.toString())).not.toHaveProperty('byPath');
+  expect(JSON.parse((await send('GET /-/stats')).body.toString())).not.toHaveProperty('byPath');
 });
 
-test('property: a range that is answered lies inside the file and holds what was asked', () => {
-  const asked = fc.oneof(
+test('property: a selected range is within the file and begins where the request says', () => {
+  const ranges = fc.oneof(
     fc.tuple(fc.nat(400), fc.nat(400)).map(([a, b]) => `bytes=${a}-${b}`),
     fc.nat(400).map((a) => `bytes=${a}-`),
     fc.nat(400).map((a) => `bytes=-${a}`),
@@ -201,17 +201,17 @@ test('property: a range that is answered lies inside the file and holds what was
     fc.string({ maxLength: 20 }).map((text) => `bytes=${text}`),
   );
   fc.assert(
-    fc.property(asked, fc.nat(300), (range, bytes) => {
-      const answer = answerFor(facts(bytes), { ...UNCONDITIONAL, range });
+    fc.property(ranges, fc.nat(300), (range, bytes) => {
+      const answer = selectResponse(fileOf(bytes), { ...UNCONDITIONAL, range });
       if (answer.status !== 206) return answer.status === 200 || answer.status === 416;
       const plain = /^bytes=(\d*)-(\d*)$/i.exec(range.replaceAll(/\s/g, ''))!;
-      const firstMeant = plain[1] === '' ? Math.max(0, bytes - Number(plain[2])) : Number(plain[1]);
-      return answer.first === firstMeant && answer.first <= answer.last && answer.last < bytes;
+      const expectedFirst = plain[1] === '' ? Math.max(0, bytes - Number(plain[2])) : Number(plain[1]);
+      return answer.first === expectedFirst && answer.first <= answer.last && answer.last < bytes;
     }),
   );
 });
 
-const UNCONDITIONAL: Conditions = {
+const UNCONDITIONAL: RequestConditions = {
   method: 'GET',
   range: undefined,
   ifRange: undefined,
@@ -221,16 +221,16 @@ const UNCONDITIONAL: Conditions = {
   ifUnmodifiedSince: undefined,
 };
 
-const facts = (bytes: number): FileFacts => ({ bytes, etag: '"e"', modifiedMs: 0 });
+const fileOf = (bytes: number): FileMetadata => ({ bytes, etag: '"e"', modifiedMs: 0 });
 
-interface Answer {
+interface RawResponse {
   readonly status: number;
   readonly headers: Record<string, string>;
   readonly body: Buffer;
 }
 
-/** Writes exactly these bytes and reads until the origin closes. */
-function ask(requestLine: string, fields: readonly string[] = [], to = port): Promise<Answer> {
+/** Writes exactly these bytes and reads until the origin closes the connection. */
+function send(requestLine: string, fields: readonly string[] = [], to = port): Promise<RawResponse> {
   return new Promise((resolve, reject) => {
     const socket = connect(to, '127.0.0.1');
     const chunks: Buffer[] = [];
@@ -264,7 +264,7 @@ function unchunk(raw: Buffer): Buffer {
 }
 
 async function stats(): Promise<OriginStats> {
-  return JSON.parse((await ask('GET /-/stats?paths=1')).body.toString()) as OriginStats;
+  return JSON.parse((await send('GET /-/stats?paths=1')).body.toString()) as OriginStats;
 }
 
 async function start(root: string): Promise<{ server: Server; port: number }> {

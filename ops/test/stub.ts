@@ -1,5 +1,5 @@
-// Steering and fill in one small service for the tests of the verbs: real routes with the protocol's schemas, answers that
-// a test sets, everything that was asked kept for looking at.
+// Steering and fill as one stub service for tests of the verbs. Its routes use the schemas of the protocol, a test sets their
+// responses, and every request is recorded.
 
 import { z } from 'zod';
 import { importRequest, pinRequest } from '../../protocol/answers.ts';
@@ -14,7 +14,7 @@ export interface StubState {
   fleet: Fleet;
   title: Title;
   plans: FillPlan[];
-  /** Answered one after another, the last for ever. */
+  /** Returned one after another; the last one is repeated. */
   runs: Run[];
   imports: { state: 'running' | 'done' | 'failed'; message?: string }[];
   explanation: Explanation;
@@ -23,7 +23,7 @@ export interface StubState {
 export interface Stub {
   readonly url: string;
   readonly state: StubState;
-  readonly asked: { readonly method: string; readonly url: string; readonly body: unknown }[];
+  readonly requests: { readonly method: string; readonly url: string; readonly body: unknown }[];
   close(): Promise<void>;
 }
 
@@ -38,7 +38,7 @@ export async function startStub(fleetKey: Buffer): Promise<Stub> {
     imports: [{ state: 'done' }],
     explanation: EXPLANATION,
   };
-  const asked: { method: string; url: string; body: unknown }[] = [];
+  const requests: { method: string; url: string; body: unknown }[] = [];
   const service: Service = createService({
     name: 'stub',
     log: silentLog,
@@ -47,11 +47,11 @@ export async function startStub(fleetKey: Buffer): Promise<Stub> {
     expose: () => Promise.resolve({ contentType: 'text/plain', body: '' }),
   });
   service.app.addHook('preHandler', (request, _reply, done) => {
-    asked.push({ method: request.method, url: request.url, body: request.body });
+    requests.push({ method: request.method, url: request.url, body: request.body });
     done();
   });
   const { port } = await service.listen({ host: '127.0.0.1', port: 0 });
-  return { url: `http://127.0.0.1:${port}`, state, asked, close: () => service.close() };
+  return { url: `http://127.0.0.1:${port}`, state, requests, close: () => service.close() };
 }
 
 function routes(state: StubState): Route[] {
@@ -109,13 +109,13 @@ function routes(state: StubState): Route[] {
       summary: '',
       roles: operator,
       run: () => {
-        const { state: now, message } = next(state.imports);
+        const { state: current, message } = next(state.imports);
         return {
           protocol: 1,
           id: 'i1',
           url: 'http://origin.example/film/master.m3u8',
           title: TITLE.id,
-          state: now,
+          state: current,
           assetsDone: 1,
           assetsTotal: 2,
           bytesDone: 500,

@@ -1,4 +1,4 @@
-// Every client verb as a person runs it: a process, its exit status, what it prints, what it asked.
+// Every client verb as a process: its exit status, its output, and the requests that it sends.
 
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
@@ -30,24 +30,24 @@ afterAll(async () => {
 });
 
 beforeEach(() => {
-  stub.asked.length = 0;
+  stub.requests.length = 0;
   stub.state.runs = [RUN];
   stub.state.imports = [{ state: 'done' }];
 });
 
-interface Ended {
+interface ExitedProcess {
   readonly status: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-interface Started {
-  readonly ended: Promise<Ended>;
+interface RunningProcess {
+  readonly ended: Promise<ExitedProcess>;
   readonly interrupt: () => void;
   readonly stderr: () => string;
 }
 
-function begin(args: readonly string[], env: Record<string, string> = {}): Started {
+function start(args: readonly string[], env: Record<string, string> = {}): RunningProcess {
   const child = spawn(process.execPath, [LARDER, ...args], {
     env: { PATH: process.env['PATH']!, LARDER_HOME: home, LARDER_STEERING: stub.url, LARDER_FILL: stub.url, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -63,7 +63,8 @@ function begin(args: readonly string[], env: Record<string, string> = {}): Start
   };
 }
 
-const larder = (args: string, env: Record<string, string> = {}): Promise<Ended> => begin(args.split(' '), env).ended;
+const larder = (args: string, env: Record<string, string> = {}): Promise<ExitedProcess> =>
+  start(args.split(' '), env).ended;
 
 const VERBS = [
   'appliance ls',
@@ -87,12 +88,12 @@ const VERBS = [
 ];
 
 describe.each(VERBS)('larder %s', (args) => {
-  test('prints lines of at most 80 columns without colour into a pipe, and ends with 0', async () => {
+  test('prints lines of at most 80 columns without colour to a pipe, and exits with 0', async () => {
     const { status, stdout, stderr } = await larder(args);
     expect(stderr.includes('larder:'), stderr).toBe(false);
     expect(status).toBe(0);
     expect(stdout.trim()).not.toBe('');
-    // A token is one word and cannot be broken.
+    // A token is one word, which cannot be wrapped.
     if (!args.startsWith('keys'))
       for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80);
     expect(stdout).not.toContain('\u001b');
@@ -114,7 +115,7 @@ test.each([...new Set(VERBS.map((args) => args.split(' ').slice(0, 2).join(' '))
   },
 );
 
-/** Every command there is, found as a person finds it: by reading. */
+/** The help of every command, found by following the lists of commands. */
 async function helpOf(words: string): Promise<[words: string, help: string][]> {
   const help = (await larder(`${words} --help`.trim())).stdout;
   const names = [...(help.split('\nCommands:\n')[1] ?? '').matchAll(/^ {2}([a-z]+) /gm)].map((match) => match[1]!);
@@ -138,10 +139,10 @@ test('no line of any help is longer than 100 columns', async () => {
 });
 
 test.each(VERBS.filter((args) => !args.startsWith('keys')))(
-  'larder %s ends with 3 and names the remedy when nobody listens',
+  'larder %s exits with 3 and shows how to start the service if nothing listens',
   async (args) => {
-    const nobody = 'http://127.0.0.1:1';
-    const { status, stdout, stderr } = await larder(args, { LARDER_STEERING: nobody, LARDER_FILL: nobody });
+    const unreachable = 'http://127.0.0.1:1';
+    const { status, stdout, stderr } = await larder(args, { LARDER_STEERING: unreachable, LARDER_FILL: unreachable });
     expect([status, stdout]).toEqual([3, '']);
     expect(stderr).toMatch(/larder (steering run|fill serve) --listen 127\.0\.0\.1:1/);
   },
@@ -164,11 +165,11 @@ test.each([
   'keys issue --appliance NORTH',
   'appliance ls --nonsense',
   'demo --port 99999',
-])('larder %s is a usage error: 2, with the reason', async (args) => {
+])('larder %s is a usage error: it exits with 2 and a reason', async (args) => {
   const { status, stdout, stderr } = await larder(args);
   expect([status, stdout]).toEqual([2, '']);
   expect(stderr.trim()).not.toBe('');
-  expect(stub.asked).toEqual([]);
+  expect(stub.requests).toEqual([]);
 });
 
 test.each([
@@ -179,7 +180,7 @@ test.each([
   ['fill pin', 2, 'config_invalid', "missing required argument 'title'"],
   ['appliance ls --nonsense', 2, 'config_invalid', "unknown option '--nonsense'"],
   ['fill nonsense', 2, 'config_invalid', "unknown command 'nonsense'"],
-] as const)('larder %s --json ends with %i and says %s as JSON too', async (args, status, code, message) => {
+] as const)('larder %s --json exits with %i and prints %s as JSON too', async (args, status, code, message) => {
   const plain = await larder(args);
   for (const ended of [await larder(`${args} --json`), await larder(args, { LARDER_JSON: 'true' })]) {
     expect([ended.status, ended.stderr]).toEqual([status, plain.stderr]);
@@ -189,13 +190,13 @@ test.each([
   }
 });
 
-test('the demo itself is for people: --json without --check is a usage error', async () => {
+test('demo --json without --check is a usage error', async () => {
   const { status, stdout } = await larder('demo --json');
   expect(status).toBe(2);
   expect((JSON.parse(stdout) as FaultBody).error.message).toContain('--check');
 });
 
-test('an unknown appliance or title ends with 1 and says what there is', async () => {
+test('an unknown appliance or title exits with 1 and shows what exists', async () => {
   const show = await larder('appliance show north-9');
   expect([show.status, show.stdout]).toEqual([1, '']);
   expect(show.stderr).toContain('north-1');
@@ -204,7 +205,7 @@ test('an unknown appliance or title ends with 1 and says what there is', async (
   expect(title.stderr).toContain('larder catalog ls');
 });
 
-test('without a fleet key and a token the service refuses, and the message says where a token comes from', async () => {
+test('without a token and a fleet key the message says where a token comes from', async () => {
   const { status, stderr } = await larder('appliance ls', { LARDER_HOME: join(home, 'nowhere') });
   expect(status).toBe(2);
   expect(stderr).toContain('larder keys issue');
@@ -214,12 +215,12 @@ test('without a fleet key and a token the service refuses, and the message says 
   expect(forged.status).toBe(1);
 });
 
-test('orders and requests carry what was typed', async () => {
+test('requests carry the values of flags and arguments', async () => {
   await larder('appliance drain north-1 --at 2030-01-02T03:04Z --for 90m');
   await larder('fill run --now --site north --title film');
   await larder('fill pin film --until 2030-01-02T00:00Z');
   await larder('catalog import http://origin.example/film/manifest.mpd --title film');
-  const bodies = stub.asked.filter((row) => row.method !== 'GET').map((row) => row.body);
+  const bodies = stub.requests.filter((row) => row.method !== 'GET').map((row) => row.body);
   expect(bodies).toEqual([
     { state: 'draining', at: '2030-01-02T03:04:00.000Z', forMs: 5_400_000 },
     { site: 'north', title: 'film', now: true },
@@ -228,25 +229,25 @@ test('orders and requests carry what was typed', async () => {
   ]);
 });
 
-test('an explanation of the past says of when it is; one for another time is refused, not passed off', async () => {
-  const question = 'steer explain --client 192.0.2.7 --title film --at 2020-01-01T00:00:07Z';
+test('an explanation of the past shows its instant, and one for another instant is rejected', async () => {
+  const args = 'steer explain --client 192.0.2.7 --title film --at 2020-01-01T00:00:07Z';
   stub.state.explanation = { ...stub.state.explanation, at: '2020-01-01T00:00:07.000Z' };
-  expect((await larder(question)).stdout).toMatch(/^as it was at 2020-01-01 00:00:07 UTC: 192\.0\.2\.7 belongs to/);
-  expect(stub.asked.at(-1)!.url).toContain('at=2020-01-01T00%3A00%3A07.000Z');
+  expect((await larder(args)).stdout).toMatch(/^as it was at 2020-01-01 00:00:07 UTC: 192\.0\.2\.7 belongs to/);
+  expect(stub.requests.at(-1)!.url).toContain('at=2020-01-01T00%3A00%3A07.000Z');
 
   stub.state.explanation = { ...stub.state.explanation, at: '2026-03-01T02:00:00.000Z' };
-  const { status, stdout, stderr } = await larder(question);
+  const { status, stdout, stderr } = await larder(args);
   expect([status, stdout]).toEqual([1, '']);
   expect(stderr).toContain('2026-03-01T02:00:00.000Z');
 });
 
-test('an explanation of the future is a slip of the command line: 2', async () => {
+test('an explanation of the future is a usage error', async () => {
   const { status, stdout, stderr } = await larder('steer explain --client 192.0.2.7 --title film --at 2999-01-01');
   expect([status, stdout]).toEqual([2, '']);
   expect(stderr).toContain('which lies ahead');
 });
 
-test('a refused import ends with 1 and the line that is wrong', async () => {
+test('an import that fails exits with 1 and shows the line that is wrong', async () => {
   stub.state.imports = [{ state: 'running' }, { state: 'failed', message: 'line 7: EXTINF has no number' }];
   const { status, stdout, stderr } = await larder('catalog import http://origin.example/film/master.m3u8');
   expect([status, stdout]).toEqual([1, '']);
@@ -261,7 +262,7 @@ const running = (bytesDone: number): Run => ({
   appliances: RUN.appliances.map((part) => ({ ...part, state: 'filling' as const, bytesDone })),
 });
 
-test('a run is followed in plain lines on stderr, with bytes and rate, until it ends', async () => {
+test('a run is followed to its end in plain lines on stderr', async () => {
   stub.state.runs = [running(0), running(1e9), running(2e9), running(3e9), RUN];
   const { status, stdout, stderr } = await larder('fill run --now --json');
   expect(status).toBe(0);
@@ -269,7 +270,7 @@ test('a run is followed in plain lines on stderr, with bytes and rate, until it 
   expect(stderr).toMatch(/^fill: .* of 4\.00 GB, 100 %, done$/m);
 });
 
-test('a run with nothing to do says so, and never prints a line with nothing in it', async () => {
+test('a run with nothing to fetch says so, and prints no empty line', async () => {
   const parts = (state: 'waiting' | 'filling'): Run['appliances'] =>
     RUN.appliances.map((part) => ({ ...part, state, bytesTotal: 0, bytesDone: 0 }));
   const empty = { ...RUN, bytesTotal: 0, bytesDone: 0 };
@@ -283,7 +284,7 @@ test('a run with nothing to do says so, and never prints a line with nothing in 
   expect(stderr.trim().split('\n')).toEqual(['fill: waiting', 'fill: nothing to fetch', 'fill: done']);
 });
 
-test('a run that fails ends with 1 and its faults', async () => {
+test('a run that fails exits with 1 and shows its faults', async () => {
   const faults = [{ asset: '/film/a.m4s', code: 'origin_timeout', message: 'no answer in 10 s' }];
   stub.state.runs = [
     running(0),
@@ -299,20 +300,20 @@ test('a run that fails ends with 1 and its faults', async () => {
   expect((JSON.parse(stdout) as Run).state).toBe('failed');
 });
 
-test('Ctrl-C leaves the run going, says how to watch it, and ends with 130', async () => {
+test('Ctrl-C leaves the run running, shows how to follow it, and exits with 130', async () => {
   stub.state.runs = [running(1e9)];
-  const follower = begin(['fill', 'run', '--now']);
+  const follower = start(['fill', 'run', '--now']);
   await expect
-    .poll(() => stub.asked.filter((row) => row.url === '/v1/runs/run-1').length, { timeout: 5_000 })
+    .poll(() => stub.requests.filter((row) => row.url === '/v1/runs/run-1').length, { timeout: 5_000 })
     .toBeGreaterThan(0);
   follower.interrupt();
   const { status, stdout, stderr } = await follower.ended;
   expect([status, stdout]).toEqual([130, '']);
   expect(stderr).toContain('larder fill status run-1 --follow');
-  expect(stub.asked.some((row) => row.method === 'DELETE')).toBe(false);
+  expect(stub.requests.some((row) => row.method === 'DELETE')).toBe(false);
 });
 
-test('a token that is issued proves the name it was issued for', async () => {
+test('an issued token verifies as the appliance that it was issued for', async () => {
   const { stdout } = await larder('keys issue --appliance north-1');
   expect(verifyToken(key, `Bearer ${stdout.trim()}`)).toEqual({ role: 'appliance', id: 'north-1' });
 });

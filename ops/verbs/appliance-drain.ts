@@ -1,12 +1,12 @@
-// `larder appliance drain ID`: no new plays are sent to an appliance; running ones go on. For an hour's work on the box,
-// or until it is resumed.
+// `larder appliance drain ID`: stops sending new plays to an appliance, for a while or until it is resumed. Running plays continue.
 
 import type { Command } from 'commander';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
 import { option } from '../../runtime/config.ts';
-import { orderState } from './appliance-order.ts';
-import { say, servicesOf } from '../ask.ts';
-import { formatInstant, instantFlag } from '../instant.ts';
+import { setApplianceState } from '../appliance-state.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
+import { formatInstant, parseUpcomingInstant } from '../instant.ts';
 
 const TABLE = {
   for: option.optional(option.duration({ doc: 'Resume by itself after this long' })),
@@ -14,7 +14,7 @@ const TABLE = {
     option.custom<number>({
       doc: "Begin then: 02:00 by this machine's clock, or 2026-03-01T02:00+01:00",
       placeholder: 'TIME',
-      parse: instantFlag,
+      parse: parseUpcomingInstant,
     }),
   ),
   ...CLIENT_TABLE,
@@ -35,9 +35,13 @@ export const verb: Verb = {
 async function drain(id: string, _flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, TABLE);
   const at = values.at === null ? null : new Date(values.at).toISOString();
-  const appliance = await orderState(servicesOf(values), id, { state: 'draining', at, forMs: values.for });
+  const appliance = await setApplianceState(createControlClient(values), id, {
+    state: 'draining',
+    at,
+    forMs: values.for,
+  });
   const until = appliance.draining?.until ?? null;
-  say(values, appliance, () =>
+  printResult(values, appliance, () =>
     [
       at === null ? `${id} takes no new plays` : `${id} will take no new plays from ${formatInstant(at)}`,
       until === null

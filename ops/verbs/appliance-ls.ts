@@ -1,12 +1,13 @@
-// `larder appliance ls`: the fleet as steering knows it, one line per appliance.
+// `larder appliance ls`: the fleet as steering sees it, one row per appliance.
 
 import type { Command } from 'commander';
-import { fleet, type FleetAppliance } from '../../protocol/decision.ts';
+import { fleet } from '../../protocol/decision.ts';
 import { formatBytes } from '../../protocol/units.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
-import { say, servicesOf } from '../ask.ts';
+import { displayState, stateTone } from '../appliance-state.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
 import { formatTable } from '../table.ts';
-import type { Tone } from '../terminal.ts';
 
 const EXAMPLES = `
 Examples:
@@ -21,9 +22,9 @@ export const verb: Verb = {
 
 async function list(_flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, CLIENT_TABLE);
-  const answer = await servicesOf(values).steering('/v1/fleet', fleet);
+  const answer = await createControlClient(values).steering('/v1/fleet', fleet);
   const nowMs = Date.parse(answer.at);
-  say(values, answer, (look) =>
+  printResult(values, answer, (style) =>
     answer.appliances.length === 0
       ? 'No appliance has reported yet. One joins with: larder appliance run --steering URL …'
       : formatTable(
@@ -31,7 +32,7 @@ async function list(_flags: unknown, command: Command): Promise<void> {
           [
             { head: 'appliance', cell: (row) => row.id },
             { head: 'site', cell: (row) => row.site },
-            { head: 'state', cell: (row) => stateOf(row, nowMs), tone: (row) => toneOf(row, nowMs) },
+            { head: 'state', cell: (row) => displayState(row, nowMs), tone: (row) => stateTone(row, nowMs) },
             { head: 'health', cell: (row) => row.health.level },
             { head: 'holds', cell: (row) => String(row.holdings), align: 'right' },
             { head: 'used', cell: (row) => formatBytes(row.usedBytes), align: 'right' },
@@ -39,24 +40,7 @@ async function list(_flags: unknown, command: Command): Promise<void> {
             { head: 'clients', cell: (row) => String(row.connections), align: 'right' },
             { head: 'served', cell: (row) => formatBytes(row.servedBytes), align: 'right' },
           ],
-          look,
+          style,
         ),
   );
 }
-
-/** What an operator needs first: whether players are sent there, and if not, why. */
-export function stateOf(row: FleetAppliance, nowMs: number): string {
-  if (row.liveness === 'refused') return 'gone';
-  if (row.liveness === 'expired') return 'silent';
-  return drainsAt(row, nowMs) ? 'draining' : row.state;
-}
-
-export function toneOf(row: FleetAppliance, nowMs: number): Tone {
-  if (row.liveness !== 'alive' || row.health.level === 'red') return 'bad';
-  if (drainsAt(row, nowMs) || row.health.level === 'yellow') return 'warn';
-  return row.state === 'serving' || row.state === 'filling' ? 'good' : 'warn';
-}
-
-/** A drain may be ordered for later; until then the appliance is given plays. */
-const drainsAt = ({ draining }: FleetAppliance, nowMs: number): boolean =>
-  draining !== null && Date.parse(draining.since) <= nowMs;

@@ -1,9 +1,10 @@
-// `larder appliance resume ID`: send an appliance plays again.
+// `larder appliance resume ID`: ends the drain of an appliance, so that it receives plays again.
 
 import type { Command } from 'commander';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
-import { orderState } from './appliance-order.ts';
-import { say, servicesOf } from '../ask.ts';
+import { setApplianceState } from '../appliance-state.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
 
 const EXAMPLES = `
 Examples:
@@ -19,8 +20,12 @@ export const verb: Verb = {
 
 async function resume(id: string, _flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, CLIENT_TABLE);
-  const appliance = await orderState(servicesOf(values), id, { state: 'serving', at: null, forMs: null });
-  say(values, appliance, () =>
+  const appliance = await setApplianceState(createControlClient(values), id, {
+    state: 'serving',
+    at: null,
+    forMs: null,
+  });
+  printResult(values, appliance, () =>
     appliance.liveness === 'alive'
       ? `${id} takes plays again.`
       : `${id} may take plays again, but it is not heard of at the moment; see: larder appliance show ${id}`,

@@ -1,16 +1,16 @@
-// `larder appliance show ID`: one appliance in full, with what it holds.
+// `larder appliance show ID`: one appliance in full, with its inventory.
 
 import type { Command } from 'commander';
-import { fleet, type Fleet, type FleetAppliance } from '../../protocol/decision.ts';
-import { Fault } from '../../protocol/faults.ts';
+import type { FleetAppliance } from '../../protocol/decision.ts';
 import { splitHolding } from '../../protocol/ids.ts';
 import { formatBytes, formatDuration, formatRate } from '../../protocol/units.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
-import { stateOf, toneOf } from './appliance-ls.ts';
-import { say, servicesOf, type Services } from '../ask.ts';
+import { displayState, findAppliance, stateTone } from '../appliance-state.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
 import { formatInstant } from '../instant.ts';
-import { formatFacts } from '../table.ts';
-import { paint, type Look } from '../terminal.ts';
+import { formatFields } from '../table.ts';
+import { paint, type TerminalStyle } from '../terminal.ts';
 
 const EXAMPLES = `
 Examples:
@@ -27,25 +27,13 @@ export const verb: Verb = {
 
 async function show(id: string, _flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, CLIENT_TABLE);
-  const { appliance, at } = await findAppliance(servicesOf(values), id);
-  say(values, appliance, (look) => describe(appliance, Date.parse(at), look));
+  const { appliance, at } = await findAppliance(createControlClient(values), id);
+  printResult(values, appliance, (style) => describe(appliance, Date.parse(at), style));
 }
 
-/** Throws `not_found` that names the appliances there are. */
-export async function findAppliance(
-  services: Services,
-  id: string,
-): Promise<{ readonly appliance: FleetAppliance; readonly at: string }> {
-  const answer: Fleet = await services.steering('/v1/fleet?inventory=1', fleet);
-  const appliance = answer.appliances.find((row) => row.id === id);
-  if (appliance !== undefined) return { appliance, at: answer.at };
-  const known = answer.appliances.map((row) => row.id).join(', ');
-  throw new Fault('not_found', `no appliance is called "${id}"; steering knows ${known === '' ? 'none' : known}`);
-}
-
-function describe(row: FleetAppliance, nowMs: number, look: Look): string {
+function describe(row: FleetAppliance, nowMs: number, style: TerminalStyle): string {
   const leaseMs = Date.parse(row.leaseEndsAt) - nowMs;
-  const facts: [string, string][] = [
+  const fields: [string, string][] = [
     [
       'site',
       `${row.site}, ${row.timeZone}${row.position === null ? '' : `, ${row.position.lat}, ${row.position.lon}`}`,
@@ -73,8 +61,8 @@ function describe(row: FleetAppliance, nowMs: number, look: Look): string {
     ['version', row.version],
     ['holds', holdingsByTitle(row.inventory ?? [])],
   ];
-  const heading = `${paint(look, 'strong', row.id)}  ${paint(look, toneOf(row, nowMs), stateOf(row, nowMs))}${drainNote(row, nowMs)}`;
-  return `${heading}\n${formatFacts(facts, look)}`;
+  const heading = `${paint(style, 'strong', row.id)}  ${paint(style, stateTone(row, nowMs), displayState(row, nowMs))}${drainNote(row, nowMs)}`;
+  return `${heading}\n${formatFields(fields, style)}`;
 }
 
 function drainNote({ draining }: FleetAppliance, nowMs: number): string {

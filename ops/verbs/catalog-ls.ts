@@ -1,10 +1,11 @@
-// `larder catalog ls`: the titles that exist.
+// `larder catalog ls`: every title of the catalog.
 
 import type { Command } from 'commander';
 import { titleList } from '../../protocol/answers.ts';
 import { formatBytes, formatDuration } from '../../protocol/units.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
-import { say, servicesOf } from '../ask.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
 import { formatTable } from '../table.ts';
 
 const EXAMPLES = `
@@ -20,8 +21,8 @@ export const verb: Verb = {
 
 async function list(_flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, CLIENT_TABLE);
-  const answer = await servicesOf(values).fill('/v1/titles', titleList);
-  say(values, answer, (look) =>
+  const answer = await createControlClient(values).fill('/v1/titles', titleList);
+  printResult(values, answer, (style) =>
     answer.titles.length === 0
       ? 'The catalog is empty. Import a title with: larder catalog import URL'
       : formatTable(
@@ -35,7 +36,7 @@ async function list(_flags: unknown, command: Command): Promise<void> {
             { head: 'assets', cell: (row) => String(row.assets), align: 'right' },
             { head: 'size', cell: (row) => formatBytes(row.bytes), align: 'right' },
           ],
-          look,
+          style,
         ),
   );
 }

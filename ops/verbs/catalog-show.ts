@@ -1,13 +1,14 @@
-// `larder catalog show TITLE`: one title with its renditions, the units of fill and holding.
+// `larder catalog show TITLE`: one title with its renditions. A rendition is the unit that is filled and held.
 
 import type { Command } from 'commander';
 import { title, type Rendition, type Title } from '../../protocol/catalog.ts';
 import { formatBytes, formatDuration, formatRate } from '../../protocol/units.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
-import { say, servicesOf } from '../ask.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
 import { formatInstant } from '../instant.ts';
-import { formatFacts, formatTable } from '../table.ts';
-import { paint, type Look } from '../terminal.ts';
+import { formatFields, formatTable } from '../table.ts';
+import { paint, type TerminalStyle } from '../terminal.ts';
 
 const EXAMPLES = `
 Examples:
@@ -22,22 +23,22 @@ export const verb: Verb = {
 
 async function show(id: string, _flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, CLIENT_TABLE);
-  const found = await servicesOf(values).fill(`/v1/titles/${encodeURIComponent(id)}`, title);
-  say(values, found, (look) => describe(found, look));
+  const shown = await createControlClient(values).fill(`/v1/titles/${encodeURIComponent(id)}`, title);
+  printResult(values, shown, (style) => describe(shown, style));
 }
 
-function describe(found: Title, look: Look): string {
-  const facts = formatFacts(
+function describe(shown: Title, style: TerminalStyle): string {
+  const fields = formatFields(
     [
-      ['runs', formatDuration(found.durationS * 1000)],
-      ['size', formatBytes(found.bytes)],
-      ['manifests', found.manifests.map((manifest) => `${manifest.dialect} ${manifest.path}`).join('\n')],
-      ['imported', `${formatInstant(found.importedAt)}, revision ${found.revision}`],
+      ['runs', formatDuration(shown.durationS * 1000)],
+      ['size', formatBytes(shown.bytes)],
+      ['manifests', shown.manifests.map((manifest) => `${manifest.dialect} ${manifest.path}`).join('\n')],
+      ['imported', `${formatInstant(shown.importedAt)}, revision ${shown.revision}`],
     ],
-    look,
+    style,
   );
   const renditions = formatTable(
-    found.renditions,
+    shown.renditions,
     [
       { head: 'rendition', cell: (row) => row.id },
       { head: 'kind', cell: (row) => row.kind },
@@ -47,9 +48,9 @@ function describe(found: Title, look: Look): string {
       { head: 'assets', cell: (row) => String(row.assets), align: 'right' },
       { head: 'size', cell: (row) => formatBytes(row.bytes), align: 'right' },
     ],
-    look,
+    style,
   );
-  return `${paint(look, 'strong', found.id)}  ${found.name}\n${facts}\n\n${renditions}`;
+  return `${paint(style, 'strong', shown.id)}  ${shown.name}\n${fields}\n\n${renditions}`;
 }
 
 const picture = (row: Rendition): string =>

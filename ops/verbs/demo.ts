@@ -1,9 +1,9 @@
-// `larder demo`: the whole CDN on this machine. With --check it plays the journeys unattended and says what it measured.
+// `larder demo`: a whole CDN on this machine. With --check it runs unattended and checks what matters.
 
 import type { Command } from 'commander';
 import { addFlags, readFlags, type Verb } from '../../runtime/command.ts';
 import { option } from '../../runtime/config.ts';
-import { usage } from '../ask.ts';
+import { usageError } from '../output.ts';
 
 const TABLE = {
   check: option.flag({ doc: 'Go through the journeys unattended, say what was measured, leave nothing running' }),
@@ -29,10 +29,10 @@ export const verb: Verb = {
 
 async function start(_flags: unknown, command: Command): Promise<void> {
   const { check, port, keep, json } = readFlags(command, TABLE);
-  if (json && !check) throw usage('--json needs --check: the demo itself is for people');
+  if (json && !check) throw usageError('--json needs --check: the demo itself is for people');
   const status = check
-    ? await (await import('../demo/check.ts')).checkDemo({ port, keep, json })
-    : await (await import('../demo/run.ts')).runDemo({ port, keep });
-  // Calls that were under way at an interruption would keep this process for their timeouts.
+    ? await (await import('../demo/run-checks.ts')).runChecks({ port, keep, json })
+    : await (await import('../demo/run-demo.ts')).runDemo({ port, keep });
+  // Requests that were under way at an interruption would keep this process alive until they time out.
   process.exit(status);
 }

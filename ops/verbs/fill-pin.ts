@@ -1,15 +1,20 @@
-// `larder fill pin TITLE`: keep a title on every site, whatever its popularity.
+// `larder fill pin TITLE`: keeps a title on every site, regardless of its popularity.
 
 import type { Command } from 'commander';
 import { pin } from '../../protocol/answers.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
 import { option } from '../../runtime/config.ts';
-import { say, servicesOf } from '../ask.ts';
-import { formatInstant, instantFlag } from '../instant.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
+import { formatInstant, parseUpcomingInstant } from '../instant.ts';
 
 const TABLE = {
   until: option.optional(
-    option.custom<number>({ doc: 'Unpin by itself then: 2026-03-01', placeholder: 'DATE', parse: instantFlag }),
+    option.custom<number>({
+      doc: 'Unpin by itself then: 2026-03-01',
+      placeholder: 'DATE',
+      parse: parseUpcomingInstant,
+    }),
   ),
   ...CLIENT_TABLE,
 } as const;
@@ -28,13 +33,13 @@ export const verb: Verb = {
 async function run(title: string, _flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, TABLE);
   const until = values.until === null ? null : new Date(values.until).toISOString();
-  const done = await servicesOf(values).fill(`/v1/pins/${encodeURIComponent(title)}`, pin, {
+  const pinned = await createControlClient(values).fill(`/v1/pins/${encodeURIComponent(title)}`, pin, {
     method: 'PUT',
     body: { until },
   });
-  say(values, done, () =>
+  printResult(values, pinned, () =>
     [
-      `${title} is pinned ${done.until === null ? 'until it is unpinned' : `until ${formatInstant(done.until)}`}.`,
+      `${title} is pinned ${pinned.until === null ? 'until it is unpinned' : `until ${formatInstant(pinned.until)}`}.`,
       'The next run brings it to every site.',
       `Now:  larder fill run --now --title ${title}`,
       `Undo: larder fill unpin ${title}`,

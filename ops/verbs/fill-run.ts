@@ -1,13 +1,14 @@
-// `larder fill run`: fill now, or as soon as each site's window opens, and watch it.
+// `larder fill run`: starts a fill now, or as soon as the window of each site opens, and follows it.
 
 import type { Command } from 'commander';
 import { run } from '../../protocol/plan.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
 import { option } from '../../runtime/config.ts';
 import { EXIT } from '../../runtime/process.ts';
-import { remark, say, servicesOf, usage } from '../ask.ts';
-import { followRun, sayRun } from '../follow-run.ts';
-import { interruptible } from '../interrupt.ts';
+import { createControlClient } from '../control-client.ts';
+import { printNote, printResult, usageError } from '../output.ts';
+import { followRun, printRunResult } from '../follow-run.ts';
+import { withInterruptSignal } from '../interrupt.ts';
 import { createProgress } from '../progress.ts';
 
 const TABLE = {
@@ -35,19 +36,24 @@ export const verb: Verb = {
 
 async function start(_flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, TABLE);
-  if (values.now === values.wait) throw usage('say when: either --now, or --wait for the fill windows of the sites');
-  const services = servicesOf(values);
-  const started = await services.fill('/v1/runs', run, {
+  if (values.now === values.wait)
+    throw usageError('say when: either --now, or --wait for the fill windows of the sites');
+  const client = createControlClient(values);
+  const started = await client.fill('/v1/runs', run, {
     method: 'POST',
     body: { site: values.site, title: values.title, now: values.now },
   });
   if (values.detach)
-    return say(values, started, () => `Run ${started.id} began. Watch it: larder fill status ${started.id} --follow`);
-  const ended = await interruptible((signal) => followRun(services, started.id, createProgress(), signal));
+    return printResult(
+      values,
+      started,
+      () => `Run ${started.id} began. Watch it: larder fill status ${started.id} --follow`,
+    );
+  const ended = await withInterruptSignal((signal) => followRun(client, started.id, createProgress(), signal));
   if (ended === null) {
-    remark(`Run ${started.id} goes on. Watch it: larder fill status ${started.id} --follow`);
+    printNote(`Run ${started.id} goes on. Watch it: larder fill status ${started.id} --follow`);
     process.exitCode = EXIT.interrupted;
     return;
   }
-  sayRun(values, ended);
+  printRunResult(values, ended);
 }

@@ -1,4 +1,4 @@
-// `larder fill status [RUN]`: runs and how far they are; with a run's id, that run, appliance by appliance.
+// `larder fill status [RUN]`: the runs and their progress, or one run by appliance.
 
 import type { Command } from 'commander';
 import { runList } from '../../protocol/answers.ts';
@@ -7,13 +7,15 @@ import { formatBytes } from '../../protocol/units.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
 import { option } from '../../runtime/config.ts';
 import { EXIT } from '../../runtime/process.ts';
-import { remark, say, servicesOf, usage } from '../ask.ts';
-import { followRun, formatRun, sayRun, toneOf } from '../follow-run.ts';
+import { createControlClient } from '../control-client.ts';
+import { printNote, printResult, usageError } from '../output.ts';
+import { followRun, printRunResult } from '../follow-run.ts';
 import { formatInstant } from '../instant.ts';
-import { interruptible } from '../interrupt.ts';
+import { withInterruptSignal } from '../interrupt.ts';
 import { createProgress } from '../progress.ts';
+import { formatRun, runTone } from '../run-table.ts';
 import { formatTable } from '../table.ts';
-import type { Look } from '../terminal.ts';
+import type { TerminalStyle } from '../terminal.ts';
 
 const TABLE = {
   follow: option.flag({ doc: 'Watch the run until it ends' }),
@@ -36,32 +38,32 @@ export const verb: Verb = {
 
 async function show(id: string | undefined, _flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, TABLE);
-  const services = servicesOf(values);
+  const client = createControlClient(values);
   if (id === undefined) {
-    if (values.follow) throw usage('--follow needs the run: larder fill status RUN --follow');
-    const answer = await services.fill('/v1/runs', runList);
-    return say(values, answer, (look) => formatRuns(answer.runs, look));
+    if (values.follow) throw usageError('--follow needs the run: larder fill status RUN --follow');
+    const answer = await client.fill('/v1/runs', runList);
+    return printResult(values, answer, (style) => formatRuns(answer.runs, style));
   }
   if (!values.follow) {
-    const found = await services.fill(`/v1/runs/${encodeURIComponent(id)}`, run);
-    return say(values, found, (look) => formatRun(found, look));
+    const shown = await client.fill(`/v1/runs/${encodeURIComponent(id)}`, run);
+    return printResult(values, shown, (style) => formatRun(shown, style));
   }
-  const ended = await interruptible((signal) => followRun(services, id, createProgress(), signal));
+  const ended = await withInterruptSignal((signal) => followRun(client, id, createProgress(), signal));
   if (ended === null) {
-    remark(`Run ${id} goes on. Watch it: larder fill status ${id} --follow`);
+    printNote(`Run ${id} goes on. Watch it: larder fill status ${id} --follow`);
     process.exitCode = EXIT.interrupted;
     return;
   }
-  sayRun(values, ended);
+  printRunResult(values, ended);
 }
 
-function formatRuns(runs: readonly Run[], look: Look): string {
+function formatRuns(runs: readonly Run[], style: TerminalStyle): string {
   if (runs.length === 0) return 'No run yet. Start one with: larder fill run --now';
   return formatTable(
     runs,
     [
       { head: 'run', cell: (row) => row.id },
-      { head: 'state', cell: (row) => row.state, tone: (row) => toneOf(row.state) },
+      { head: 'state', cell: (row) => row.state, tone: (row) => runTone(row.state) },
       { head: 'begun', cell: (row) => formatInstant(row.createdAt) },
       { head: 'by', cell: (row) => (row.trigger === 'now' ? 'hand' : 'window') },
       { head: 'site', cell: (row) => row.site ?? 'all' },
@@ -69,6 +71,6 @@ function formatRuns(runs: readonly Run[], look: Look): string {
       { head: 'verified', cell: (row) => formatBytes(row.bytesDone), align: 'right' },
       { head: 'of', cell: (row) => formatBytes(row.bytesTotal), align: 'right' },
     ],
-    look,
+    style,
   );
 }

@@ -1,9 +1,10 @@
-// `larder fill unpin TITLE`: let popularity decide again whether a title is held.
+// `larder fill unpin TITLE`: popularity decides again whether a title is held.
 
 import type { Command } from 'commander';
 import { z } from 'zod';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
-import { say, servicesOf } from '../ask.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult } from '../output.ts';
 
 const EXAMPLES = `
 Examples:
@@ -17,6 +18,10 @@ export const verb: Verb = {
 
 async function run(title: string, _flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, CLIENT_TABLE);
-  await servicesOf(values).fill(`/v1/pins/${encodeURIComponent(title)}`, z.unknown(), { method: 'DELETE' });
-  say(values, { title, pinned: false }, () => `${title} is no longer pinned; the next run lets popularity decide.`);
+  await createControlClient(values).fill(`/v1/pins/${encodeURIComponent(title)}`, z.unknown(), { method: 'DELETE' });
+  printResult(
+    values,
+    { title, pinned: false },
+    () => `${title} is no longer pinned; the next run lets popularity decide.`,
+  );
 }

@@ -1,10 +1,10 @@
-// `larder keys issue`: print a token, made from the fleet key that steering and fill keep. Nothing is sent anywhere.
+// `larder keys issue`: derives a token from the fleet key of steering and fill and prints it. Nothing is sent.
 
 import type { Command } from 'commander';
 import { defaultFleetKeyFile, issueToken, readFleetKey, type Caller } from '../../runtime/auth.ts';
 import { addFlags, readFlags, type Verb } from '../../runtime/command.ts';
 import { option } from '../../runtime/config.ts';
-import { say, usage } from '../ask.ts';
+import { printResult, usageError } from '../output.ts';
 
 const TABLE = {
   appliance: option.optional(option.id({ doc: 'A token that speaks for this appliance alone' })),
@@ -27,14 +27,15 @@ export const verb: Verb = {
 
 async function issue(_flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, TABLE);
-  if ((values.appliance !== null) === values.operator) throw usage('say for whom: either --appliance ID or --operator');
+  if ((values.appliance !== null) === values.operator)
+    throw usageError('say for whom: either --appliance ID or --operator');
   const key = readFleetKey(values.fleetKey);
   if (key === null)
-    throw usage(
+    throw usageError(
       `there is no fleet key at ${values.fleetKey}; steering and fill make it at their first start, or name it with --fleet-key FILE`,
     );
   const caller: Caller =
     values.appliance === null ? { role: 'operator', id: 'operator' } : { role: 'appliance', id: values.appliance };
   const token = issueToken(key, caller);
-  say(values, { ...caller, token }, () => token);
+  printResult(values, { ...caller, token }, () => token);
 }

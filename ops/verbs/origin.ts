@@ -1,4 +1,4 @@
-// `larder origin`: serve the files below a directory to appliances, for the demo and for tests.
+// `larder origin`: serves the files below a directory to appliances, for the demo and for tests.
 
 import type { Command } from 'commander';
 import { Fault } from '../../protocol/faults.ts';

@@ -1,4 +1,4 @@
-// `larder steer explain`: where a client would be sent for a title, or was at an instant, and why, appliance by appliance.
+// `larder steer explain`: the decision for a client and a title, now or at a past instant, with the reason for each appliance.
 
 import type { Command } from 'commander';
 import { explanation, type Explanation } from '../../protocol/decision.ts';
@@ -6,10 +6,11 @@ import { Fault, isFault } from '../../protocol/faults.ts';
 import { addFlags, CLIENT_TABLE, readFlags, type Verb } from '../../runtime/command.ts';
 import { option } from '../../runtime/config.ts';
 import { isIP } from 'node:net';
-import { say, servicesOf, usage } from '../ask.ts';
-import { pastInstantFlag } from '../instant.ts';
+import { createControlClient } from '../control-client.ts';
+import { printResult, usageError } from '../output.ts';
+import { parsePastInstant } from '../instant.ts';
 import { formatTable } from '../table.ts';
-import { paint, type Look } from '../terminal.ts';
+import { paint, type TerminalStyle } from '../terminal.ts';
 
 const TABLE = {
   client: option.custom<string>({
@@ -22,7 +23,7 @@ const TABLE = {
   }),
   title: option.id({ doc: 'Title that is asked for' }),
   at: option.optional(
-    option.custom<number>({ doc: 'As it was then (default: now)', placeholder: 'TIME', parse: pastInstantFlag }),
+    option.custom<number>({ doc: 'As it was then (default: now)', placeholder: 'TIME', parse: parsePastInstant }),
   ),
   ...CLIENT_TABLE,
 } as const;
@@ -44,25 +45,25 @@ async function explain(_flags: unknown, command: Command): Promise<void> {
   const values = readFlags(command, TABLE);
   const query = new URLSearchParams({ client: values.client, title: values.title });
   if (values.at !== null) query.set('at', new Date(values.at).toISOString());
-  const answer = await servicesOf(values)
+  const answer = await createControlClient(values)
     .steering(`/v1/explain?${query.toString()}`, explanation)
     .catch((error: unknown) => {
-      // A time that lies ahead is a slip of the command line.
+      // A time in the future is an error of the command line.
       throw isFault(error) && error.detail['field'] === 'query.at' && error.code === 'request_malformed'
-        ? usage(error.message)
+        ? usageError(error.message)
         : error;
     });
-  // A steering of before there was a history answers for now, and that is no answer to the question.
+  // Versions of steering without a history ignore `at` and explain the present.
   if (values.at !== null && Date.parse(answer.at) !== values.at)
     throw new Fault(
       'peer_invalid',
       `steering answered for ${answer.at}: it is of a version that cannot tell of the past`,
     );
-  say(values, answer, (look) => describe(answer, values.at === null ? 'now' : 'then', look));
+  printResult(values, answer, (style) => describe(answer, values.at === null ? 'now' : 'then', style));
 }
 
-function describe(answer: Explanation, when: 'now' | 'then', look: Look): string {
-  const then = when === 'now' ? '' : `as it was at ${toTheSecond(answer.at)}: `;
+function describe(answer: Explanation, when: 'now' | 'then', style: TerminalStyle): string {
+  const then = when === 'now' ? '' : `as it was at ${formatSecond(answer.at)}: `;
   const pathways = answer.pathways.map((pathway, at) => ({ ...pathway, rank: at + 1 }));
   const chosen = formatTable(
     pathways,
@@ -70,10 +71,10 @@ function describe(answer: Explanation, when: 'now' | 'then', look: Look): string
       { head: '', cell: (row) => String(row.rank), align: 'right' },
       { head: 'pathway', cell: (row) => row.id, tone: () => 'strong' },
       { head: 'site', cell: (row) => row.site ?? '' },
-      { head: 'holds', cell: (row) => share(row.held), align: 'right' },
+      { head: 'holds', cell: (row) => formatShare(row.held), align: 'right' },
       { head: 'why', cell: (row) => row.reason },
     ],
-    look,
+    style,
   );
   const others = answer.considered.filter((row) => row.outcome !== 'chosen');
   const left =
@@ -84,18 +85,18 @@ function describe(answer: Explanation, when: 'now' | 'then', look: Look): string
           [
             { head: 'not sent to', cell: (row) => row.appliance },
             { head: 'site', cell: (row) => row.site },
-            { head: 'holds', cell: (row) => share(row.held), align: 'right' },
+            { head: 'holds', cell: (row) => formatShare(row.held), align: 'right' },
             { head: 'km', cell: (row) => (row.distanceKm === null ? '' : row.distanceKm.toFixed(0)), align: 'right' },
             { head: 'why not', cell: (row) => row.reason },
           ],
-          look,
+          style,
         )}`;
-  return `${then}${paint(look, 'strong', answer.client.address)} ${footing(answer)}, asks for ${paint(look, 'strong', answer.title)}\n\n${chosen}${left}`;
+  return `${then}${paint(style, 'strong', answer.client.address)} ${describeLocation(answer)}, asks for ${paint(style, 'strong', answer.title)}\n\n${chosen}${left}`;
 }
 
-const toTheSecond = (iso: string): string => `${iso.slice(0, 19).replace('T', ' ')} UTC`;
+const formatSecond = (iso: string): string => `${iso.slice(0, 19).replace('T', ' ')} UTC`;
 
-function footing({ client }: Explanation): string {
+function describeLocation({ client }: Explanation): string {
   const site = client.site ?? 'no site';
   return {
     prefix: `belongs to ${client.prefix}, site ${site}`,
@@ -105,4 +106,4 @@ function footing({ client }: Explanation): string {
   }[client.by];
 }
 
-export const share = (held: number): string => (held === 0 ? '0 %' : `${Math.max(1, Math.floor(held * 100))} %`);
+const formatShare = (held: number): string => (held === 0 ? '0 %' : `${Math.max(1, Math.floor(held * 100))} %`);

@@ -1,4 +1,4 @@
-// Tokens prove a name under the fleet key and nothing else; the key itself is made once and kept from others.
+// Tokens prove a name under the fleet key and nothing else. The key is created once and is readable by its owner alone.
 
 import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -22,7 +22,7 @@ const codeOf = (act: () => unknown): string => {
   return 'accepted';
 };
 
-test('a first start makes a key that only its owner can read, later starts find the same', () => {
+test('the first start creates a key that only its owner can read, and later starts use it', () => {
   const file = join(directory, 'sub', 'fleet.key');
   const key = ensureFleetKey(file);
   expect(statSync(file).mode & 0o777).toBe(0o600);
@@ -30,14 +30,14 @@ test('a first start makes a key that only its owner can read, later starts find 
   expect(readdirSync(join(directory, 'sub'))).toEqual(['fleet.key']);
 });
 
-test('a key that others may read is refused with the command that mends it', () => {
+test('a key that others may read is refused with the command that corrects its mode', () => {
   const file = join(directory, 'fleet.key');
   ensureFleetKey(file);
   chmodSync(file, 0o644);
   expect(() => readFleetKey(file)).toThrow(/chmod 600/);
 });
 
-test('a file that holds no key is refused, a missing one is no key', () => {
+test('a file without a valid key is refused, and a missing file means no key', () => {
   const file = join(directory, 'fleet.key');
   expect(readFleetKey(file)).toBeNull();
   expect(existsSync(file)).toBe(false);
@@ -45,7 +45,7 @@ test('a file that holds no key is refused, a missing one is no key', () => {
   expect(() => readFleetKey(file)).toThrow(/64 hexadecimal digits/);
 });
 
-test('a token proves role and id under its own key alone', () => {
+test('a token proves its role and id under its own key alone', () => {
   const key = ensureFleetKey(join(directory, 'a.key'));
   const other = ensureFleetKey(join(directory, 'b.key'));
   const caller: Caller = { role: 'appliance', id: 'box_1.a-b' };

@@ -1,4 +1,4 @@
-// Where a setting comes from, and what a person is told when it is wrong.
+// The sources of a setting and their order, and the messages for settings that are wrong.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -43,7 +43,7 @@ function problemsOf(sources: Partial<ConfigSources>): string {
   throw new Error('the settings were taken');
 }
 
-test('a flag beats the environment, the environment the file, the file the default', () => {
+test('a flag overrides the environment, which overrides the file, which overrides the default', () => {
   const file = yaml('origin: http://file.example\nstore-bytes: 2GB\nbeat: 4s\nworkers: 8\n');
   const values = resolve({
     file,
@@ -68,7 +68,7 @@ test('lists come from repeated flags, YAML lists and commas in the environment',
   expect(resolve({ flags: base, env: { LARDER_STORE: '/a, /b' } }).store).toEqual(['/a', '/b']);
 });
 
-test('every problem is listed at once, each with where it was set, its value and what it must be', () => {
+test('every problem is listed at once, with the source of the setting, its value and what it must be', () => {
   const file = yaml('store-bytes: ten\nstoer: /typo\nlisten: [a, b]\n');
   const message = problemsOf({ file, env: { LARDER_BEAT: '5' }, flags: { workers: '0' } });
   expect(message).toMatch(/store-bytes in .*role\.yaml is "ten", but must be a size such as/);
@@ -95,21 +95,26 @@ test('a file that does not exist is refused by name', () => {
 });
 
 test.each(['ftp://o.example', 'o.example', 'http://u:p@o.example', 'http://o.example/?q=1', ''])(
-  '%j is no base URL',
+  '%j is rejected as a base URL',
   (origin) => {
     expect(problemsOf({ flags: { origin } })).toMatch(/must be an http/);
   },
 );
 
-test.each([':0', '127.0.0.1:80', '[::1]:65535', 'localhost:1'])('%s is an address to listen at', (listen) => {
-  expect(resolve({ flags: { origin: 'http://o.example', listen } }).listen.port).toBe(Number(listen.split(':').at(-1)));
-});
+test.each([':0', '127.0.0.1:80', '[::1]:65535', 'localhost:1'])(
+  '%s is accepted as an address to listen on',
+  (listen) => {
+    expect(resolve({ flags: { origin: 'http://o.example', listen } }).listen.port).toBe(
+      Number(listen.split(':').at(-1)),
+    );
+  },
+);
 
-test.each(['80', '::1:80', 'host:65536', 'host:-1', 'a b:1'])('%s is none', (listen) => {
+test.each(['80', '::1:80', 'host:65536', 'host:-1', 'a b:1'])('%s is rejected as an address to listen on', (listen) => {
   expect(problemsOf({ flags: { origin: 'http://o.example', listen } })).toMatch(/host:port/);
 });
 
-test('property: whatever stands in the file, the answer is values or a list of problems, never another error', () => {
+test('property: any file yields either values or a list of problems, and no other error', () => {
   fc.assert(
     fc.property(
       fc.dictionary(fc.constantFrom('store-bytes', 'origin', 'store', 'beat', 'x'), fc.jsonValue({ maxDepth: 1 })),
@@ -125,6 +130,6 @@ test('property: whatever stands in the file, the answer is values or a list of p
   );
 });
 
-test('names follow from the key', () => {
+test('the names of flag and environment variable are derived from the key', () => {
   expect([flagName('storeBytes'), envName('storeBytes')]).toEqual(['--store-bytes', 'LARDER_STORE_BYTES']);
 });

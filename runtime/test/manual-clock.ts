@@ -1,4 +1,4 @@
-// A clock that stands still until a test moves it. Timers run in the order of their instants, inside `advance`.
+// A clock that a test advances. Due timers run inside `advance`, in the order of their instants.
 
 import type { Clock, Timer } from '../clock.ts';
 
@@ -48,12 +48,12 @@ export class ManualClock implements Clock {
     });
   }
 
-  /** Timers that wait. */
+  /** Number of pending timers. */
   get pending(): number {
     return this.#pending.size;
   }
 
-  /** Moves both readings forward and runs what comes due on the way; promises settle after it returns. */
+  /** Advances `now` and `monotonic`, and runs the timers that become due. Promises settle after it returns. */
   advance(ms: number): void {
     const endMs = this.#monotonicMs + ms;
     for (let next = this.#nextDue(endMs); next !== null; next = this.#nextDue(endMs)) {
@@ -65,7 +65,7 @@ export class ManualClock implements Clock {
     this.#moveTo(endMs);
   }
 
-  /** Somebody sets the machine's time: timers and monotonic instants do not notice. */
+  /** Sets `now` alone, as when the time of the machine is set. Timers and `monotonic` are not affected. */
   setNow(nowMs: number): void {
     this.#nowMs = nowMs;
   }

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ask, field } from '../../appliance/test/wire.ts';
 import { RunningAppliance } from '../../appliance/test/rig.ts';
-import { freePort } from '../../bench/ring.ts';
+import { freePort } from '../../bench/testbed.ts';
 import { ASSETS, HABITS, SENTINEL, writeAssets } from './assets.ts';
 
 const START_MS = 10_000;

@@ -1,4 +1,4 @@
-// The demo from outside: what it leaves behind however it ends, and that the checks say what they say in JSON.
+// The demo as a process: what it leaves behind after each kind of end, and the checks with their JSON output.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -28,7 +28,7 @@ interface Ended {
   readonly stdout: string;
 }
 
-function begin(...args: string[]): { readonly ended: Promise<Ended>; readonly stdout: () => string } {
+function startDemo(...args: string[]): { readonly ended: Promise<Ended>; readonly stdout: () => string } {
   const child = spawn(process.execPath, [LARDER, 'demo', ...args], {
     env: { PATH: process.env['PATH']!, TMPDIR: temporary },
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -42,7 +42,7 @@ function begin(...args: string[]): { readonly ended: Promise<Ended>; readonly st
   };
 }
 
-/** Processes born with this test's directory in their environment: the demo, its warden, its children, their workers. */
+/** Processes with this test's directory in their environment: the demo, its reaper, its services and their workers. */
 function running(): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -66,21 +66,21 @@ test.runIf(existsSync('/proc/self/stat')).each([
   ['SIGTERM', 130],
   ['SIGHUP', 130],
 ] as const)('%s leaves no process and no file', { timeout: 60_000 }, async (signal, status) => {
-  const started = begin();
+  const started = startDemo();
   await expect.poll(started.stdout, { timeout: 30_000 }).toContain('three appliances run');
-  // Demo, warden, three services, three appliances of three, at once: what is said to run has begun, and /proc shows it.
-  // Fewer meant that another demo had taken the port of a service and answered in its stead.
+  // The demo, its reaper, three services, and three appliances of three processes each. With fewer, another demo would hold the
+  // port of a service and respond in its place.
   expect(running()).toHaveLength(1 + 1 + 3 + 3 * 3);
   expect(directories()).toHaveLength(1);
   demo!.kill(signal);
   const ended = await started.ended;
   expect(ended.status).toBe(status);
-  // The warden outlives the demo for a moment; a process that is left behind outlives every wait.
+  // The reaper outlives the demo by a moment. A process that is left behind would outlive this timeout.
   await expect.poll(running, { timeout: 10_000 }).toEqual([]);
   expect(directories()).toEqual([]);
 });
 
-test('a port that is taken is a usage error that says so', async () => {
+test('--port with a port that is taken is a usage error', async () => {
   const { createServer } = await import('node:net');
   const taken = createServer();
   await new Promise<void>((resolve) => {
@@ -89,15 +89,15 @@ test('a port that is taken is a usage error that says so', async () => {
   const address = taken.address();
   const port = address !== null && typeof address === 'object' ? address.port : 0;
   try {
-    expect((await begin('--port', String(port)).ended).status).toBe(2);
+    expect((await startDemo('--port', String(port)).ended).status).toBe(2);
     expect(directories()).toEqual([]);
   } finally {
     taken.close();
   }
 });
 
-test('demo --check --json passes, with JSON alone on stdout', { timeout: 120_000 }, async () => {
-  const { status, stdout } = await begin('--check', '--json').ended;
+test('demo --check --json passes, and prints JSON alone on stdout', { timeout: 120_000 }, async () => {
+  const { status, stdout } = await startDemo('--check', '--json').ended;
   const result = JSON.parse(stdout) as { ok: boolean; checks: { name: string; ok: boolean; detail: string }[] };
   expect(result.checks.filter((check) => !check.ok)).toEqual([]);
   expect([status, result.ok]).toEqual([0, true]);

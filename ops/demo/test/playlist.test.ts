@@ -1,13 +1,13 @@
-// The demo player's reading of playlists: what it asks for must be what a player would ask for.
+// The playlist parser of the demo player: it must request what a real player requests.
 
 import { expect, test } from 'vitest';
-import { parseMaster, parseMedia } from '../playlist.ts';
+import { parseMultivariantPlaylist, parseMediaPlaylist } from '../playlist.ts';
 
 const URL_MASTER = 'http://steering.example/v1/titles/film/master.m3u8';
 const URL_MEDIA = 'http://edge.example/~s/film/video/index.m3u8';
 
-test('a steered playlist gives variants by pathway, their renditions, and the steering server', () => {
-  const master = parseMaster(
+test('a steered playlist yields variants by pathway, their renditions, and the steering server', () => {
+  const master = parseMultivariantPlaylist(
     [
       '#EXTM3U',
       '#EXT-X-CONTENT-STEERING:SERVER-URI="/v1/steering/film?pathways=a,b",PATHWAY-ID="a"',
@@ -34,8 +34,8 @@ test('a steered playlist gives variants by pathway, their renditions, and the st
   ]);
 });
 
-test('byte ranges follow one another where an offset is left out', () => {
-  const media = parseMedia(
+test('a byte range without an offset follows the previous one', () => {
+  const media = parseMediaPlaylist(
     [
       '#EXTM3U',
       '#EXT-X-MAP:URI="v.mp4",BYTERANGE="700@0"',
@@ -52,7 +52,7 @@ test('byte ranges follow one another where an offset is left out', () => {
     URL_MEDIA,
   );
   const base = 'http://edge.example/~s/film/video';
-  expect(media.heads).toEqual([{ url: `${base}/v.mp4`, first: 0, last: 699 }]);
+  expect(media.prerequisites).toEqual([{ url: `${base}/v.mp4`, first: 0, last: 699 }]);
   expect(media.segments).toEqual([
     { url: `${base}/v.mp4`, first: 700, last: 799 },
     { url: `${base}/v.mp4`, first: 800, last: 849 },
@@ -61,15 +61,18 @@ test('byte ranges follow one another where an offset is left out', () => {
   expect(media.ended).toBe(true);
 });
 
-test('a key is fetched once, from where the playlist names it', () => {
+test('a key is requested once, from the URI in the playlist', () => {
   const key = '#EXT-X-KEY:METHOD=AES-128,URI="../key.bin",IV=0x01';
-  const media = parseMedia(['#EXTM3U', key, '#EXTINF:3,', 'a.ts', key, '#EXTINF:3,', 'b.ts'].join('\n'), URL_MEDIA);
-  expect(media.heads).toEqual([{ url: 'http://edge.example/~s/film/key.bin', first: null, last: null }]);
+  const media = parseMediaPlaylist(
+    ['#EXTM3U', key, '#EXTINF:3,', 'a.ts', key, '#EXTINF:3,', 'b.ts'].join('\n'),
+    URL_MEDIA,
+  );
+  expect(media.prerequisites).toEqual([{ url: 'http://edge.example/~s/film/key.bin', first: null, last: null }]);
   expect(media.segments).toHaveLength(2);
 });
 
-test('what is no playlist is refused', () => {
-  expect(() => parseMaster('<html>', URL_MASTER)).toThrow('#EXTM3U');
-  expect(() => parseMaster('#EXTM3U\n', URL_MASTER)).toThrow('no variant');
-  expect(() => parseMedia('#EXTM3U\n', URL_MEDIA)).toThrow('no segment');
+test('text that is not a playlist is rejected', () => {
+  expect(() => parseMultivariantPlaylist('<html>', URL_MASTER)).toThrow('#EXTM3U');
+  expect(() => parseMultivariantPlaylist('#EXTM3U\n', URL_MASTER)).toThrow('no variant');
+  expect(() => parseMediaPlaylist('#EXTM3U\n', URL_MEDIA)).toThrow('no segment');
 });

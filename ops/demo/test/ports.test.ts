@@ -1,4 +1,4 @@
-// Two demos on one machine, and a stranger at a demo's port: neither is mistaken for the demo's own.
+// Two demos on one machine, and a foreign service on a demo's port: neither passes for the demo's own.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,42 +6,43 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { ensureFleetKey, issueToken } from '../../../runtime/auth.ts';
 import { packageRoot } from '../../../runtime/paths.ts';
-import { processPlans } from '../layout.ts';
-import { choosePorts } from '../ports.ts';
-import { DemoProcess, Warden } from '../service-process.ts';
+import { serviceCommands } from '../layout.ts';
+import { reservePorts } from '../ports.ts';
+import { ReaperClient } from '../reaper-client.ts';
+import { ServiceProcess } from '../service-process.ts';
 import { startStub } from '../../test/stub.ts';
 
-test('a port that another demo has chosen is taken before anything listens there, and free when that demo ends', async () => {
-  const first = await choosePorts({ port: null, ports: 'usual' });
+test('a port that a demo has reserved is taken before anything listens on it, and free once that demo ends', async () => {
+  const first = await reservePorts({ port: null, ports: 'usual' });
   const { steering } = first.ports;
-  const second = await choosePorts({ port: null, ports: 'usual' });
+  const second = await reservePorts({ port: null, ports: 'usual' });
   expect(second.ports.steering).not.toBe(steering);
-  await expect(choosePorts({ port: steering, ports: 'any' })).rejects.toMatchObject({
+  await expect(reservePorts({ port: steering, ports: 'any' })).rejects.toMatchObject({
     code: 'config_invalid',
     message: expect.stringContaining(`--port ${steering} is taken`),
   });
   first.release();
-  const third = await choosePorts({ port: steering, ports: 'any' });
+  const third = await reservePorts({ port: steering, ports: 'any' });
   expect(third.ports.steering).toBe(steering);
   second.release();
   third.release();
 });
 
-test('a service whose port a stranger has is not ready because the stranger answers', async () => {
+test('a service is not ready if a foreign service responds on its port', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'larder-ports-'));
-  const stranger = await startStub(Buffer.alloc(32));
-  const port = Number(new URL(stranger.url).port);
+  const foreign = await startStub(Buffer.alloc(32));
+  const port = Number(new URL(foreign.url).port);
   const fleetKey = ensureFleetKey(join(directory, 'fleet.key'));
-  const nowhere = { video: 1, admin: 1 };
-  const appliances = { 'north-1': nowhere, 'north-2': nowhere, 'south-1': nowhere };
+  const unused = { video: 1, admin: 1 };
+  const appliances = { 'north-1': unused, 'north-2': unused, 'south-1': unused };
   const ports = { origin: 1, fill: port, steering: 1, appliances };
-  const plan = processPlans({ directory, media: directory, ports, fillRate: null })['fill']!;
-  const warden = new Warden();
-  const fill = new DemoProcess(
-    { ...plan, logFile: join(directory, 'fill.log'), env: { PATH: process.env['PATH']! } },
+  const command = serviceCommands({ directory, media: directory, ports, fillRate: null })['fill']!;
+  const reaper = new ReaperClient();
+  const fill = new ServiceProcess(
+    { ...command, logFile: join(directory, 'fill.log'), env: { PATH: process.env['PATH']! } },
     {
       larder: join(packageRoot, 'dist', 'larder.js'),
-      warden,
+      reaper,
       token: issueToken(fleetKey, { role: 'operator', id: 'operator' }),
     },
   );
@@ -51,8 +52,8 @@ test('a service whose port a stranger has is not ready because the stranger answ
     );
   } finally {
     await fill.stop();
-    warden.dismiss();
-    await stranger.close();
+    reaper.close();
+    await foreign.close();
     rmSync(directory, { recursive: true });
   }
 });

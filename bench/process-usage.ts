@@ -1,71 +1,71 @@
-// What a process tree takes of the machine, as Linux says it.
+// CPU time and memory of a process tree, from /proc.
 
 import { readdirSync, readFileSync } from 'node:fs';
 
-export interface Usage {
+interface ResourceUsage {
   readonly cpuMs: number;
-  /** What the tree keeps in memory: pages of one process alone, and once those that its processes share. */
+  /** Private pages of every process, plus the pages that they share, counted once. */
   readonly residentBytes: number;
   readonly processes: number;
 }
 
-/** Of the process and all that descend from it. */
-export function usageOf(root: number): Usage {
-  const rows = tree(root);
+/** The usage of a process and its descendants. */
+export function processTreeUsage(root: number): ResourceUsage {
+  const rows = readProcessTree(root);
   return {
     cpuMs: rows.reduce((sum, row) => sum + row.cpuMs, 0),
-    residentBytes: residentBytesOf(rows.map(({ pid }) => pid)),
+    residentBytes: readResidentBytes(rows.map(({ pid }) => pid)),
     processes: rows.length,
   };
 }
 
-/** Process ids of the tree. */
-export const pidsOf = (root: number): number[] => tree(root).map(({ pid }) => pid);
+/** The process ids of a process and its descendants. */
+export const processTreePids = (root: number): number[] => readProcessTree(root).map(({ pid }) => pid);
 
-interface Row {
+interface ProcessEntry {
   readonly pid: number;
   readonly parent: number;
   readonly cpuMs: number;
 }
 
-function tree(root: number): Row[] {
+function readProcessTree(root: number): ProcessEntry[] {
   const all = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => rowOf(Number(name)) ?? []);
+    .flatMap((name) => readProcess(Number(name)) ?? []);
   const found = all.filter(({ pid }) => pid === root);
   for (const row of found) found.push(...all.filter(({ parent }) => parent === row.pid));
   return found;
 }
 
-/** Null where it ended meanwhile. */
-function rowOf(pid: number): Row | null {
+/** Null if the process has ended meanwhile. */
+function readProcess(pid: number): ProcessEntry | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The name in parentheses may hold anything; fields are counted after it, from the third.
+    // The name in parentheses may contain anything, so fields are counted after it, beginning with the third.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const field = (number: number): number => Number(fields[number - 3]);
     return {
       pid,
       parent: field(4),
-      cpuMs: cpuMsOf(pid),
+      cpuMs: readCpuMs(pid),
     };
   } catch {
     return null;
   }
 }
 
-/** Of all threads, in nanoseconds as the scheduler counts them: the ticks of `stat` are too coarse for a second. */
-function cpuMsOf(pid: number): number {
+/** CPU time of all threads, from the scheduler's nanoseconds: the ticks of `stat` are too coarse for runs of a second. */
+function readCpuMs(pid: number): number {
   return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => {
     const [onCpuNs] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ');
     return sum + Number(onCpuNs) / 1e6;
   }, 0);
 }
 
-/** Shared are above all the pages of the program itself; the process that has most of them stands for all. */
-function residentBytesOf(pids: readonly number[]): number {
+/** Shared pages are mostly those of the program itself. They are counted once, for the process that has most of them. */
+function readResidentBytes(pids: readonly number[]): number {
   const rows = pids.map((pid) => {
-    const text = textOf(`/proc/${pid}/smaps_rollup`);
+    const text = readIfRunning(`/proc/${pid}/smaps_rollup`);
     const sum = (name: string): number =>
       [...text.matchAll(new RegExp(`^${name}_(?:Clean|Dirty): +(\\d+) kB$`, 'gm'))].reduce(
         (bytes, [, kilobytes]) => bytes + Number(kilobytes) * 1_024,
@@ -76,8 +76,8 @@ function residentBytesOf(pids: readonly number[]): number {
   return rows.reduce((bytes, { own }) => bytes + own, 0) + Math.max(0, ...rows.map(({ shared }) => shared));
 }
 
-/** Empty where the process ended meanwhile. */
-function textOf(path: string): string {
+/** Empty if the process has ended meanwhile. */
+function readIfRunning(path: string): string {
   try {
     return readFileSync(path, 'latin1');
   } catch {

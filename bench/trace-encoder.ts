@@ -1,20 +1,21 @@
-// Writes a trace in the formats that trace-file.ts reads; `node dist/bench/trace-maker.js bench/test` makes those that tests read.
+// Encodes a trace in the formats that trace-file.ts reads. `node dist/bench/trace-encoder.js bench/test` writes the samples of the
+// tests.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { RECORD_BYTES } from './trace-file.ts';
-import { evening, type Trace } from './trace.ts';
+import { eveningTrace, type Trace } from './trace.ts';
 
-/** Requests come so many milliseconds apart. */
-const STEP_MS = 250;
+const REQUEST_INTERVAL_MS = 250;
 
-export const SAMPLE = { titles: 5, viewers: 6, requests: 1_000, seed: 20_261_120 };
+export const SAMPLE_SPEC = { titles: 5, viewers: 6, requests: 1_000, seed: 20_261_120 };
 
-export function filesOf({ requests, sizes }: Trace): Readonly<Record<string, Buffer>> {
+/** File contents by file name. */
+export function encodeTrace({ requests, sizes }: Trace): Readonly<Record<string, Buffer>> {
   const rows = Array.from(requests, (object, turn) => ({
-    second: Math.floor((turn * STEP_MS) / 1_000),
-    // Apart and beyond 32 bits, as the hashes of real ids are.
+    second: Math.floor((turn * REQUEST_INTERVAL_MS) / 1_000),
+    // Ids beyond 32 bits with gaps, like the hashes of real ids.
     id: object * 40_503 + 2 ** 33,
     size: sizes[object]!,
   }));
@@ -40,5 +41,6 @@ export function filesOf({ requests, sizes }: Trace): Readonly<Record<string, Buf
 const directory = process.argv[2];
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href && directory !== undefined) {
   mkdirSync(directory, { recursive: true });
-  for (const [name, bytes] of Object.entries(filesOf(evening(SAMPLE)))) writeFileSync(join(directory, name), bytes);
+  for (const [name, bytes] of Object.entries(encodeTrace(eveningTrace(SAMPLE_SPEC))))
+    writeFileSync(join(directory, name), bytes);
 }

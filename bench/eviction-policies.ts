@@ -1,10 +1,10 @@
-// Orders of eviction to compare with, behind the port of those that serve.
+// Eviction policies for comparison, behind the interface of those that appliances use.
 
 import type { EvictionPolicy, RunKey, RunGeometry } from '../appliance/store/eviction.ts';
 import { newList, RunTable } from '../appliance/store/run-table.ts';
 
-/** Whoever came first leaves first, asked for or not. */
-export class Fifo implements EvictionPolicy {
+/** FIFO: evicts in the order of insertion, regardless of hits. */
+export class FifoPolicy implements EvictionPolicy {
   protected readonly table: RunTable;
   protected readonly list = newList();
 
@@ -64,10 +64,10 @@ export class Fifo implements EvictionPolicy {
 }
 
 /**
- * SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi, NSDI 2024): a hand walks from the oldest to the newest, spares those that were
- * asked for since it last came by, and takes the first that was not.
+ * SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi, NSDI 2024): a hand moves from the oldest to the newest, skips entries that were hit
+ * since it last passed them, and evicts the first that was not.
  */
-export class Sieve extends Fifo {
+export class SievePolicy extends FifoPolicy {
   #hand = 0;
 
   override touch(key: RunKey): void {

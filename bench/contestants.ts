@@ -1,5 +1,5 @@
-// The contestants: Larder and its peers, each a real process tree pinned to one core, before the same origin. Peers get the
-// best configuration we know for them; what it is stands here and nowhere else. All of them count and keep an access record.
+// The contestants: Larder and its peers, each a real process tree pinned to one core, in front of the same origin. Peers run with the
+// best configuration that we know for them, which this file defines. All of them count requests and write an access log.
 
 import { execFile } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -7,60 +7,60 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { packageRoot } from '../runtime/paths.ts';
 import type { Peer } from './bench.ts';
-import { freePort, SERVER_CORE, untilAnswered, type Ring, type Running } from './ring.ts';
+import { freePort, SERVER_CORE, waitForResponse, type Testbed, type PinnedProcess } from './testbed.ts';
 
 export interface Contestant extends Peer {
   readonly url: string;
-  /** Root of its process tree. */
-  readonly running: Running;
-  /** Base URL of an appliance's admin listener; null for a peer. */
+  /** The root of its process tree. */
+  readonly server: PinnedProcess;
+  /** Base URL of the admin listener of an appliance; null for a peer. */
   readonly admin: string | null;
-  /** From its start to its first answer. */
+  /** Time from its start to its first response. */
   readonly readyMs: number;
 }
 
-export interface Certificate {
+export interface TlsFiles {
   readonly certFile: string;
   readonly keyFile: string;
 }
 
-interface PeerSpec {
+interface ContestantSpec {
   readonly origin: string;
   readonly core?: number;
-  readonly tls?: Certificate | undefined;
+  readonly tls?: TlsFiles | undefined;
 }
 
-/** Static files by nginx: no cache at all. */
+/** nginx that serves static files: the upper limit, without a cache. */
 export async function startNginxStatic(
-  ring: Ring,
-  spec: { readonly root: string; readonly core?: number; readonly tls?: Certificate | undefined },
+  testbed: Testbed,
+  spec: { readonly root: string; readonly core?: number; readonly tls?: TlsFiles | undefined },
 ): Promise<Contestant> {
-  return startNginx(ring, {
+  return startNginx(testbed, {
     ...spec,
     name: 'static',
     role: 'reference',
-    // Fresh for as long as the peers are told to keep it.
+    // The freshness lifetime equals that of the peers' configurations.
     location: `root ${spec.root}; etag on; expires 10d`,
     http: '',
   });
 }
 
 export async function startNginxCache(
-  ring: Ring,
-  /** With `aio` it reads by threads: better where a disk makes one wait, worse where none does. */
-  spec: PeerSpec & { readonly aio?: boolean },
+  testbed: Testbed,
+  /** `aio` reads in threads: better with a slow disk, worse without one. */
+  spec: ContestantSpec & { readonly aio?: boolean },
 ): Promise<Contestant> {
-  const store = ring.room('nginx-store');
+  const store = testbed.makeDirectory('nginx-store');
   const location =
     (spec.aio === true ? 'aio threads=default; ' : '') +
     'slice 1m; proxy_cache c; proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache_valid 200 206 10d; proxy_cache_lock on; proxy_buffering on; proxy_pass http://origin';
   const http = `proxy_cache_path ${store} levels=2:2 keys_zone=c:64m max_size=40g inactive=10d use_temp_path=off;
     upstream origin { server ${new URL(spec.origin).host}; keepalive 64; }`;
-  return startNginx(ring, { ...spec, name: 'nginx', role: 'cache', location, http });
+  return startNginx(testbed, { ...spec, name: 'nginx', role: 'cache', location, http });
 }
 
-export async function startVarnish(ring: Ring, spec: PeerSpec): Promise<Contestant> {
-  const home = ring.room('varnish');
+export async function startVarnish(testbed: Testbed, spec: ContestantSpec): Promise<Contestant> {
+  const home = testbed.makeDirectory('varnish');
   const port = await freePort();
   const { hostname, port: originPort } = new URL(spec.origin);
   const vcl = join(home, 'larder.vcl');
@@ -74,46 +74,53 @@ sub vcl_backend_response { set beresp.ttl = 10d; set beresp.do_gzip = false; }
   const threads = ['thread_pools=1', 'thread_pool_max=12000', 'thread_pool_min=200', 'timeout_idle=600'];
   const flags = ['-s', 'malloc,4g', ...threads.flatMap((parameter) => ['-p', parameter])];
   const place = ['-n', join(home, 'work'), '-f', vcl, '-a', `127.0.0.1:${port}`, '-T', 'none'];
-  const running = ring.spawn('varnish', spec.core ?? SERVER_CORE, ['varnishd', '-F', '-j', 'none', ...place, ...flags]);
-  // It answers 503 until the origin has what is asked for; any answer will do.
+  const server = testbed.spawn('varnish', spec.core ?? SERVER_CORE, [
+    'varnishd',
+    '-F',
+    '-j',
+    'none',
+    ...place,
+    ...flags,
+  ]);
+  // The root path does not exist at the origin; any response shows that Varnish is ready.
   const url = `http://127.0.0.1:${port}`;
-  const readyMs = await untilAnswered(`${url}/`, running);
-  return { name: 'varnish', role: 'cache', url, running, admin: null, readyMs, configuration: flags.join(' ') };
+  const readyMs = await waitForResponse(`${url}/`, server);
+  return { name: 'varnish', role: 'cache', url, server, admin: null, readyMs, configuration: flags.join(' ') };
 }
 
 export async function startLarder(
-  ring: Ring,
-  spec: PeerSpec & { readonly flags?: readonly string[]; readonly home?: string },
+  testbed: Testbed,
+  spec: ContestantSpec & { readonly flags?: readonly string[]; readonly home?: string },
 ): Promise<Contestant> {
   const [port, admin] = [await freePort(), await freePort()];
-  const home = spec.home ?? ring.room('larder');
+  const home = spec.home ?? testbed.makeDirectory('larder');
   mkdirSync(home, { recursive: true });
   const tls = spec.tls === undefined ? [] : ['--tls-cert', spec.tls.certFile, '--tls-key', spec.tls.keyFile];
-  const told = ['--workers', '1', '--access-log', join(home, 'access.log'), ...(spec.flags ?? [])];
-  const running = ring.spawn('larder', spec.core ?? SERVER_CORE, [
+  const options = ['--workers', '1', '--access-log', join(home, 'access.log'), ...(spec.flags ?? [])];
+  const server = testbed.spawn('larder', spec.core ?? SERVER_CORE, [
     process.execPath,
     join(packageRoot, 'dist', 'larder.js'),
     ...['appliance', 'run', '--origin', spec.origin],
     ...['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`],
     ...['--store', join(home, 'store'), '--state', join(home, 'state'), '--fleet-key', join(home, 'fleet.key')],
-    ...(told.includes('--store-bytes') ? [] : ['--store-bytes', '40GB']),
-    ...told,
+    ...(options.includes('--store-bytes') ? [] : ['--store-bytes', '40GB']),
+    ...options,
     ...tls,
   ]);
-  const readyMs = await untilAnswered(`http://127.0.0.1:${admin}/readyz`, running);
+  const readyMs = await waitForResponse(`http://127.0.0.1:${admin}/readyz`, server);
   const scheme = spec.tls === undefined ? 'http' : 'https';
   return {
     name: 'larder',
     role: 'reference',
     url: `${scheme}://127.0.0.1:${port}`,
-    running,
+    server,
     admin: `http://127.0.0.1:${admin}`,
     readyMs,
-    configuration: told.join(' ').replaceAll(`${home}/`, ''),
+    configuration: options.join(' ').replaceAll(`${home}/`, ''),
   };
 }
 
-/** Peers as an outcome names them. */
+/** The contestants except Larder, as an outcome lists them. */
 export const peersOf = (contestants: readonly Contestant[]): Peer[] =>
   contestants
     .filter(({ name }) => name !== 'larder')
@@ -123,24 +130,24 @@ const NGINX_TUNED =
   'sendfile off; output_buffers 2 512k; tcp_nodelay on; open_file_cache max=10000 inactive=1h; open_file_cache_valid 1h; keepalive_requests 1000000';
 
 async function startNginx(
-  ring: Ring,
+  testbed: Testbed,
   spec: {
     readonly name: string;
     readonly role: Peer['role'];
     readonly core?: number;
-    readonly tls?: Certificate | undefined;
+    readonly tls?: TlsFiles | undefined;
     readonly location: string;
     readonly http: string;
   },
 ): Promise<Contestant> {
   const port = await freePort();
-  const prefix = ring.room(`nginx-${spec.name}`);
+  const prefix = testbed.makeDirectory(`nginx-${spec.name}`);
   const tls =
     spec.tls === undefined
       ? ''
       : `ssl_certificate ${spec.tls.certFile}; ssl_certificate_key ${spec.tls.keyFile}; ssl_protocols TLSv1.3; ssl_buffer_size 16k;`;
   const listen = `listen 127.0.0.1:${port} backlog=4096 reuseport${spec.tls === undefined ? '' : ' ssl'};`;
-  // As root nginx would drop to a user that cannot enter our directory.
+  // Started by root, nginx would switch to a user that cannot read the directory of the testbed.
   const user = process.getuid?.() === 0 ? 'user root;\n' : '';
   const conf = `${user}worker_processes 1; worker_rlimit_nofile 20000; thread_pool default threads=256 max_queue=65536;
 pid ${prefix}/pid;
@@ -157,23 +164,23 @@ http {
   const file = join(prefix, 'nginx.conf');
   writeFileSync(file, conf);
   const command = ['nginx', '-p', prefix, '-c', file, '-g', 'daemon off;'];
-  const running = ring.spawn(`nginx-${spec.name}`, spec.core ?? SERVER_CORE, command);
-  const readyMs = await untilAnswered(`http://127.0.0.1:${port}/`, running);
+  const server = testbed.spawn(`nginx-${spec.name}`, spec.core ?? SERVER_CORE, command);
+  const readyMs = await waitForResponse(`http://127.0.0.1:${port}/`, server);
   const url = `${spec.tls === undefined ? 'http' : 'https'}://127.0.0.1:${port}`;
   const { name, role, location } = spec;
   return {
     name,
     role,
     url,
-    running,
+    server,
     admin: null,
     readyMs,
     configuration: `${NGINX_TUNED}; access_log buffer=256k; ${location}`,
   };
 }
 
-/** Whether this build of the appliance speaks TLS. */
-export async function knowsTls(): Promise<boolean> {
+/** Whether this build of the appliance supports TLS. */
+export async function supportsTls(): Promise<boolean> {
   const larder = join(packageRoot, 'dist', 'larder.js');
   const { stdout } = await promisify(execFile)(process.execPath, [larder, 'appliance', 'run', '--help']);
   return stdout.includes('--tls-cert');

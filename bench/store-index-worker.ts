@@ -1,13 +1,13 @@
-// A process: makes the index of a large volume by the code that keeps one, without a block file. Opening a store reads the
-// index and looks at files only where an intent says so, so it cannot tell.
+// A worker process that creates the index of a large volume with the code of the appliance, but without block files. That suffices,
+// because opening a store reads the index, and files only for blocks with a pending intent.
 
 import { pino } from 'pino';
+import { systemClock } from '../runtime/clock.ts';
 import { blockCount, BLOCK_BYTES } from '../appliance/store/block-file.ts';
 import { DiskVolume } from '../appliance/store/disk-volume.ts';
-import { systemClock } from '../runtime/clock.ts';
-import { tellParent } from '../runtime/process.ts';
+import { sendToParent } from '../runtime/process.ts';
 
-export interface StoreSpec {
+interface StoreIndexSpec {
   readonly directory: string;
   readonly assets: number;
   readonly blocksPerAsset: number;
@@ -17,9 +17,13 @@ const FLUSH_ASSETS = 5_000;
 const FIRST_MS = Date.UTC(2026, 0, 1);
 
 process.on('disconnect', () => process.exit(0));
-const spec = JSON.parse(process.env['LARDER_BENCH']!) as StoreSpec;
-const log = pino({ level: 'silent' });
-const volume = await DiskVolume.open({ number: 0, directory: spec.directory, clock: systemClock, log });
+const spec = JSON.parse(process.env['LARDER_BENCH']!) as StoreIndexSpec;
+const volume = await DiskVolume.open({
+  number: 0,
+  directory: spec.directory,
+  clock: systemClock,
+  log: pino({ level: 'silent' }),
+});
 for (let at = 0; at < spec.assets; at += 1) {
   const bytes = spec.blocksPerAsset * BLOCK_BYTES;
   const meta = {
@@ -36,5 +40,5 @@ for (let at = 0; at < spec.assets; at += 1) {
   if (at % FLUSH_ASSETS === FLUSH_ASSETS - 1) await volume.flush();
 }
 await volume.close();
-tellParent({ kind: 'ready', blockBytes: BLOCK_BYTES });
+sendToParent({ kind: 'ready', blockBytes: BLOCK_BYTES });
 process.disconnect();

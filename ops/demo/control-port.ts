@@ -1,6 +1,6 @@
-// The demo's control port, for its page alone: stop, freeze, thaw and start the demo's own appliances. It listens on
-// loopback, wants the random token that stands in the page's URL fragment (which browsers never send to a server), and
-// answers no page but steering's.
+// The control port of the demo, through which its page stops, freezes, thaws and starts the demo's appliances. It listens on
+// loopback, requires a random token from the fragment of the page's URL (browsers never send a fragment to a server), and accepts
+// no page but that of steering.
 
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
@@ -11,28 +11,28 @@ const HOST = '127.0.0.1';
 const ACTIONS = ['stop', 'freeze', 'thaw', 'start'] as const;
 const CONNECTIONS_MAX = 64;
 
-export type Action = (typeof ACTIONS)[number];
+export type ControlAction = (typeof ACTIONS)[number];
 
-export interface Controlled {
+export interface ControlledAppliances {
   readonly ids: readonly string[];
   site(id: string): string;
   state(id: string): ProcessState;
-  act(id: string, action: Action): Promise<void>;
+  apply(id: string, action: ControlAction): Promise<void>;
 }
 
-export interface DemoControl {
-  /** For the page's fragment: `demo=PORT.TOKEN`, short enough for one line of a terminal. */
+export interface ControlPort {
+  /** Fragment of the page's URL, `demo=PORT.TOKEN`: short enough for one line of a terminal. */
   readonly fragment: string;
   readonly url: string;
   readonly token: string;
   close(): Promise<void>;
 }
 
-/** `page` is the only origin (scheme, host, port) whose scripts are answered. */
-export async function createDemoControl(controlled: Controlled, page: string): Promise<DemoControl> {
+/** `pageOrigin` is the only web origin whose scripts are accepted. */
+export async function startControlPort(appliances: ControlledAppliances, pageOrigin: string): Promise<ControlPort> {
   const token = randomBytes(24).toString('base64url');
   const server = createServer((request, response) => {
-    answer({ controlled, page, token, port: portOf(server) }, request, response).catch((error: unknown) =>
+    respond({ appliances, pageOrigin, token, port: portOf(server) }, request, response).catch((error: unknown) =>
       send(response, 500, { error: (error as Error).message }),
     );
   });
@@ -54,21 +54,21 @@ export async function createDemoControl(controlled: Controlled, page: string): P
   };
 }
 
-interface Door {
-  readonly controlled: Controlled;
-  readonly page: string;
+interface ControlPortDeps {
+  readonly appliances: ControlledAppliances;
+  readonly pageOrigin: string;
   readonly token: string;
   readonly port: number;
 }
 
-async function answer(door: Door, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function respond(deps: ControlPortDeps, request: IncomingMessage, response: ServerResponse): Promise<void> {
   request.resume();
   const { origin, host, authorization } = request.headers;
-  // A name that a hostile DNS server points at loopback shows in Host, and a foreign page in Origin.
-  if (host !== `${HOST}:${door.port}`) return send(response, 403, { error: 'this port answers to its address alone' });
-  if (origin !== undefined && origin !== door.page)
+  // DNS rebinding shows in Host, and a page of another web origin in Origin.
+  if (host !== `${HOST}:${deps.port}`) return send(response, 403, { error: 'this port answers to its address alone' });
+  if (origin !== undefined && origin !== deps.pageOrigin)
     return send(response, 403, { error: `pages of ${origin.slice(0, 200)} may not use this port` });
-  response.setHeader('access-control-allow-origin', door.page);
+  response.setHeader('access-control-allow-origin', deps.pageOrigin);
   response.setHeader('vary', 'Origin');
   if (request.method === 'OPTIONS') {
     response.setHeader('access-control-allow-methods', 'GET, POST');
@@ -76,33 +76,33 @@ async function answer(door: Door, request: IncomingMessage, response: ServerResp
     response.setHeader('access-control-allow-private-network', 'true');
     return send(response, 204, null);
   }
-  if (!sameToken(authorization, door.token)) {
+  if (!tokenMatches(authorization, deps.token)) {
     response.setHeader('www-authenticate', 'Bearer realm="larder demo"');
     return send(response, 401, { error: 'the token of this demo is missing or wrong' });
   }
   const [, version, noun, id = '', action = '', ...rest] = (request.url ?? '').split('/');
   if (version === 'v1' && noun === 'appliances' && rest.length === 0) {
-    if (id === '' && request.method === 'GET') return send(response, 200, status(door.controlled));
-    if (door.controlled.ids.includes(id) && isAction(action) && request.method === 'POST') {
-      await door.controlled.act(id, action);
-      return send(response, 200, status(door.controlled));
+    if (id === '' && request.method === 'GET') return send(response, 200, describeAppliances(deps.appliances));
+    if (deps.appliances.ids.includes(id) && isAction(action) && request.method === 'POST') {
+      await deps.appliances.apply(id, action);
+      return send(response, 200, describeAppliances(deps.appliances));
     }
   }
   send(response, 404, { error: 'GET /v1/appliances, or POST /v1/appliances/{id}/{stop|freeze|thaw|start}' });
 }
 
-function status(controlled: Controlled): unknown {
+function describeAppliances(appliances: ControlledAppliances): unknown {
   return {
-    appliances: controlled.ids.map((id) => ({ id, site: controlled.site(id), state: controlled.state(id) })),
+    appliances: appliances.ids.map((id) => ({ id, site: appliances.site(id), state: appliances.state(id) })),
   };
 }
 
-const isAction = (text: string): text is Action => (ACTIONS as readonly string[]).includes(text);
+const isAction = (text: string): text is ControlAction => (ACTIONS as readonly string[]).includes(text);
 
-function sameToken(authorization: string | undefined, token: string): boolean {
-  const given = Buffer.from(authorization ?? '');
-  const wanted = Buffer.from(`Bearer ${token}`);
-  return given.length === wanted.length && timingSafeEqual(given, wanted);
+function tokenMatches(authorization: string | undefined, token: string): boolean {
+  const actual = Buffer.from(authorization ?? '');
+  const expected = Buffer.from(`Bearer ${token}`);
+  return actual.length === expected.length && timingSafeEqual(actual, expected);
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {

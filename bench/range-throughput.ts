@@ -1,0 +1,72 @@
+// Throughput of random ranges over a set of assets that every contestant holds, served by one core. The clients use the other
+// core. Over TLS, large ranges cost the client more than the server, so there a server is judged by its requests per second of CPU
+// time, with the request rate for information.
+
+import { warmUp, numberedUrls } from './assets.ts';
+import { compareWithPeers, interleave, ratioAtLeast, type Bar, type Finding, type Parameters } from './bench.ts';
+import { peersOf, type Contestant } from './contestants.ts';
+import { pinInPageCache } from './page-cache.ts';
+import { processTreeUsage } from './process-usage.ts';
+import { CLIENT_CORE, type Testbed } from './testbed.ts';
+import { wrk } from './wrk.ts';
+
+interface RangeSize {
+  readonly label: string;
+  readonly bytes: number;
+  /** The bar: the smallest ratio to the best peer. */
+  readonly ratioMin: number;
+}
+
+export async function measureThroughput(spec: {
+  readonly testbed: Testbed;
+  readonly parameters: Parameters;
+  readonly sizes: readonly RangeSize[];
+  readonly contestants: readonly Contestant[];
+  /** The measure that has the bar: requests per second, or per second of CPU time. */
+  readonly judgedBy: 'rate' | 'cpu';
+  readonly env?: Readonly<Record<string, string>>;
+  readonly log: (progress: string) => void;
+}): Promise<Finding[]> {
+  const { testbed, parameters, contestants, log } = spec;
+  const assets = parameters['assets']!;
+  for (const { url } of contestants) await warmUp(numberedUrls(`${url}/asset-`, assets));
+  testbed.defer(pinInPageCache(testbed.directory));
+  const peers = peersOf(contestants);
+  const findings: Finding[] = [];
+  for (const { label, bytes, ratioMin } of spec.sizes) {
+    const rates = new Map<string, number[]>(contestants.map(({ name }) => [name, []]));
+    const requestsPerCpuSecond = await interleave(
+      { rounds: parameters['pairs']!, contestants, log: (progress) => log(`${label}: ${progress}`) },
+      async ({ name, url, server }) => {
+        const cpuMsBefore = processTreeUsage(server.pid).cpuMs;
+        const { requestsPerSecond, requests, errors } = await wrk({
+          url,
+          directory: testbed.directory,
+          core: CLIENT_CORE,
+          seconds: parameters['seconds']!,
+          connections: parameters['connections']!,
+          rangeBytes: bytes,
+          assets,
+          assetBytes: parameters['assetMiB']! * 2 ** 20,
+          env: spec.env ?? {},
+        });
+        if (errors > 0) throw new Error(`${name}: ${errors} failed requests at ${label}`);
+        rates.get(name)!.push(requestsPerSecond);
+        return requests / ((processTreeUsage(server.pid).cpuMs - cpuMsBefore) / 1_000);
+      },
+    );
+    const common = { better: 'more', peers } as const;
+    const barOf = (measure: 'rate' | 'cpu'): Bar | null => (measure === spec.judgedBy ? ratioAtLeast(ratioMin) : null);
+    findings.push(
+      compareWithPeers({ ...common, what: label, unit: 'req/s', samples: rates, bar: barOf('rate') }),
+      compareWithPeers({
+        ...common,
+        what: `${label}, by CPU`,
+        unit: 'req/CPU s',
+        samples: requestsPerCpuSecond,
+        bar: barOf('cpu'),
+      }),
+    );
+  }
+  return findings;
+}
