@@ -1,4 +1,4 @@
-// The settings of an appliance: identity and site, listeners, store, origin, steering and fill. ARCHITECTURE.md prints this table.
+// The settings of an appliance: identity and site, listeners, store, origin, steering and fill. REFERENCE.md prints this table.
 
 import { createHash } from 'node:crypto';
 import { cpus, hostname } from 'node:os';

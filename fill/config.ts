@@ -1,4 +1,4 @@
-// Settings of the fill service. Each row is a flag, a YAML key, an environment variable and a line in ARCHITECTURE.md.
+// Settings of the fill service. Each row is a flag, a YAML key, an environment variable and a line in REFERENCE.md.
 
 import { join } from 'node:path';
 import { homedir } from 'node:os';

@@ -1,4 +1,4 @@
-// Generates the tables of ARCHITECTURE.md from the tables in the code: faults, settings, metrics, fallbacks with the tests that
+// Generates the tables of REFERENCE.md from the tables in the code: faults, settings, metrics, fallbacks with the tests that
 // cover them, and routes. `npm run docs` runs it; test/tidy fails while the file differs from the code.
 //
 // Components may not import one another, so each is loaded by file name, and every component exports the same tables.
@@ -25,7 +25,7 @@ interface ComponentModules {
   readonly metrics: { readonly METRICS: MetricTable };
 }
 
-/** Regenerates every generated section in the text of ARCHITECTURE.md. Throws if a section has no marker. */
+/** Regenerates every generated section in the text of REFERENCE.md. Throws if a section has no marker. */
 export async function generate(text: string): Promise<string> {
   const sections: Record<string, string> = {
     faults: faults(),
@@ -39,7 +39,7 @@ export async function generate(text: string): Promise<string> {
     const closing = `<!-- prettier-ignore-end -->`;
     const start = before.indexOf(opening);
     const end = before.indexOf(closing, start);
-    if (start === -1 || end === -1) throw new Error(`ARCHITECTURE.md has no section "${name}"`);
+    if (start === -1 || end === -1) throw new Error(`REFERENCE.md has no section "${name}"`);
     return `${before.slice(0, start + opening.length)}\n${table}\n\n${before.slice(end)}`;
   }, text);
 }
@@ -166,8 +166,8 @@ function markdown(head: readonly string[], rows: readonly (readonly string[])[])
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-export const architectureFile = join(packageRoot, 'ARCHITECTURE.md');
+export const referenceFile = join(packageRoot, 'REFERENCE.md');
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  writeFileSync(architectureFile, await generate(readFileSync(architectureFile, 'utf8')));
+  writeFileSync(referenceFile, await generate(readFileSync(referenceFile, 'utf8')));
 }

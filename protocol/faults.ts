@@ -1,5 +1,5 @@
 // The table of operating failures: HTTP status, whose fault it is, whether a retry helps, and a help text for people.
-// ARCHITECTURE.md prints this table. A broken invariant is an assertion, never a Fault.
+// REFERENCE.md prints this table. A broken invariant is an assertion, never a Fault.
 
 interface FaultSpec {
   readonly status: number;

@@ -1,5 +1,5 @@
 // Configuration: one table of options per role defines the flags, the YAML keys, the environment variables, the defaults, the error
-// messages and the table in ARCHITECTURE.md. Flags override the environment, which overrides the YAML file, which overrides the
+// messages and the table in REFERENCE.md. Flags override the environment, which overrides the YAML file, which overrides the
 // defaults. All problems are reported at once.
 
 import { readFileSync } from 'node:fs';

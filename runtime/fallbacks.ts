@@ -1,5 +1,5 @@
 // The table of fallbacks: what the system does if a dependency fails, counted as larder_fallback_total{name}. Each fallback has a
-// test that removes the dependency. ARCHITECTURE.md prints this table, and test/tidy checks that it is complete.
+// test that removes the dependency. REFERENCE.md prints this table, and test/tidy checks that it is complete.
 
 export const FALLBACKS = {
   storekeeper_down_origin:

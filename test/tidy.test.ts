@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { architectureFile, generate, provenFallbacks } from '../ops/docs.ts';
+import { referenceFile, generate, provenFallbacks } from '../ops/docs.ts';
 import { FAULTS } from '../protocol/faults.ts';
 import { FALLBACKS } from '../runtime/fallbacks.ts';
 import { packageRoot } from '../runtime/paths.ts';
@@ -281,8 +281,8 @@ describe('time', () => {
 
 describe('the docs', () => {
   it('print the tables of the code', async () => {
-    const written = readFileSync(architectureFile, 'utf8');
-    expect(written, 'ARCHITECTURE.md is out of date; run: npm run docs').toBe(await generate(written));
+    const written = readFileSync(referenceFile, 'utf8');
+    expect(written, 'REFERENCE.md is out of date; run: npm run docs').toBe(await generate(written));
   });
 
   it('give a reason for every dependency, and only for those', () => {
