@@ -51,8 +51,8 @@ export class LaneRig {
     const pool = new BufferPool();
     this.reader = new BlockReader(pool, 1_024);
     const storekeeper = {
-      read: async (ask: { readonly key: string }) => this.#answer(ask.key),
-      present: async () => true,
+      fetch: async (ask: { readonly key: string }) => this.#answer(ask.key),
+      arePresent: async () => true,
     } as unknown as StorekeeperClient;
     const identity = { reverseProxy: false, via: 'box-1' };
     const shared = {
