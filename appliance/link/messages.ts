@@ -7,7 +7,10 @@
 
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
+import type { Forward } from '../http/cache-status.ts';
 import type { RunKey } from '../store/eviction.ts';
+
+export type { Forward };
 
 export const READ_SOCKET = 'read.sock';
 export const LINK_SOCKET = 'link.sock';
@@ -66,15 +69,6 @@ export interface PresenceQuery {
   readonly volume: number;
   readonly first: number;
   readonly last: number;
-}
-
-/** What the storekeeper did about an ask at the origin, in the words of RFC 9211. */
-export interface Forward {
-  readonly reason: 'uri-miss' | 'vary-miss' | 'stale' | 'partial';
-  /** Of the origin's answer; null where none came for this ask. */
-  readonly status: number | null;
-  readonly stored: boolean;
-  readonly collapsed: boolean;
 }
 
 /** First frame of an answer. */

@@ -5,15 +5,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Clock } from '../../runtime/clock.ts';
 import type { AccessLog } from './access-log.ts';
-import {
-  bypassOutcome,
-  forwardOutcome,
-  hitOutcome,
-  relayHeaders,
-  appendVia,
-  type ProxyIdentity,
-  type CacheOutcome,
-} from '../http/response-headers.ts';
+import { bypassOutcome, forwardOutcome, hitOutcome, type CacheOutcome } from '../http/cache-status.ts';
+import { relayHeaders, appendVia, type ProxyIdentity } from '../http/response-headers.ts';
 import { setCookieHeaders, endToEndHeaders, fetchHeaders, joinedHeaders } from '../http/headers.ts';
 import { Semaphore } from '../../runtime/semaphore.ts';
 import { waitWritableWithin, withIdleTimeout } from '../../runtime/backpressure.ts';

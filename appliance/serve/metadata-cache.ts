@@ -5,7 +5,7 @@ import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import { hitOutcome, type CacheOutcome } from '../http/response-headers.ts';
+import { hitOutcome, type CacheOutcome } from '../http/cache-status.ts';
 import type { KeyMode } from '../http/asset-key.ts';
 import { parseDirectives, type Directives } from '../http/cache-control.ts';
 import { freshnessOf, judgeFreshness, mayServeStaleOnError, type Freshness } from '../http/freshness.ts';
@@ -170,7 +170,7 @@ export class MetadataCache {
       if (this.#deps.mode === 'fleet')
         throw new Fault('overloaded', 'the storekeeper is being started again; what is not known here waits for it');
       this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-      return { kind: 'bypass', forward: 'bypass', detail: '; detail=storekeeper-down' };
+      return { kind: 'bypass', forward: 'bypass', detail: 'storekeeper-down' };
     } finally {
       current = this.#asking.get(key) === ask;
       if (current) this.#asking.delete(key);
@@ -179,7 +179,7 @@ export class MetadataCache {
     if (head.kind === 'relay') return { kind: 'relay', head, answer };
     if (head.kind !== 'asset') {
       if (head.kind === 'not-cached') return { kind: 'not-cached' };
-      return { kind: 'bypass', forward: 'bypass', detail: head.kind === 'bypass' ? `; detail="${head.reason}"` : '' };
+      return { kind: 'bypass', forward: 'bypass', detail: head.kind === 'bypass' ? head.reason : '' };
     }
     const { asset, forward, validated } = head;
     const stored = { asset, freshness: freshnessOf(asset.headers, asset.generatedAtMs) };

@@ -11,15 +11,13 @@ import {
   ALLOW_ALL,
   assetHeaders,
   faultHeaders,
-  forwardOutcome,
   notModifiedHeaders,
-  PARTIAL_MISS,
   preflightHeaders,
   type ResponseHeaders,
   type ProxyIdentity,
-  type CacheOutcome,
 } from '../http/response-headers.ts';
 import { parseTarget, type KeyMode } from '../http/asset-key.ts';
+import { forwardOutcome, PARTIAL_MISS, type CacheOutcome } from '../http/cache-status.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { parseDirectives, requestDirectives } from '../http/cache-control.ts';
 import { fetchHeaders } from '../http/headers.ts';
