@@ -7,7 +7,7 @@ import { appendMember } from './headers.ts';
 /** What the storekeeper did at the origin for a request, in the terms of RFC 9211. */
 export interface Forward {
   readonly reason: 'uri-miss' | 'vary-miss' | 'stale' | 'partial';
-  /** Status of the origin's response; null where the request brought none. */
+  /** Status of the origin's response; null if this request caused none. */
   readonly status: number | null;
   readonly stored: boolean;
   /** Whether the request was answered by the fetch of another one. */
@@ -29,7 +29,7 @@ const TOKEN_DETAILS: ReadonlySet<string> = new Set(['storekeeper-down']);
 /** Part of the range is missing, and the origin has not been asked for it yet. */
 export const PARTIAL_MISS: CacheOutcome = { metric: 'partial', status: member({ fwd: new Token('partial') }) };
 
-/** Served without the origin. `remainingMs` is the rest of its freshness lifetime; null where the asset does not age. */
+/** Served without the origin. `remainingMs` is the rest of its freshness lifetime; null if the asset does not age. */
 export function hitOutcome(remainingMs: number | null): CacheOutcome {
   if (remainingMs === null || !Number.isFinite(remainingMs)) return PLAIN_HIT;
   const ttl = Math.floor(remainingMs / 1000);
@@ -52,7 +52,7 @@ function metricOf(reason: string, status: number | null): CacheOutcome['metric']
   return reason === 'stale' && (status === null || status >= 500) ? 'stale' : 'miss';
 }
 
-/** Forwarded without the cache. `detail` says why, and is left out where it is empty. */
+/** Forwarded without the cache. `detail` says why, and is left out if it is empty. */
 export function bypassOutcome(reason: 'bypass' | 'method' | 'request', status: number, detail = ''): CacheOutcome {
   return {
     metric: 'bypass',
@@ -63,7 +63,7 @@ export function bypassOutcome(reason: 'bypass' | 'method' | 'request', status: n
 /** Cache-Status of an error that we generate. */
 export const faultCacheStatus = (code: string): string => member({ detail: new Token(code) });
 
-/** Proxy-Status of an error that we generate; null where RFC 9209 has no type for it. It names nothing behind us. */
+/** Proxy-Status of an error that we generate; null if RFC 9209 has no type for it. It does not name the origin. */
 export function faultProxyStatus(code: string): string | null {
   const type = PROXY_ERROR_TYPES[code];
   return type === undefined ? null : member({ error: new Token(type), details: code });

@@ -1,6 +1,6 @@
 // Whether a response may be stored, how old it is, how long it stays fresh and whether it may be served stale: RFC 9111 for a
 // shared cache, with RFC 5861 (stale-while-revalidate, stale-if-error) and RFC 9213 (CDN-Cache-Control). Pure: header fields
-// and instants in, a verdict out.
+// and instants in, a decision out.
 
 import { responseDirectives, secondsOf, type Directives } from './cache-control.ts';
 import { parseHttpDate } from './http-date.ts';
@@ -73,7 +73,7 @@ export interface Freshness {
   readonly staleIfErrorMs: number;
 }
 
-/** Of catalogued assets, which never change. */
+/** The freshness of catalogued assets, which never change. */
 export const IMMUTABLE: Freshness = {
   generatedAtMs: 0,
   lifetimeMs: Number.POSITIVE_INFINITY,
@@ -84,15 +84,15 @@ export const IMMUTABLE: Freshness = {
 export function freshnessOf(headers: Headers, generatedAtMs: number | null): Freshness {
   if (generatedAtMs === null) return IMMUTABLE;
   const { directives } = responseDirectives(headers);
-  const seconds = (name: string): number => (secondsOf(directives, name) ?? 0) * 1000;
+  const directiveMs = (name: string): number => (secondsOf(directives, name) ?? 0) * 1000;
   return {
     generatedAtMs,
     lifetimeMs: explicitLifetimeMs(headers) ?? heuristicLifetimeMs(headers),
     noCache: directives.has('no-cache'),
     // RFC 9111 5.2.2.10: s-maxage implies proxy-revalidate.
     mustRevalidate: ['must-revalidate', 'proxy-revalidate', 's-maxage'].some((name) => directives.has(name)),
-    staleWhileRevalidateMs: seconds('stale-while-revalidate'),
-    staleIfErrorMs: seconds('stale-if-error'),
+    staleWhileRevalidateMs: directiveMs('stale-while-revalidate'),
+    staleIfErrorMs: directiveMs('stale-if-error'),
   };
 }
 
