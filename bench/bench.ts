@@ -29,7 +29,7 @@ export interface Finding {
   readonly bar: Bar | null;
 }
 
-export interface Outcome {
+export interface BenchOutcome {
   readonly peers: readonly Peer[];
   readonly findings: readonly Finding[];
   /** What is needed to interpret the figures, such as a load that was derived from this machine's capacity. */
@@ -47,7 +47,7 @@ export interface Bench {
   readonly small: Parameters;
   /** Parameters of a real measurement. */
   readonly large: Parameters;
-  readonly run: (parameters: Parameters, log: (progress: string) => void, input?: BenchInput) => Promise<Outcome>;
+  readonly run: (parameters: Parameters, log: (progress: string) => void, input?: BenchInput) => Promise<BenchOutcome>;
 }
 
 /** Input from the command line. */

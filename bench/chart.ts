@@ -1,10 +1,10 @@
 // Draws recorded results as one SVG chart: for each finding with a bar, Larder and its peers as horizontal lines, and a mark at the
 // value that Larder must reach. The colours suit light and dark pages.
 
-import { meetsBar, type Bar, type Finding, type Outcome } from './bench.ts';
+import { meetsBar, type Bar, type Finding, type BenchOutcome } from './bench.ts';
 import { formatFigure } from './report.ts';
 
-export interface RecordedResult extends Outcome {
+export interface RecordedResult extends BenchOutcome {
   readonly bench: string;
   readonly cpu: string;
   readonly node: string;

@@ -1,10 +1,10 @@
 // Formats an outcome as a table for a terminal of 80 columns.
 
-import { meetsBar, type Bench, type Finding, type Outcome } from './bench.ts';
+import { meetsBar, type Bench, type Finding, type BenchOutcome } from './bench.ts';
 
 const COLUMNS = 80;
 
-export function formatOutcome(bench: Bench, outcome: Outcome): string {
+export function formatOutcome(bench: Bench, outcome: BenchOutcome): string {
   const heads = ['', 'larder', ...outcome.peers.map(({ name }) => name), 'ratio', 'bar'];
   const rows = outcome.findings.map((finding) => [
     `${finding.what}, ${finding.unit}`,

@@ -1,5 +1,5 @@
-// A connection as node:http sees it while the long way has it: what the player sends is fed in, what is answered goes out
-// to the real socket. The real socket stays ours, so that the next request may take the short way again.
+// The slow path of a connection: a socket in memory that node:http reads and writes. Received bytes are fed in, and what
+// node:http writes goes to the client's socket, which stays ours, so that the next request may take the fast path again.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
@@ -7,42 +7,43 @@ import { Duplex } from 'node:stream';
 
 const CR = 0x0d;
 const LF = 0x0a;
+const END_OF_HEAD = (CR << 24) | (LF << 16) | (CR << 8) | LF;
 
-type Done = (error?: Error | null) => void;
+type WriteCallback = (error?: Error | null) => void;
 interface WritevChunk {
   readonly chunk: Buffer;
   readonly encoding: BufferEncoding;
 }
 
 export interface BridgeEvents {
-  /** Everything asked was answered, and nothing is half said. */
-  quiet(): void;
-  /** node:http is done with the connection. */
-  down(): void;
+  /** Every request that was fed in has been answered, and no partial request is left in the parser. */
+  bridgeIdle(): void;
+  /** node:http has closed the connection. */
+  bridgeClosed(): void;
 }
 
 export class HttpBridge extends Duplex {
-  /** There where the player's connection has it. */
+  /** Present on a TLS connection, as on its socket. */
   declare readonly encrypted?: true;
   readonly #socket: Socket;
   readonly #events: BridgeEvents;
-  #running = 0;
-  /** Every request so far had all its bytes; one that has not leaves the parser inside a message. */
-  #complete = true;
-  /** Last four bytes fed in, as a number: a head without a body ends in CR LF CR LF. */
-  #tail = 0;
+  #pendingResponses = 0;
+  /** Whether every request so far was read to its end. After one that was not, the parser is inside a message. */
+  #requestsComplete = true;
+  /** The last four bytes that were fed in, as a number. A head without a body ends in CR LF CR LF. */
+  #lastBytes = 0;
 
   constructor(socket: Socket, events: BridgeEvents) {
     super();
     if ('encrypted' in socket) Object.assign(this, { encrypted: true });
     this.#socket = socket;
     this.#events = events;
-    // node:http takes its own listener away when it hands a connection over.
+    // node:http removes its own error listener when it hands a connection over on CONNECT.
     this.on('error', () => undefined);
   }
 
-  get running(): number {
-    return this.#running;
+  get pendingResponses(): number {
+    return this.#pendingResponses;
   }
 
   get remoteAddress(): string | undefined {
@@ -51,21 +52,21 @@ export class HttpBridge extends Duplex {
 
   feed(chunk: Buffer): void {
     for (let at = Math.max(0, chunk.length - 4); at < chunk.length; at += 1)
-      this.#tail = (this.#tail << 8) | chunk[at]!;
+      this.#lastBytes = (this.#lastBytes << 8) | chunk[at]!;
     if (!this.push(chunk)) this.#socket.pause();
   }
 
-  /** Told of each request that node:http read. */
-  watch(request: IncomingMessage, response: ServerResponse): void {
-    this.#running += 1;
+  /** To be called for each request that node:http reads from this bridge. */
+  track(request: IncomingMessage, response: ServerResponse): void {
+    this.#pendingResponses += 1;
     response.once('close', () => {
-      this.#running -= 1;
-      this.#complete &&= request.complete;
-      if (this.#isQuiet()) this.#events.quiet();
+      this.#pendingResponses -= 1;
+      this.#requestsComplete &&= request.complete;
+      if (this.#isIdle()) this.#events.bridgeIdle();
     });
   }
 
-  /** As `net.Socket` has it; node:http calls it after an answer that is the last. */
+  /** As on `net.Socket`. node:http calls it after the last response of a connection. */
   destroySoon(): void {
     if (this.writable) this.end();
     if (this.writableFinished) this.destroy();
@@ -76,46 +77,46 @@ export class HttpBridge extends Duplex {
     this.#socket.resume();
   }
 
-  override _write(chunk: Buffer, encoding: BufferEncoding, done: Done): void {
-    this.#send([{ chunk, encoding }], done);
+  override _write(chunk: Buffer, encoding: BufferEncoding, callback: WriteCallback): void {
+    this.#writeToSocket([{ chunk, encoding }], callback);
   }
 
-  override _writev(chunks: readonly WritevChunk[], done: Done): void {
-    this.#send(chunks, done);
+  override _writev(chunks: readonly WritevChunk[], callback: WriteCallback): void {
+    this.#writeToSocket(chunks, callback);
   }
 
-  override _final(done: () => void): void {
-    this.#socket.end(done);
+  override _final(callback: () => void): void {
+    this.#socket.end(callback);
   }
 
-  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.#events.down();
-    done(error);
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    this.#events.bridgeClosed();
+    callback(error);
   }
 
   /**
-   * Done as soon as the system has the bytes, not a turn later: node:http refuses a broken request by a write and a destroy,
-   * and what still waits here then is lost.
+   * Calls back as soon as the kernel has the bytes, in the same turn if possible: node:http refuses a malformed request by a
+   * write and a destroy, and bytes that are still buffered here at the destroy are lost.
    */
-  #send(pieces: readonly WritevChunk[], done: Done): void {
-    let left = false;
-    const leave: Done = (error) => {
-      if (left) return;
-      left = true;
-      done(error);
+  #writeToSocket(chunks: readonly WritevChunk[], callback: WriteCallback): void {
+    let finished = false;
+    const finish: WriteCallback = (error) => {
+      if (finished) return;
+      finished = true;
+      callback(error);
     };
     this.#socket.cork();
-    for (const [at, { chunk, encoding }] of pieces.entries())
-      this.#socket.write(chunk, encoding, at === pieces.length - 1 ? leave : undefined);
+    for (const [index, { chunk, encoding }] of chunks.entries())
+      this.#socket.write(chunk, encoding, index === chunks.length - 1 ? finish : undefined);
     this.#socket.uncork();
-    if (this.#socket.writableLength === 0 && this.#socket.writable) leave();
+    if (this.#socket.writableLength === 0 && this.#socket.writable) finish();
   }
 
-  #isQuiet(): boolean {
+  #isIdle(): boolean {
     return (
-      this.#running === 0 &&
-      this.#complete &&
-      this.#tail === ((CR << 24) | (LF << 16) | (CR << 8) | LF) &&
+      this.#pendingResponses === 0 &&
+      this.#requestsComplete &&
+      this.#lastBytes === END_OF_HEAD &&
       this.readableLength === 0 &&
       this.writable &&
       !this.destroyed

@@ -1,25 +1,26 @@
-// One player's connection: each request goes the short way or, byte for byte, the long one by node:http. Here too is how long
-// a connection may wait, and how it ends.
+// One client connection: each request takes the fast path or, byte for byte, the slow path through node:http. This file also
+// decides how long a connection may be idle and how it is closed.
 
 import type { Server as HttpServer } from 'node:http';
 import type { Socket } from 'node:net';
-import { clientOf, type LoggedRequest } from '../serve/access-log.ts';
 import type { KeyMode } from '../http/asset-key.ts';
+import { clientOf, type LoggedRequest } from '../serve/access-log.ts';
 import { HttpBridge, type BridgeEvents } from './bridge.ts';
+import type { QueuedRequest, RequestQueue } from './queue.ts';
 import { FAST_HEAD_BYTES_MAX, fastKey, type RequestHead } from './request-head.ts';
-import type { RequestQueue, QueuedRequest } from './queue.ts';
 import { ResponseSender, type ResponseSenderDeps, type ResponseSenderEvents } from './send.ts';
 import { DirectSocket } from './socket.ts';
 
-/** node:http closes a connection this long after the time that it announces. */
+/** As in node:http, a connection is closed this long after the keep-alive time that was announced. */
 const KEEP_ALIVE_GRACE_MS = 1_000;
-/** A parser of node:http's costs more than a connection: one that waits this long is without. */
+/** An idle connection gives up its node:http parser, which costs more memory than the connection itself. */
 const BRIDGE_IDLE_MS = 5_000;
-const TIMED_OUT = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n';
+const REQUEST_TIMEOUT = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n';
 
 export interface FastConnectionDeps extends ResponseSenderDeps {
   readonly mode: KeyMode;
   readonly http: HttpServer;
+  /** The parser, shared by all connections of the process. */
   readonly head: RequestHead;
   readonly queue: RequestQueue;
   readonly draining: () => boolean;
@@ -27,46 +28,50 @@ export interface FastConnectionDeps extends ResponseSenderDeps {
   readonly keepAliveMs: number;
 }
 
-/** `queued`: a request was read. `bridged`: node:http has the connection, from an odd request until all is answered. */
+/**
+ * `queued`: bytes were received and wait in the queue. `sending`: a fast response is under way. `bridged`: node:http has the
+ * connection, until everything it has read is answered.
+ */
 type State = 'idle' | 'queued' | 'sending' | 'bridged' | 'closed';
 
 export class FastConnection implements BridgeEvents, ResponseSenderEvents, QueuedRequest {
   readonly socket: Socket;
   readonly #deps: FastConnectionDeps;
-  readonly #send: ResponseSender;
-  /** For the access record. */
+  readonly #sender: ResponseSender;
+  /** The client's address in the access log, computed at the first request. */
   #client: string | null = null;
+  /** Kept after its last response for the next slow request, until `BRIDGE_IDLE_MS`. */
   #bridge: HttpBridge | null = null;
   #state: State = 'idle';
-  /** When the state began, for what may last only so long. */
-  #since: number;
-  #answered = false;
-  /** What came and is not answered, a character a byte; the socket is paused before it is much. */
-  #asked = '';
-  /** The player has said all that it will. */
-  #ended = false;
+  /** When the state was entered, monotonic. */
+  #stateSinceMs: number;
+  #hasAnswered = false;
+  /** Received and not yet answered, one character per byte. The socket is paused before this grows large. */
+  #received = '';
+  /** The client has closed its side. It may still be owed a response. */
+  #inputEnded = false;
 
-  constructor(received: Socket, deps: FastConnectionDeps) {
-    const socket = new DirectSocket(received, (buffer, bytes) => this.#take(buffer, bytes));
+  constructor(accepted: Socket, deps: FastConnectionDeps) {
+    const socket = new DirectSocket(accepted, (buffer, bytes) => this.#onData(buffer, bytes));
     this.socket = socket.stream;
     this.#deps = deps;
-    this.#send = new ResponseSender(socket, deps, this);
-    this.#since = deps.clock.monotonic();
-    this.socket.on('end', () => this.#end());
+    this.#sender = new ResponseSender(socket, deps, this);
+    this.#stateSinceMs = deps.clock.monotonic();
+    this.socket.on('end', () => this.#onEnd());
     this.socket.on('error', () => undefined);
-    this.socket.on('close', () => this.#closed());
+    this.socket.on('close', () => this.#onClose());
   }
 
-  /** `now` is monotonic. Requests that are half said are node:http's to end. */
-  expire(now: number): void {
+  /** Closes what has been idle for too long. `nowMs` is monotonic. Partial requests are timed out by node:http. */
+  expire(nowMs: number): void {
     if (this.#state === 'queued' || this.#state === 'sending' || this.#state === 'closed') return;
-    if (this.#state === 'bridged' && this.#bridge!.running > 0) return;
-    const waitedMs = now - this.#since;
-    if (this.#state === 'idle' && waitedMs > BRIDGE_IDLE_MS) this.#bridge?.destroy();
-    if (this.#answered || this.#state === 'bridged') {
-      if (waitedMs > this.#deps.keepAliveMs + KEEP_ALIVE_GRACE_MS) this.socket.destroy();
-    } else if (waitedMs > this.#deps.firstRequestMs) {
-      this.socket.write(TIMED_OUT, 'latin1');
+    if (this.#state === 'bridged' && this.#bridge!.pendingResponses > 0) return;
+    const idleMs = nowMs - this.#stateSinceMs;
+    if (this.#state === 'idle' && idleMs > BRIDGE_IDLE_MS) this.#bridge?.destroy();
+    if (this.#hasAnswered || this.#state === 'bridged') {
+      if (idleMs > this.#deps.keepAliveMs + KEEP_ALIVE_GRACE_MS) this.socket.destroy();
+    } else if (idleMs > this.#deps.firstRequestMs) {
+      this.socket.write(REQUEST_TIMEOUT, 'latin1');
       this.socket.destroy();
     }
   }
@@ -75,117 +80,117 @@ export class FastConnection implements BridgeEvents, ResponseSenderEvents, Queue
     if (this.#state === 'idle') this.socket.destroySoon();
   }
 
-  /** node:http has answered everything. */
-  quiet(): void {
-    this.#idle();
+  bridgeIdle(): void {
+    this.#enterIdle();
   }
 
-  /** A drain makes node:http let go of what it thinks idle: an answer that is going the short way goes on. */
-  down(): void {
+  /** While draining, node:http closes connections that it considers idle. A fast response under way is not cut off by that. */
+  bridgeClosed(): void {
     this.#bridge = null;
     if (this.#state !== 'bridged') return;
     this.#state = 'closed';
     this.socket.destroy();
   }
 
+  /** The queue has reached this connection. */
   answer(): void {
     if (this.#state !== 'queued' || this.socket.destroyed) return;
-    const asked = this.#asked;
-    this.#asked = '';
+    const received = this.#received;
+    this.#received = '';
     this.#state = 'sending';
-    if (this.#serve(asked)) return;
-    if (asked.length > FAST_HEAD_BYTES_MAX) this.socket.resume();
-    this.#cross(Buffer.from(asked, 'latin1'));
+    if (this.#answerFast(received)) return;
+    if (received.length > FAST_HEAD_BYTES_MAX) this.socket.resume();
+    this.#answerSlowly(Buffer.from(received, 'latin1'));
   }
 
-  /** The answer that went the short way has left. */
-  sent(): void {
-    this.#idle();
-    if (this.#asked === '') return;
+  /** The fast response has been written. The next request may have been received meanwhile. */
+  responseSent(): void {
+    this.#enterIdle();
+    if (this.#received === '') return;
     this.socket.resume();
-    this.#queue();
+    this.#enqueue();
   }
 
-  /** The buffer is not ours: the next bytes to come lie there too. */
-  #take(buffer: Buffer, bytes: number): void {
+  /** The buffer is shared: the next read overwrites it. */
+  #onData(buffer: Buffer, bytes: number): void {
     if (this.#state === 'closed') return;
     if (this.#state === 'bridged') return this.#bridge!.feed(Buffer.from(buffer.subarray(0, bytes)));
-    this.#asked += buffer.toString('latin1', 0, bytes);
-    if (this.#state === 'idle') this.#queue();
-    if (this.#state === 'sending' || this.#asked.length > FAST_HEAD_BYTES_MAX) this.socket.pause();
+    this.#received += buffer.toString('latin1', 0, bytes);
+    if (this.#state === 'idle') this.#enqueue();
+    if (this.#state === 'sending' || this.#received.length > FAST_HEAD_BYTES_MAX) this.socket.pause();
   }
 
-  #queue(): void {
-    this.#state = 'queued';
-    this.#since = this.#deps.clock.monotonic();
-    this.#deps.queue.add(this);
-  }
-
-  #end(): void {
-    this.#ended = true;
+  #onEnd(): void {
+    this.#inputEnded = true;
     if (this.#state === 'bridged') this.#bridge!.push(null);
     else if (this.#state === 'idle') this.socket.end();
   }
 
-  /** False where the request is not for this way: then nothing has happened. */
-  #serve(request: string): boolean {
+  #onClose(): void {
+    this.#state = 'closed';
+    this.#sender.abort();
+    this.#bridge?.destroy();
+  }
+
+  #enqueue(): void {
+    this.#state = 'queued';
+    this.#stateSinceMs = this.#deps.clock.monotonic();
+    this.#deps.queue.add(this);
+  }
+
+  #enterIdle(): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'idle';
+    this.#hasAnswered = true;
+    this.#stateSinceMs = this.#deps.clock.monotonic();
+    if (this.#inputEnded && this.#received === '') this.socket.end();
+  }
+
+  /** False if the request needs the slow path. In that case nothing has been sent or counted. */
+  #answerFast(request: string): boolean {
     const { server, clock, head, mode, draining } = this.#deps;
     if (request.length > FAST_HEAD_BYTES_MAX || draining() || !head.parse(request)) return false;
     const key = fastKey(head.target, mode);
-    // Fresh, and the same for everybody who asks.
-    const stored = key === null ? null : server.freshHit(key);
-    if (stored === null || stored.asset.bytes === 0) return false;
+    const hit = key === null ? null : server.freshHit(key);
+    if (hit === null || hit.asset.bytes === 0) return false;
     const nowMs = clock.now();
-    const asked = this.#recorded();
-    if (head.method === 'HEAD') return this.#send.head(stored, nowMs, asked);
+    const logged = this.#loggedRequest();
+    // RFC 9110 14.2: Range applies to GET only.
+    if (head.method === 'HEAD') return this.#sender.sendHead(hit, nowMs, logged);
 
-    const { bytes } = stored.asset;
-    if (!head.ranged) return this.#send.begin(stored, { nowMs, ranged: false, first: 0, last: bytes - 1 }, asked);
-    // RFC 9110 14.1.2; what is not satisfiable is told so by the long way.
+    const { bytes } = hit.asset;
+    if (!head.hasRange) return this.#sender.send(hit, { nowMs, partial: false, first: 0, last: bytes - 1 }, logged);
+    // RFC 9110 14.1.2. An unsatisfiable range gets its 416 on the slow path.
     const first = head.first === -1 ? Math.max(0, bytes - head.last) : head.first;
     const last = head.first === -1 ? bytes - 1 : Math.min(head.last, bytes - 1);
-    return first < bytes && this.#send.begin(stored, { nowMs, ranged: true, first, last }, asked);
+    return first < bytes && this.#sender.send(hit, { nowMs, partial: true, first, last }, logged);
   }
 
-  /** For the access record, if there is one. */
-  #recorded(): LoggedRequest | null {
+  /** Null without an access log. */
+  #loggedRequest(): LoggedRequest | null {
     const { access, head } = this.#deps;
     if (access === null) return null;
     return {
       client: (this.#client ??= clientOf(this.socket.remoteAddress)),
-      line: head.line,
+      line: head.requestLine,
       range: head.range || '-',
       referer: head.referer || '-',
-      agent: head.agent || '-',
-      sinceMs: this.#since,
+      agent: head.userAgent || '-',
+      sinceMs: this.#stateSinceMs,
     };
   }
 
-  /** The long way: node:http reads what came, and goes on until all is answered. */
-  #cross(chunk: Buffer): void {
+  /** node:http reads these bytes and all that follow, until it has answered everything. */
+  #answerSlowly(received: Buffer): void {
     this.#state = 'bridged';
-    this.#since = this.#deps.clock.monotonic();
+    this.#stateSinceMs = this.#deps.clock.monotonic();
     if (this.#bridge === null) {
       this.#bridge = new HttpBridge(this.socket, this);
       this.#deps.http.emit('connection', this.#bridge);
     }
-    // What is fed in may end it, and then it is ours no more.
+    // Feeding may close the bridge, which sets #bridge to null.
     const bridge = this.#bridge;
-    bridge.feed(chunk);
-    if (this.#ended) bridge.push(null);
-  }
-
-  #idle(): void {
-    if (this.#state === 'closed') return;
-    this.#state = 'idle';
-    this.#answered = true;
-    this.#since = this.#deps.clock.monotonic();
-    if (this.#ended && this.#asked === '') this.socket.end();
-  }
-
-  #closed(): void {
-    this.#state = 'closed';
-    this.#send.abort();
-    this.#bridge?.destroy();
+    bridge.feed(received);
+    if (this.#inputEnded) bridge.push(null);
   }
 }

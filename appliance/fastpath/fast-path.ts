@@ -1,28 +1,34 @@
-// The short way from a socket to bytes on disk. A plain GET or HEAD for an asset that this worker knows, all of whose blocks
-// are open here, is answered on the spot: head and first piece in one write. Any other request goes, byte for byte, to
-// node:http and `server.ts`; once that has answered, the connection's next request may take the short way again.
+// fastpath/ answers the common request without node:http: a plain GET or HEAD for an asset that is fresh in this worker's
+// metadata cache and whose blocks are open here. Head and first bytes leave in one write. Every other request goes, byte for
+// byte, to node:http and serve/serve.ts, the slow path. Once that has answered, the next request of the connection may be
+// fast again. The fast path may decline any request, and must answer exactly as the slow path would; the tests compare both.
 //
-//   fast-head.ts        reads plain requests, and no other
-//   fast-socket.ts      its socket, as directly as Node allows
-//   fast-queue.ts       in which order requests are answered
-//   fast-connection.ts  which way a request goes, and how long a connection may wait
-//   fast-send.ts        the bytes of one answer
-//   fast-answer.ts      its head
-//   fast-bridge.ts      the connection as node:http sees it
+// In the order in which a request meets them:
+//
+//   fast-path.ts      all client connections of a worker (this file)
+//   socket.ts         the socket of a connection, without a buffer and a write request per operation
+//   queue.ts          the order in which requests are answered
+//   connection.ts     the state machine of a connection: which path a request takes, idle timeouts
+//   request-head.ts   the strict parser of plain requests, and their cache keys
+//   send.ts           writes a response, with back-pressure
+//   response-head.ts  the bytes of its head
+//   bridge.ts         the slow path: the connection as node:http sees it
+//
+// worker.ts uses FastPath, watchBridge and refuseTunnel; nobody uses anything else. The room imports serve/, http/, io/, store/.
 
 import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { ProxyIdentity } from '../http/response-headers.ts';
 import type { KeyMode } from '../http/asset-key.ts';
-import { ResponseHeads } from './response-head.ts';
+import type { ProxyIdentity } from '../http/response-headers.ts';
 import { HttpBridge } from './bridge.ts';
 import { FastConnection, type FastConnectionDeps } from './connection.ts';
-import { RequestHead } from './request-head.ts';
 import { RequestQueue } from './queue.ts';
+import { RequestHead } from './request-head.ts';
+import { ResponseHeads } from './response-head.ts';
 import type { ResponseSenderDeps } from './send.ts';
 
-export interface FastPathDeps extends Omit<ResponseSenderDeps, 'heads' | 'counts'> {
+export interface FastPathDeps extends Omit<ResponseSenderDeps, 'heads' | 'hotCounters'> {
   readonly mode: KeyMode;
   readonly identity: ProxyIdentity;
   readonly http: HttpServer;
@@ -32,7 +38,7 @@ export interface FastPathDeps extends Omit<ResponseSenderDeps, 'heads' | 'counts
   readonly keepAliveMs: number;
 }
 
-/** The connections of a worker. */
+/** The client connections of a worker. */
 export class FastPath {
   readonly #connections = new Set<FastConnection>();
   readonly #deps: FastConnectionDeps;
@@ -44,13 +50,13 @@ export class FastPath {
       head: new RequestHead(),
       queue: new RequestQueue(),
       heads: new ResponseHeads(deps.identity, deps.keepAliveMs),
-      counts: {
+      hotCounters: {
         partial: counters.counter('larder_requests_total', { method: 'GET', status: '206' }),
-        whole: counters.counter('larder_requests_total', { method: 'GET', status: '200' }),
+        full: counters.counter('larder_requests_total', { method: 'GET', status: '200' }),
         head: counters.counter('larder_requests_total', { method: 'HEAD', status: '200' }),
         hit: counters.counter('larder_cache_total', { outcome: 'hit' }),
-        stored: counters.counter('larder_served_bytes_total', { source: 'store' }),
-        fetched: counters.counter('larder_served_bytes_total', { source: 'origin' }),
+        storedBytes: counters.counter('larder_served_bytes_total', { source: 'store' }),
+        fetchedBytes: counters.counter('larder_served_bytes_total', { source: 'origin' }),
         fast: counters.counter('larder_fast_path_total', {}),
         aborted: counters.counter('larder_aborted_total', {}),
       },
@@ -61,17 +67,17 @@ export class FastPath {
     return this.#connections.size;
   }
 
-  /** Returns the socket that the connection goes on with. */
-  accept(received: Socket): Socket {
-    const connection = new FastConnection(received, this.#deps);
+  /** Returns the socket that replaces the accepted one. */
+  accept(accepted: Socket): Socket {
+    const connection = new FastConnection(accepted, this.#deps);
     this.#connections.add(connection);
     return connection.socket.on('close', () => this.#connections.delete(connection));
   }
 
-  /** Ends what has waited too long; to be called every second or so. */
+  /** Closes connections that have been idle for too long. To be called about once a second. */
   sweep(): void {
-    const now = this.#deps.clock.monotonic();
-    for (const connection of this.#connections) connection.expire(now);
+    const nowMs = this.#deps.clock.monotonic();
+    for (const connection of this.#connections) connection.expire(nowMs);
   }
 
   closeIdle(): void {
@@ -79,19 +85,20 @@ export class FastPath {
   }
 }
 
-/** To be called for every request that node:http reads: it may have come over a bridge of ours. */
+/** To be called for every request that node:http reads, because it may have come over a bridge. */
 export function watchBridge(request: IncomingMessage, response: ServerResponse): void {
   const socket: unknown = request.socket;
-  if (socket instanceof HttpBridge) socket.watch(request, response);
+  if (socket instanceof HttpBridge) socket.track(request, response);
 }
 
 /**
- * node:http hands a connection over at a CONNECT, whatever is still to be answered on it: that is lost then, and the refusal must
- * not be taken for its answer. Nor does one follow an answer that said it was the last, which ends the connection in this turn.
+ * Refuses a CONNECT. node:http hands the connection over at once and drops the responses that are still pending on it, so the
+ * refusal could be taken for one of them: in that case the connection is destroyed. Nor may a refusal follow a response that
+ * closes the connection, which happens in this turn of the event loop; hence the wait.
  */
 export function refuseTunnel(socket: Duplex, refusal: string): void {
   setImmediate(() => {
-    if (socket instanceof HttpBridge && socket.running > 0) socket.destroy();
+    if (socket instanceof HttpBridge && socket.pendingResponses > 0) socket.destroy();
     else if (!socket.writableEnded) socket.end(refusal);
   });
 }

@@ -1,49 +1,51 @@
-// Who asks first is answered first. Linux names ready connections in the order in which they were last ready, so that one that
-// asks just after a turn of the event loop began waits for all the others twice. Here requests are taken down as they
-// are read and answered in that order, a few per turn; between turns the loop reads what has come.
+// Answers requests in the order of their arrival. epoll reports ready connections in the order in which they last became
+// ready, so a request that arrives just after a turn of the event loop has begun would wait for all others twice. Here
+// requests are queued as they are read and a few are answered per turn; between turns the event loop reads new ones.
 
-/** With 64 clients at 70 % of capacity the slowest hundredth waited 2.2 ms with 16, 2.3 with 8, and 2.7 with all of them in one turn. */
+/** Tail latency at 70 % load with 64 clients: p99 2.2 ms with 16 per turn, 2.3 ms with 8, 2.7 ms without a limit. */
 const ANSWERS_PER_TURN = 16;
 
 export interface QueuedRequest {
-  /** Its turn has come. */
+  /** Called when the request is at the head of the queue. */
   answer(): void;
 }
 
 export class RequestQueue {
-  #coming: QueuedRequest[] = [];
-  #going: QueuedRequest[] = [];
-  #at = 0;
-  #running = false;
+  /** Filled by `add`, and swapped with `#draining` when that is empty, so that no array is shifted. */
+  #filling: QueuedRequest[] = [];
+  #draining: QueuedRequest[] = [];
+  /** Next index in `#draining`. */
+  #position = 0;
+  #isScheduled = false;
 
-  add(waiting: QueuedRequest): void {
-    this.#coming.push(waiting);
-    if (!this.#running) setImmediate(this.#turn);
-    this.#running = true;
+  add(request: QueuedRequest): void {
+    this.#filling.push(request);
+    if (!this.#isScheduled) setImmediate(this.#answerSome);
+    this.#isScheduled = true;
   }
 
-  readonly #turn = (): void => {
+  readonly #answerSome = (): void => {
     for (let answers = 0; answers < ANSWERS_PER_TURN; answers += 1) {
-      const next = this.#next();
-      if (next === undefined) {
-        this.#running = false;
+      const request = this.#dequeue();
+      if (request === undefined) {
+        this.#isScheduled = false;
         return;
       }
-      next.answer();
+      request.answer();
     }
-    setImmediate(this.#turn);
+    setImmediate(this.#answerSome);
   };
 
-  #next(): QueuedRequest | undefined {
-    if (this.#at === this.#going.length) {
-      const empty = this.#going;
-      empty.length = 0;
-      this.#going = this.#coming;
-      this.#coming = empty;
-      this.#at = 0;
+  #dequeue(): QueuedRequest | undefined {
+    if (this.#position === this.#draining.length) {
+      const drained = this.#draining;
+      drained.length = 0;
+      this.#draining = this.#filling;
+      this.#filling = drained;
+      this.#position = 0;
     }
-    const next = this.#going[this.#at];
-    if (next !== undefined) this.#at += 1;
-    return next;
+    const request = this.#draining[this.#position];
+    if (request !== undefined) this.#position += 1;
+    return request;
   }
 }

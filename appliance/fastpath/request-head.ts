@@ -1,12 +1,12 @@
-// The strict half of a request parser: it knows one plain shape of request, the one that players send, and says no to all
-// else. What it turns down is not wrong, only somebody else's: node:http reads those very bytes again. So it may refuse
-// anything, and must never read a request otherwise than node:http and `server.ts` would.
+// A strict parser for plain requests, the kind that players send. A request that it declines is not necessarily malformed:
+// node:http parses the same bytes again. So it may decline anything, but what it accepts must mean exactly what node:http and
+// serve/serve.ts would make of it.
 
 import { parseTarget, type KeyMode } from '../http/asset-key.ts';
 
-/** A longer head is not plain. */
+/** A longer head takes the slow path. */
 export const FAST_HEAD_BYTES_MAX = 4_096;
-/** Fifteen digits are exact in a double. */
+/** A number of fifteen digits is exact in a double. */
 const POSITION_DIGITS_MAX = 15;
 
 const SPACE = 0x20;
@@ -17,50 +17,50 @@ const DASH = 0x2d;
 const DOT = 0x2e;
 const SLASH = 0x2f;
 
-type FieldClass = 'harmless' | 'host' | 'connection' | 'range' | 'referer' | 'agent';
+/** `ignored`: the response to a cached asset does not depend on the field. The others are parsed. */
+type FieldClass = 'ignored' | 'host' | 'connection' | 'range' | 'referer' | 'user-agent';
 
-/** Fields that an answer for a located asset does not depend on, and those that are read. */
-const FIELDS = spellings({
+/** A request with a field that is neither here nor in `IGNORED_PREFIXES` takes the slow path. */
+const FIELDS = withCanonicalCase({
   host: 'host',
   connection: 'connection',
   range: 'range',
-  accept: 'harmless',
-  'accept-charset': 'harmless',
-  'accept-encoding': 'harmless',
-  'accept-language': 'harmless',
-  cookie: 'harmless',
-  dnt: 'harmless',
-  from: 'harmless',
-  'icy-metadata': 'harmless',
-  origin: 'harmless',
-  priority: 'harmless',
+  accept: 'ignored',
+  'accept-charset': 'ignored',
+  'accept-encoding': 'ignored',
+  'accept-language': 'ignored',
+  cookie: 'ignored',
+  dnt: 'ignored',
+  from: 'ignored',
+  'icy-metadata': 'ignored',
+  origin: 'ignored',
+  priority: 'ignored',
   referer: 'referer',
-  'save-data': 'harmless',
-  traceparent: 'harmless',
-  tracestate: 'harmless',
-  'upgrade-insecure-requests': 'harmless',
-  'user-agent': 'agent',
+  'save-data': 'ignored',
+  traceparent: 'ignored',
+  tracestate: 'ignored',
+  'upgrade-insecure-requests': 'ignored',
+  'user-agent': 'user-agent',
 });
-const HARMLESS_FAMILIES = ['sec-fetch-', 'sec-ch-', 'sec-gpc', 'cmcd-', 'x-playback-session-id', 'x-forwarded-'];
+const IGNORED_PREFIXES = ['sec-fetch-', 'sec-ch-', 'sec-gpc', 'cmcd-', 'x-playback-session-id', 'x-forwarded-'];
 
-/** What the last request that was read asks for; one of these serves a whole process, so that reading allocates little. */
+/** The request that was parsed last. A process has one of these and reuses it, so that parsing allocates little. */
 export class RequestHead {
   method: 'GET' | 'HEAD' = 'GET';
   target = '';
-  /** The request's first line. */
-  line = '';
-  /** With `false` the other two mean nothing. */
-  ranged = false;
-  /** First byte; -1 for a suffix of `last` bytes. */
+  requestLine = '';
+  /** `first` and `last` are valid only if there is a Range. */
+  hasRange = false;
+  /** First byte position; -1 for a suffix of `last` bytes. */
   first = 0;
-  /** Last byte, inclusive; infinite where the range is open. */
+  /** Last byte position, inclusive; infinite for an open range. */
   last = 0;
-  /** As sent, for the access record; empty where there is none. */
+  /** These three are as sent, for the access log; empty if absent. */
   range = '';
   referer = '';
-  agent = '';
+  userAgent = '';
 
-  /** Whether `text`, all that has come, is one plain request and nothing more. */
+  /** Whether `text` is exactly one plain request. */
   parse(text: string): boolean {
     let at: number;
     if (text.startsWith('GET /')) {
@@ -73,25 +73,25 @@ export class RequestHead {
     const targetEnd = text.indexOf(' ', at);
     if (targetEnd === -1 || !text.startsWith('HTTP/1.1\r\n', targetEnd + 1)) return false;
     this.target = text.slice(at, targetEnd);
-    this.line = text.slice(0, targetEnd + 9);
-    this.ranged = false;
+    this.requestLine = text.slice(0, targetEnd + 9);
+    this.hasRange = false;
     this.range = '';
     this.referer = '';
-    this.agent = '';
-    return this.#readFields(text, targetEnd + 11);
+    this.userAgent = '';
+    return this.#parseFields(text, targetEnd + 11);
   }
 
-  #readFields(text: string, from: number): boolean {
+  #parseFields(text: string, from: number): boolean {
     let hosts = 0;
     for (let at = from; ;) {
       const end = text.indexOf('\r\n', at);
       if (end === -1) return false;
-      // RFC 9112 3.2: an HTTP/1.1 request without Host is 400. What follows the empty line is another request.
+      // RFC 9112 3.2: a request must have exactly one Host. Bytes behind the empty line belong to another request.
       if (end === at) return hosts === 1 && end + 2 === text.length;
       const colon = text.indexOf(':', at);
       if (colon === -1 || colon > end || !isPrintable(text, colon + 1, end)) return false;
-      switch (verdictOf(text.slice(at, colon))) {
-        case 'harmless':
+      switch (classify(text.slice(at, colon))) {
+        case 'ignored':
           break;
         case 'host':
           hosts += 1;
@@ -100,14 +100,14 @@ export class RequestHead {
           if (!isKeepAlive(text, colon + 1, end)) return false;
           break;
         case 'range':
-          if (this.ranged || !this.#readRange(text, colon + 1, end)) return false;
+          if (this.hasRange || !this.#parseRange(text, colon + 1, end)) return false;
           this.range = text.slice(colon + 2, end);
           break;
         case 'referer':
           this.referer = valueOf(text, colon + 1, end);
           break;
-        case 'agent':
-          this.agent = valueOf(text, colon + 1, end);
+        case 'user-agent':
+          this.userAgent = valueOf(text, colon + 1, end);
           break;
         case null:
           return false;
@@ -116,16 +116,16 @@ export class RequestHead {
     }
   }
 
-  /** ` bytes=a-b`, ` bytes=a-` or ` bytes=-n`; one range, no spaces. */
-  #readRange(text: string, from: number, end: number): boolean {
+  /** One range, ` bytes=a-b`, ` bytes=a-` or ` bytes=-n`, without further white space. */
+  #parseRange(text: string, from: number, end: number): boolean {
     if (!text.startsWith(' bytes=', from)) return false;
     const firstFrom = from + 7;
     const dash = text.indexOf('-', firstFrom);
     if (dash === -1 || dash >= end) return false;
-    const first = readPosition(text, firstFrom, dash);
-    const last = readPosition(text, dash + 1, end);
+    const first = parsePosition(text, firstFrom, dash);
+    const last = parsePosition(text, dash + 1, end);
     if (Number.isNaN(first) || Number.isNaN(last) || (first === -1 && last <= 0)) return false;
-    this.ranged = true;
+    this.hasRange = true;
     this.first = first;
     this.last = last === -1 ? Number.POSITIVE_INFINITY : last;
     return first <= this.last;
@@ -133,8 +133,8 @@ export class RequestHead {
 }
 
 /**
- * The key of a plain target; null where only `parseTarget` should judge, or has refused. Whatever it answers,
- * `parseTarget` answers too.
+ * The cache key of a request target, the same as from `parseTarget`, which is slower. Null if the target is malformed: then the
+ * slow path reports the fault.
  */
 export function fastKey(target: string, mode: KeyMode): string | null {
   const end = plainPathEnd(target);
@@ -150,7 +150,7 @@ export function fastKey(target: string, mode: KeyMode): string | null {
   }
 }
 
-/** Where the query begins, or the end; -1 where the path has an escape, a dot segment or something stranger. */
+/** Where the path ends; -1 if it has an escape, a segment that starts with a dot, or any character that needs `parseTarget`. */
 function plainPathEnd(target: string): number {
   for (let at = 1; at < target.length; at += 1) {
     const code = target.charCodeAt(at);
@@ -162,7 +162,7 @@ function plainPathEnd(target: string): number {
   return target.length <= FAST_HEAD_BYTES_MAX ? target.length : -1;
 }
 
-/** In a fleet the query is not part of the key, but has to be well-formed. */
+/** In a fleet the query is not part of the key, but it must be well-formed. */
 function isPlainQuery(target: string, from: number): boolean {
   for (let at = from; at < target.length; at += 1) {
     const code = target.charCodeAt(at);
@@ -171,14 +171,14 @@ function isPlainQuery(target: string, from: number): boolean {
   return true;
 }
 
-/** Of `/~<session>/…` the second slash; -1 for any other form. */
+/** The second slash of `/~<session>/…`; -1 for any other form. */
 function sessionEnd(target: string, end: number): number {
   const slash = target.indexOf('/', 2);
   if (slash < 3 || slash >= end || slash > 500) return -1;
   return target.indexOf('~', 2) === -1 || target.indexOf('~', 2) > slash ? slash : -1;
 }
 
-/** RFC 3986 2.3, all of which a session id may hold but the tilde. */
+/** RFC 3986 2.3. A session id consists of these without the tilde. */
 function isUnreserved(code: number): boolean {
   return (
     (code >= 0x61 && code <= 0x7a) ||
@@ -191,13 +191,14 @@ function isUnreserved(code: number): boolean {
   );
 }
 
-function verdictOf(name: string): FieldClass | null {
-  const known = FIELDS.get(name);
-  if (known !== undefined) return known;
+/** Null for a field that needs the slow path. */
+function classify(name: string): FieldClass | null {
+  const exact = FIELDS.get(name);
+  if (exact !== undefined) return exact;
   const lower = name.toLowerCase();
-  const verdict = FIELDS.get(lower);
-  if (verdict !== undefined) return verdict;
-  return HARMLESS_FAMILIES.some((family) => lower.startsWith(family)) && isToken(lower) ? 'harmless' : null;
+  const found = FIELDS.get(lower);
+  if (found !== undefined) return found;
+  return IGNORED_PREFIXES.some((prefix) => lower.startsWith(prefix)) && isToken(lower) ? 'ignored' : null;
 }
 
 const isToken = (lower: string): boolean => /^[a-z0-9-]+$/.test(lower);
@@ -214,8 +215,8 @@ function isKeepAlive(text: string, from: number, end: number): boolean {
   return end - from === 11 && text.slice(from, end).toLowerCase() === ' keep-alive';
 }
 
-/** Digits as a number, -1 for none of them, NaN for anything else. */
-function readPosition(text: string, from: number, end: number): number {
+/** The digits from `from` to `end` as a number; -1 for no digits, NaN for anything else. */
+function parsePosition(text: string, from: number, end: number): number {
   if (from === end) return -1;
   if (end - from > POSITION_DIGITS_MAX) return Number.NaN;
   let value = 0;
@@ -227,19 +228,19 @@ function readPosition(text: string, from: number, end: number): number {
   return value;
 }
 
-/** As nearly everybody writes it, one blank before it and none behind, or else what is left without them. */
+/** The field value without surrounding white space. Nearly always that is one space in front. */
 function valueOf(text: string, from: number, end: number): string {
-  const plain = text.charCodeAt(from) === SPACE && text.charCodeAt(from + 1) !== SPACE;
-  return plain && text.charCodeAt(end - 1) !== SPACE ? text.slice(from + 1, end) : text.slice(from, end).trim();
+  const hasOneSpace = text.charCodeAt(from) === SPACE && text.charCodeAt(from + 1) !== SPACE;
+  return hasOneSpace && text.charCodeAt(end - 1) !== SPACE ? text.slice(from + 1, end) : text.slice(from, end).trim();
 }
 
-/** As written in RFCs and in lower case: what clients send is found without a conversion. */
-function spellings(fields: Readonly<Record<string, FieldClass>>): ReadonlyMap<string, FieldClass> {
-  const capital = (name: string): string => name.replaceAll(/(?:^|-)[a-z]/g, (start) => start.toUpperCase());
+/** Adds each name in the canonical case of RFCs, so that most requests need no conversion to lower case. */
+function withCanonicalCase(fields: Readonly<Record<string, FieldClass>>): ReadonlyMap<string, FieldClass> {
+  const canonical = (name: string): string => name.replaceAll(/(?:^|-)[a-z]/g, (start) => start.toUpperCase());
   return new Map(
-    Object.entries(fields).flatMap(([name, verdict]) => [
-      [name, verdict],
-      [capital(name), verdict],
+    Object.entries(fields).flatMap(([name, fieldClass]) => [
+      [name, fieldClass],
+      [canonical(name), fieldClass],
     ]),
   );
 }

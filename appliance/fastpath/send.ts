@@ -1,14 +1,9 @@
-// The bytes of one answer on the short way, piece by piece and with back-pressure: read on the spot from block files that are
-// open here. Each connection has one of these for all its answers, so that an answer allocates little.
+// Writes one fast response after another to a connection: reads pieces from block files that are open here and sends them with
+// back-pressure. There is one sender per connection, reused for all its responses, so that a response allocates little.
 
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { AccessLog, LoggedRequest } from '../serve/access-log.ts';
-import { BLOCK_BYTES } from '../store/block-file.ts';
-import type { ResponseHeads, ResponseHeadSpec } from './response-head.ts';
-import type { DirectSocket } from './socket.ts';
-import type { CachedAsset } from '../serve/metadata-cache.ts';
 import {
   HEAD_ROOM_BYTES,
   LARGE_BUFFER_BYTES,
@@ -17,18 +12,26 @@ import {
   type PooledBuffer,
 } from '../io/buffer-pool.ts';
 import type { ByteSlice } from '../io/byte-stream.ts';
-import type { AssetServer } from '../serve/serve.ts';
-import { RangeBody, type RangeBodyDeps } from '../serve/range-body.ts';
+import type { AccessLog, LoggedRequest } from '../serve/access-log.ts';
 import type { Counter, WorkerCounters } from '../serve/counters.ts';
+import type { CachedAsset } from '../serve/metadata-cache.ts';
+import { RangeBody, type RangeBodyDeps } from '../serve/range-body.ts';
+import type { AssetServer } from '../serve/serve.ts';
+import { BLOCK_BYTES } from '../store/block-file.ts';
+import type { ResponseHeads, ResponseHeadSpec } from './response-head.ts';
+import type { DirectSocket } from './socket.ts';
 
-/** A longer answer lasts so long that the long way costs it nothing. */
+/** A response over more blocks takes so long that the fast path would save nothing noticeable. */
 const BLOCKS_MAX = 16;
-/** A piece that took longer to leave had a slow reader: the next is a small one. */
+/** A client that takes longer than this for a piece is slow, and the next piece is a small one. */
 const SLOW_WRITE_MS = 200;
-/** So many shorter waits in a row tell a reader who is about as fast as we are; one alone may be a slow one's luck. */
-const QUICK_WRITE_MS = 20;
-const QUICK_WRITES = 2;
-/** Pieces that a socket may take at once before others have their turn: with eight of them 4 MiB took a tenth longer. */
+/**
+ * After this many waits in a row, each shorter than `PROMPT_WRITE_MS`, the client is about as fast as we are, and the limit of
+ * unsent bytes is lifted. A single short wait may be chance.
+ */
+const PROMPT_WRITES_MIN = 2;
+const PROMPT_WRITE_MS = 20;
+/** Pieces written in a row before other connections get a turn. With eight of them 4 MiB took a tenth longer. */
 const BURST_PIECES_MAX = 2;
 
 export interface ResponseSenderDeps extends RangeBodyDeps {
@@ -36,41 +39,50 @@ export interface ResponseSenderDeps extends RangeBodyDeps {
   readonly heads: ResponseHeads;
   readonly pool: BufferPool;
   readonly counters: WorkerCounters;
+  /** Counters that every response adds to, looked up once. */
+  readonly hotCounters: Readonly<
+    Record<'partial' | 'full' | 'head' | 'hit' | 'storedBytes' | 'fetchedBytes' | 'fast' | 'aborted', Counter>
+  >;
   readonly access: AccessLog | null;
   readonly clock: Clock;
   readonly log: Log;
-  readonly counts: Readonly<
-    Record<'partial' | 'whole' | 'head' | 'hit' | 'stored' | 'fetched' | 'fast' | 'aborted', Counter>
-  >;
 }
 
 export interface ResponseSenderEvents {
-  /** All of the answer has left; perhaps before `begin` returns. */
-  sent(): void;
+  /** The whole response has been written, possibly before `send` returns. */
+  responseSent(): void;
 }
 
 export class ResponseSender {
   readonly #socket: DirectSocket;
   readonly #deps: ResponseSenderDeps;
   readonly #events: ResponseSenderEvents;
-  /** Null between answers and for one without a body. */
-  #stored: CachedAsset | null = null;
-  #running = false;
-  /** For the access record; null where there is none. */
-  #asked: LoggedRequest | null = null;
-  #ranged = false;
+  /** Null between responses, and during one to HEAD. */
+  #hit: CachedAsset | null = null;
+  #isSending = false;
+  /** Null without an access log. */
+  #logged: LoggedRequest | null = null;
+  #isPartial = false;
   #first = 0;
-  #at = 0;
+  /** Next byte of the asset to read. */
+  #offset = 0;
+  /** Exclusive. */
   #end = 0;
-  #slab: PooledBuffer | null = null;
-  #piece: ByteSlice | null = null;
-  #source: RangeBody | null = null;
+  /** The buffer of the piece that is being written. */
+  #buffer: PooledBuffer | null = null;
+  /** The same, if the piece came from `#body`. */
+  #slice: ByteSlice | null = null;
+  /** The rest of the range, once a piece of it could not be read at once. */
+  #body: RangeBody | null = null;
   #touchedBlock = -1;
-  #pieces = 0;
-  #startedAt = 0;
-  #writtenAt = 0;
-  #slow = false;
-  #quick = 0;
+  /** Pieces since the last wait. */
+  #burstPieces = 0;
+  /** Both monotonic. */
+  #responseStartedMs = 0;
+  #writeStartedMs = 0;
+  #isSlowClient = false;
+  /** Consecutive waits shorter than `PROMPT_WRITE_MS`. */
+  #promptWrites = 0;
 
   constructor(socket: DirectSocket, deps: ResponseSenderDeps, events: ResponseSenderEvents) {
     this.#socket = socket;
@@ -78,201 +90,203 @@ export class ResponseSender {
     this.#events = events;
   }
 
-  /** RFC 9110 14.2: HEAD knows no ranges. False as in `begin`. */
-  head(stored: CachedAsset, nowMs: number, asked: LoggedRequest | null): boolean {
-    const { pool, heads, counts } = this.#deps;
-    const slab = pool.acquire(0);
-    const spec = { nowMs, ranged: false, first: 0, last: -1 };
-    const at = heads.write(stored, spec, slab.buffer, HEAD_ROOM_BYTES);
-    if (at === -1) {
-      pool.release(slab);
+  /** Sends the response to HEAD. False as in `send`. */
+  sendHead(hit: CachedAsset, nowMs: number, logged: LoggedRequest | null): boolean {
+    const { pool, heads, hotCounters } = this.#deps;
+    const buffer = pool.acquire(0);
+    const spec = { nowMs, partial: false, first: 0, last: -1 };
+    const headAt = heads.write(hit, spec, buffer.buffer, HEAD_ROOM_BYTES);
+    if (headAt === -1) {
+      pool.release(buffer);
       return false;
     }
-    counts.head.value += 1;
-    this.#start(null, spec, asked);
-    this.#write(slab, at, HEAD_ROOM_BYTES);
+    hotCounters.head.value += 1;
+    this.#start(null, spec, logged);
+    this.#write(buffer, headAt, HEAD_ROOM_BYTES);
     return true;
   }
 
-  /** False where not all of it is at hand: then nothing has happened, and the long way knows what to do. */
-  begin(stored: CachedAsset, spec: ResponseHeadSpec, asked: LoggedRequest | null): boolean {
-    if (!this.#allOpen(stored, spec)) return false;
-    const { pool, heads, reader, counts } = this.#deps;
-    const slab = pool.acquire(this.#pieceBytes(spec.last - spec.first + 1));
+  /** False if the response needs the slow path. In that case nothing has been sent or counted. */
+  send(hit: CachedAsset, spec: ResponseHeadSpec, logged: LoggedRequest | null): boolean {
+    if (!this.#areBlocksOpen(hit, spec)) return false;
+    const { pool, heads, reader, hotCounters } = this.#deps;
+    const buffer = pool.acquire(this.#pieceBytes(spec.last - spec.first + 1));
     let bytes = 0;
-    let at = -1;
+    let headAt = -1;
     try {
-      bytes = reader.readCached(stored.asset, spec.first, spec.last + 1, slab);
-      if (bytes > 0) at = heads.write(stored, spec, slab.buffer, HEAD_ROOM_BYTES);
+      bytes = reader.readCached(hit.asset, spec.first, spec.last + 1, buffer);
+      if (bytes > 0) headAt = heads.write(hit, spec, buffer.buffer, HEAD_ROOM_BYTES);
     } catch {
-      // The long way meets the same fault.
+      // The slow path meets the same fault and reports it.
     }
-    if (at === -1) {
-      pool.release(slab);
+    if (headAt === -1) {
+      pool.release(buffer);
       return false;
     }
-    counts.hit.value += 1;
-    this.#start(stored, spec, asked);
-    this.#take(bytes);
-    this.#write(slab, at, HEAD_ROOM_BYTES + bytes);
+    hotCounters.hit.value += 1;
+    this.#start(hit, spec, logged);
+    this.#advance(bytes);
+    this.#write(buffer, headAt, HEAD_ROOM_BYTES + bytes);
     return true;
   }
 
-  /** The connection has ended. */
+  /** The connection has closed. */
   abort(): void {
-    if (!this.#running) return;
-    if (this.#stored !== null) this.#deps.counts.aborted.value += 1;
-    this.#source?.close();
-    this.#settle();
+    if (!this.#isSending) return;
+    if (this.#hit !== null) this.#deps.hotCounters.aborted.value += 1;
+    this.#body?.close();
+    this.#finish();
   }
 
-  #allOpen({ asset }: CachedAsset, { first, last }: ResponseHeadSpec): boolean {
-    const from = Math.floor(first / BLOCK_BYTES);
-    const to = Math.floor(last / BLOCK_BYTES);
-    if (to - from >= BLOCKS_MAX) return false;
-    // Of the first block the read itself will tell.
-    for (let number = from + 1; number <= to; number += 1) if (!this.#deps.reader.isOpen(asset, number)) return false;
+  /** Whether the range is short enough and all its blocks but the first are open; reading tells about the first. */
+  #areBlocksOpen({ asset }: CachedAsset, { first, last }: ResponseHeadSpec): boolean {
+    const firstBlock = Math.floor(first / BLOCK_BYTES);
+    const lastBlock = Math.floor(last / BLOCK_BYTES);
+    if (lastBlock - firstBlock >= BLOCKS_MAX) return false;
+    for (let block = firstBlock + 1; block <= lastBlock; block += 1)
+      if (!this.#deps.reader.isOpen(asset, block)) return false;
     return true;
   }
 
-  #start(stored: CachedAsset | null, spec: ResponseHeadSpec, asked: LoggedRequest | null): void {
-    this.#deps.counts.fast.value += 1;
-    // All of an answer may go into the system at once; when the next is asked for tells how long it took to leave it.
-    const now = this.#deps.clock.monotonic();
-    if (now - this.#startedAt > SLOW_WRITE_MS) {
-      this.#socket.limit(true);
-      this.#quick = 0;
+  #start(hit: CachedAsset | null, spec: ResponseHeadSpec, logged: LoggedRequest | null): void {
+    this.#deps.hotCounters.fast.value += 1;
+    // The kernel may take a whole response at once. How long that took to reach the client shows only at the next request.
+    const nowMs = this.#deps.clock.monotonic();
+    if (nowMs - this.#responseStartedMs > SLOW_WRITE_MS) {
+      this.#socket.limitUnsent(true);
+      this.#promptWrites = 0;
     }
-    this.#startedAt = now;
-    this.#running = true;
-    this.#stored = stored;
-    this.#asked = asked;
-    this.#ranged = spec.ranged;
+    this.#responseStartedMs = nowMs;
+    this.#isSending = true;
+    this.#hit = hit;
+    this.#logged = logged;
+    this.#isPartial = spec.partial;
     this.#first = spec.first;
-    this.#at = spec.first;
+    this.#offset = spec.first;
     this.#end = spec.last + 1;
     this.#touchedBlock = -1;
-    this.#pieces = 0;
+    this.#burstPieces = 0;
   }
 
-  #pieceBytes(wanted: number): number {
-    return Math.min(wanted, this.#slow ? MEDIUM_BUFFER_BYTES : LARGE_BUFFER_BYTES);
+  #pieceBytes(remaining: number): number {
+    return Math.min(remaining, this.#isSlowClient ? MEDIUM_BUFFER_BYTES : LARGE_BUFFER_BYTES);
   }
 
-  /** Goes on by `bytes`, and says once per block that it is in use. */
-  #take(bytes: number): void {
-    const block = Math.floor(this.#at / BLOCK_BYTES);
+  /** Moves on by `bytes`, and records once per block that it is in use. */
+  #advance(bytes: number): void {
+    const block = Math.floor(this.#offset / BLOCK_BYTES);
     if (block !== this.#touchedBlock) {
       this.#touchedBlock = block;
-      this.#deps.counters.touch(this.#stored!.asset, block);
+      this.#deps.counters.touch(this.#hit!.asset, block);
     }
-    this.#at += bytes;
+    this.#offset += bytes;
   }
 
-  #write(slab: PooledBuffer, from: number, to: number): void {
-    this.#slab = slab;
-    this.#writtenAt = this.#deps.clock.monotonic();
-    if (this.#socket.write(slab.memory, from, to, this.#onLeft)) this.#onWritten();
+  #write(buffer: PooledBuffer, from: number, to: number): void {
+    this.#buffer = buffer;
+    this.#writeStartedMs = this.#deps.clock.monotonic();
+    if (this.#socket.write(buffer.memory, from, to, this.#onDrained)) this.#onWritten();
   }
 
-  /** The socket had no room for a time, in which others had their turn. */
-  readonly #onLeft = (error?: Error | null): void => {
-    this.#pieces = 0;
-    this.#quick = this.#deps.clock.monotonic() - this.#writtenAt < QUICK_WRITE_MS ? this.#quick + 1 : 0;
-    if (this.#quick === QUICK_WRITES) this.#socket.limit(false);
+  /** The write had to wait for the client. Other connections had their turn meanwhile. */
+  readonly #onDrained = (error?: Error | null): void => {
+    this.#burstPieces = 0;
+    const isPrompt = this.#deps.clock.monotonic() - this.#writeStartedMs < PROMPT_WRITE_MS;
+    this.#promptWrites = isPrompt ? this.#promptWrites + 1 : 0;
+    if (this.#promptWrites === PROMPT_WRITES_MIN) this.#socket.limitUnsent(false);
     this.#onWritten(error);
   };
 
-  /** A piece has left, or never will. */
+  /** A piece has been written, or its write has failed. */
   readonly #onWritten = (error?: Error | null): void => {
     const { pool, clock } = this.#deps;
-    if (this.#slab !== null) pool.release(this.#slab);
-    this.#slab = null;
-    this.#piece?.release();
-    this.#piece = null;
-    // A socket that was destroyed says of what it still held that it was written.
-    if (!this.#running || this.#socket.stream.destroyed || (error !== null && error !== undefined)) return;
-    if (this.#at >= this.#end) {
-      this.#settle();
-      this.#events.sent();
+    if (this.#buffer !== null) pool.release(this.#buffer);
+    this.#buffer = null;
+    this.#slice?.release();
+    this.#slice = null;
+    // A destroyed socket reports success for what it still held.
+    if (!this.#isSending || this.#socket.stream.destroyed || (error !== null && error !== undefined)) return;
+    if (this.#offset >= this.#end) {
+      this.#finish();
+      this.#events.responseSent();
       return;
     }
-    this.#slow = clock.monotonic() - this.#writtenAt > SLOW_WRITE_MS;
-    this.#pieces += 1;
-    if (this.#pieces % BURST_PIECES_MAX === 0) setImmediate(this.#onTurn);
-    else this.#next();
+    this.#isSlowClient = clock.monotonic() - this.#writeStartedMs > SLOW_WRITE_MS;
+    this.#burstPieces += 1;
+    if (this.#burstPieces % BURST_PIECES_MAX === 0) setImmediate(this.#onTurn);
+    else this.#writeNext();
   };
 
   readonly #onTurn = (): void => {
-    if (this.#running) this.#next();
+    if (this.#isSending) this.#writeNext();
   };
 
-  #next(): void {
-    if (this.#source === null) {
+  #writeNext(): void {
+    if (this.#body === null) {
       const { pool, reader } = this.#deps;
-      const slab = pool.acquire(this.#pieceBytes(this.#end - this.#at));
+      const buffer = pool.acquire(this.#pieceBytes(this.#end - this.#offset));
       let bytes = 0;
       try {
-        bytes = reader.readCached(this.#stored!.asset, this.#at, this.#end, slab);
+        bytes = reader.readCached(this.#hit!.asset, this.#offset, this.#end, buffer);
       } catch {
-        // Asked again below, by those who know what to do about it.
+        // RangeBody reads again and handles the fault.
       }
       if (bytes > 0) {
-        this.#take(bytes);
-        return this.#write(slab, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes);
+        this.#advance(bytes);
+        return this.#write(buffer, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes);
       }
-      pool.release(slab);
-      const spec = { at: this.#at, end: this.#end, headers: {}, open: null };
-      this.#source = new RangeBody(this.#deps, this.#stored!.asset, spec);
+      pool.release(buffer);
+      const spec = { at: this.#offset, end: this.#end, headers: {}, open: null };
+      this.#body = new RangeBody(this.#deps, this.#hit!.asset, spec);
     }
-    void this.#follow(this.#source);
+    void this.#writeFromBody(this.#body);
   }
 
-  /** Not all of it was at hand after all: on by way of the disk and the storekeeper. */
-  async #follow(source: RangeBody): Promise<void> {
+  /** The rest was not in memory after all: it comes from the disk or from the storekeeper. */
+  async #writeFromBody(body: RangeBody): Promise<void> {
     try {
-      const piece = await source.next();
-      if (this.#source !== source) {
-        piece?.release();
-        return source.close();
+      const slice = await body.next();
+      if (this.#body !== body) {
+        slice?.release();
+        return body.close();
       }
-      if (piece === null) throw new Fault('internal', 'a range ended before its end');
-      this.#piece = piece;
-      this.#at += piece.bytes.length;
-      this.#writtenAt = this.#deps.clock.monotonic();
-      this.#socket.stream.write(piece.bytes, this.#onWritten);
+      if (slice === null) throw new Fault('internal', 'a range ended before its end');
+      this.#slice = slice;
+      this.#offset += slice.bytes.length;
+      this.#writeStartedMs = this.#deps.clock.monotonic();
+      this.#socket.stream.write(slice.bytes, this.#onWritten);
     } catch (error) {
-      if (this.#source === source) this.#fail(error);
+      if (this.#body === body) this.#fail(error);
     }
   }
 
-  /** A short read is the only honest answer left: the length was promised. */
+  /** The length has been promised, so the connection must close before it is reached. */
   #fail(error: unknown): void {
     const { counters, server, log } = this.#deps;
-    const { key } = this.#stored!.asset;
+    const { key } = this.#hit!.asset;
     if (!isFault(error)) log.error({ err: error, key: key.slice(0, 200) }, 'request failed');
     counters.add('larder_faults_total', 1, { code: isFault(error) ? error.code : 'internal' });
     server.invalidate([key]);
-    this.#settle();
+    this.#finish();
     this.#socket.stream.destroy();
   }
 
-  /** Accounts for the answer and is ready for the next. */
-  #settle(): void {
-    this.#running = false;
-    const { counts, counters, access } = this.#deps;
-    const sent = this.#at - this.#first;
-    const status = this.#ranged ? 206 : 200;
-    if (this.#asked !== null) access!.add(this.#asked, { status, bytes: sent, outcome: 'hit' });
-    this.#asked = null;
-    const stored = this.#stored;
-    if (stored === null) return;
-    const fetched = this.#source?.fetchedBytes ?? 0;
-    (this.#ranged ? counts.partial : counts.whole).value += 1;
-    counts.stored.value += sent - fetched;
-    counts.fetched.value += fetched;
-    counters.served(stored.asset.holding, sent);
-    this.#stored = null;
-    this.#source = null;
+  /** Logs and counts the response. */
+  #finish(): void {
+    this.#isSending = false;
+    const { hotCounters, counters, access } = this.#deps;
+    const bytes = this.#offset - this.#first;
+    const status = this.#isPartial ? 206 : 200;
+    if (this.#logged !== null) access!.add(this.#logged, { status, bytes, outcome: 'hit' });
+    this.#logged = null;
+    const hit = this.#hit;
+    if (hit === null) return;
+    const fetchedBytes = this.#body?.fetchedBytes ?? 0;
+    (this.#isPartial ? hotCounters.partial : hotCounters.full).value += 1;
+    hotCounters.storedBytes.value += bytes - fetchedBytes;
+    hotCounters.fetchedBytes.value += fetchedBytes;
+    counters.served(hit.asset.holding, bytes);
+    this.#hit = null;
+    this.#body = null;
   }
 }

@@ -1,80 +1,84 @@
-// A plain connection as the short way has it: what comes is read into one buffer that all connections of a worker share, and
-// what goes is offered to the system on the spot, so that a request answered at once leaves no buffer and no write request behind.
+// The socket of a plain connection, with less overhead than Node's: all connections of a worker read into one shared buffer,
+// and a write is first tried directly on the file descriptor, so that a request answered at once allocates neither a buffer
+// nor a write request.
 //
-// Node gives a socket a buffer of ours (`onread`) only when it makes it, and the supervisor's are made when they arrive here;
-// it names no descriptor either. So the handle below the socket moves to a socket made for it. Where there is no such handle
-// (TLS has another, a later Node may hide it) the socket stays as it is, and all goes by its stream.
+// Node takes a read buffer (`onread`) only when it creates a socket, and the sockets from the supervisor are created on
+// arrival. It exposes no file descriptor either. So the handle of the accepted socket is moved to a socket created here.
+// Where there is no such handle (TLS uses another kind, a later Node may hide it) everything goes through the stream.
 
 import { Socket, type OnReadOpts, type SocketConstructorOpts } from 'node:net';
 import { setUnsentLimit, type NativeBuffer } from '../io/nonblocking-io.ts';
 
 const READ_BYTES = 65_536;
 /**
- * What the system holds for a slow reader beyond what it may send is of no use to him: an audience of 5,000 took a tenth less of the CPU
- * with it than with as much as the system likes, a mebibyte at times. A fast one lost 4 % at 1 MiB and 7 % at 4 MiB, so it is lifted for him.
+ * Unsent bytes that the kernel may buffer for a slow client (TCP_NOTSENT_LOWAT), which it would let grow to a mebibyte. With
+ * the limit an audience of 5,000 took a tenth less CPU. A fast client lost 4 % at 1 MiB and 7 % at 4 MiB, so it is lifted for one.
  */
-const UNSENT_BYTES = 65_536;
+const UNSENT_BYTES_MAX = 65_536;
 
-/** What Node keeps below a plain socket. */
-interface Handle {
+/** The part of Node's internal TCP handle that is used here. */
+interface TcpHandle {
   readonly fd: number;
   readonly useUserBuffer: unknown;
 }
 
-/** What came: the first `bytes` of a buffer that is not the hearer's. */
-type Heard = (buffer: Buffer, bytes: number) => void;
+/** The first `bytes` of the buffer were received. The next read overwrites them. */
+type OnData = (buffer: Buffer, bytes: number) => void;
 
-let shared: Buffer | null = null;
+let sharedReadBuffer: Buffer | null = null;
 
 export class DirectSocket {
-  /** Half open where its peer has said everything: whoever has asked may still be answered. */
+  /** Half-open: a client that has closed its side may still be answered. */
   readonly stream: Socket;
-  /** -1 where the stream alone may write. */
+  /** -1 if only the stream can write. */
   readonly #fd: number;
-  #limited = true;
+  #isUnsentLimited = true;
 
-  constructor(received: Socket, heard: Heard) {
-    const handle = plainHandleOf(received);
+  constructor(accepted: Socket, onData: OnData) {
+    const handle = tcpHandleOf(accepted);
     this.#fd = handle?.fd ?? -1;
-    this.stream = handle === null ? received : moved(received, handle, heard);
+    this.stream = handle === null ? accepted : moveHandle(accepted, handle, onData);
     if (handle !== null) {
-      setUnsentLimit(this.#fd, UNSENT_BYTES);
+      setUnsentLimit(this.#fd, UNSENT_BYTES_MAX);
       return;
     }
-    received.allowHalfOpen = true;
-    received.on('data', (chunk: Buffer) => heard(chunk, chunk.length));
+    accepted.allowHalfOpen = true;
+    accepted.on('data', (chunk: Buffer) => onData(chunk, chunk.length));
   }
 
-  /** Whether the system is to hold no more than it can send and a little. */
-  limit(limited: boolean): void {
-    if (limited === this.#limited || this.#fd === -1 || this.stream.destroyed) return;
-    this.#limited = limited;
-    setUnsentLimit(this.#fd, limited ? UNSENT_BYTES : 0);
+  /** Sets or lifts the limit of unsent bytes in the kernel. */
+  limitUnsent(isLimited: boolean): void {
+    if (isLimited === this.#isUnsentLimited || this.#fd === -1 || this.stream.destroyed) return;
+    this.#isUnsentLimited = isLimited;
+    setUnsentLimit(this.#fd, isLimited ? UNSENT_BYTES_MAX : 0);
   }
 
-  /** Writes the bytes [from, to). True where the system has taken them all; else `done` is called when it has, or never will. */
-  write(memory: NativeBuffer, from: number, to: number, done: (error?: Error | null) => void): boolean {
+  /**
+   * Writes the bytes [from, to). True if the kernel has taken all of them. Otherwise the stream holds the rest, and `callback`
+   * is called when that is written or has failed.
+   */
+  write(memory: NativeBuffer, from: number, to: number, callback: (error?: Error | null) => void): boolean {
     let at = from;
     if (this.#fd !== -1 && this.stream.writableLength === 0 && !this.stream.destroyed)
       at += memory.sendNonblocking(this.#fd, from, to);
     if (at === to) return true;
-    this.stream.write(memory.buffer.subarray(at, to), done);
+    this.stream.write(memory.buffer.subarray(at, to), callback);
     return false;
   }
 }
 
-/** A socket that has the handle of another, which is left without. */
-function moved(from: Socket, handle: Handle, heard: Heard): Socket {
-  shared ??= Buffer.allocUnsafeSlow(READ_BYTES);
-  const options: SocketConstructorOpts & { handle: Handle; onread: OnReadOpts } = {
+/** A new socket with the handle of `from`, which is destroyed without it. */
+function moveHandle(from: Socket, handle: TcpHandle, onData: OnData): Socket {
+  sharedReadBuffer ??= Buffer.allocUnsafeSlow(READ_BYTES);
+  const options: SocketConstructorOpts & { handle: TcpHandle; onread: OnReadOpts } = {
     handle,
     readable: true,
     writable: true,
     allowHalfOpen: true,
     onread: {
-      buffer: shared,
+      buffer: sharedReadBuffer,
       callback: (bytes, buffer) => {
-        heard(buffer as Buffer, bytes);
+        onData(buffer as Buffer, bytes);
         return true;
       },
     },
@@ -85,9 +89,10 @@ function moved(from: Socket, handle: Handle, heard: Heard): Socket {
   return socket;
 }
 
-function plainHandleOf(socket: Socket): Handle | null {
+/** Null if the connection has no plain TCP handle. */
+function tcpHandleOf(socket: Socket): TcpHandle | null {
   if (!(socket instanceof Socket) || 'encrypted' in socket) return null;
-  const handle = (socket as unknown as { readonly _handle?: Partial<Handle> | null })._handle;
+  const handle = (socket as unknown as { readonly _handle?: Partial<TcpHandle> | null })._handle;
   if (typeof handle?.useUserBuffer !== 'function' || typeof handle.fd !== 'number' || handle.fd < 0) return null;
-  return handle as Handle;
+  return handle as TcpHandle;
 }

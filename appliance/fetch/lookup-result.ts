@@ -1,7 +1,8 @@
 // What a lookup results in: a stored response, the origin's own response, or a reason why there is none here.
 
 import { Readable } from 'node:stream';
-import type { FetchRequest, Forward } from '../link/messages.ts';
+import type { Forward } from '../http/cache-status.ts';
+import type { FetchRequest } from '../link/messages.ts';
 import type { Entry } from '../store/volume.ts';
 import { originFault, type OriginBytes, type OriginRelay } from './origin.ts';
 import { readUpTo } from './origin-request.ts';

@@ -3,7 +3,8 @@
 
 import { Fault, isFault } from '../../protocol/faults.ts';
 import { LIMITS } from '../limits.ts';
-import type { FetchRequest, Forward } from '../link/messages.ts';
+import type { Forward } from '../http/cache-status.ts';
+import type { FetchRequest } from '../link/messages.ts';
 import type { Counters } from '../metrics.ts';
 import type { Admission } from '../store/admission.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';

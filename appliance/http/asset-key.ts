@@ -1,48 +1,69 @@
-// From a request target to an asset key. Pure, strict: whatever two parsers could read in two ways is refused.
+// http/ holds the rules of HTTP that a shared cache has to follow. Everything here is computed from header fields, instants
+// and lengths that are passed in: no clock, no disk, no network. Both process halves import it, the worker (serve/,
+// fastpath/) and the storekeeper (fetch/), so that they decide alike. It imports protocol/ and itself.
+//
+// In the order in which a request meets them:
+//
+//   asset-key.ts         request target → cache key (this file)
+//   cache-control.ts     directives of Cache-Control and CDN-Cache-Control
+//   vary.ts              cache key + request fields → key of a variant
+//   freshness.ts         may it be stored, is it fresh, may it be served stale
+//   precondition.ts      If-Match, If-None-Match, If-Range …
+//   range.ts             Range → byte ranges; multipart.ts frames several of them
+//   headers.ts           which fields are stored, forwarded or dropped
+//   cache-status.ts      Cache-Status, Proxy-Status and the outcome that metrics count
+//   response-headers.ts  the fields of a response
+//   http-date.ts, asset.ts   dates, and the asset version as all of them see it
+//
+// The names imported most are parseTarget, freshnessOf and judgeFreshness, evaluatePreconditions, selectRanges, assetHeaders.
+//
+// This file is strict: a target that two parsers could read in two ways is refused.
 
 import { Fault } from '../../protocol/faults.ts';
 import { splitSession } from '../../protocol/ids.ts';
 
-/** A block file describes itself in one page, key included; a longer key is served but not stored. */
+/** The header of a block file, which includes the key, takes one page. An asset with a longer key is served but not stored. */
 export const KEY_CHARS_MAX = 1_400;
 const TARGET_CHARS_MAX = 8_192;
 
 export interface RequestTarget {
-  /** Path, and in stand-alone the query; also what the origin is asked for. */
+  /** Normalized path and, stand-alone, the query. The origin is asked for it as well. */
   readonly key: string;
+  /** From the prefix `/~<session>`, in a fleet only. */
   readonly session: string | null;
 }
 
-/** `fleet`: the session prefix is stripped and the query is not part of the key; `alone`: the query is. */
+/** `fleet`: the session prefix and the query are not part of the key. `alone`: both are. */
 export type KeyMode = 'fleet' | 'alone';
 
-/** RFC 9110 4.2.1, 4.2.4: a host that is not empty, perhaps a port, and nobody's name before it. */
+/** A host that is not empty and an optional port, without userinfo (RFC 9110 4.2.1, 4.2.4). */
 const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::\d*)?$/;
 
 /** Throws `request_malformed`. */
 export function parseTarget(target: string, mode: KeyMode): RequestTarget {
   if (target.length > TARGET_CHARS_MAX) throw malformed(target, `is longer than ${TARGET_CHARS_MAX} characters`);
   // RFC 9112 3.2.2: a server must accept the absolute form.
-  const origin = /^https?:\/\/([^/?#]*)/i.exec(target);
-  if (origin !== null && !AUTHORITY.test(origin[1]!)) throw malformed(target, 'names no host');
-  const rest = origin === null ? target : target.slice(origin[0].length);
+  const absolute = /^https?:\/\/([^/?#]*)/i.exec(target);
+  if (absolute !== null && !AUTHORITY.test(absolute[1]!)) throw malformed(target, 'names no host');
+  const rest = absolute === null ? target : target.slice(absolute[0].length);
   // RFC 9110 4.2.3: an empty path is `/`.
-  const local = origin === null || rest.startsWith('/') ? rest : `/${rest}`;
-  if (!local.startsWith('/')) throw malformed(target, 'is not a path');
-  if (!/^[!-~]*$/.test(local)) throw malformed(target, 'has a character that must be percent-encoded');
-  if (/[#\\]/.test(local)) throw malformed(target, 'has a # or \\');
+  const originForm = absolute === null || rest.startsWith('/') ? rest : `/${rest}`;
+  if (!originForm.startsWith('/')) throw malformed(target, 'is not a path');
+  if (!/^[!-~]*$/.test(originForm)) throw malformed(target, 'has a character that must be percent-encoded');
+  if (/[#\\]/.test(originForm)) throw malformed(target, 'has a # or \\');
 
-  const question = local.indexOf('?');
-  const rawPath = question === -1 ? local : local.slice(0, question);
-  const query = question === -1 ? '' : local.slice(question + 1);
-  const normal = normalise(rawPath, target);
-  const { session, path } = mode === 'fleet' ? splitSession(normal) : { session: null, path: normal };
-  return { session, key: mode === 'fleet' ? path : path + keptQuery(query) };
+  const queryAt = originForm.indexOf('?');
+  const rawPath = queryAt === -1 ? originForm : originForm.slice(0, queryAt);
+  const query = queryAt === -1 ? '' : originForm.slice(queryAt + 1);
+  const normalized = normalizePath(rawPath, target);
+  if (mode === 'alone') return { session: null, key: normalized + queryOfKey(query) };
+  const { session, path } = splitSession(normalized);
+  return { session, key: path };
 }
 
-/** RFC 3986 6.2.2: unreserved characters unescaped, hexadecimal in upper case. Dot segments in any spelling are refused. */
-function normalise(path: string, target: string): string {
-  const normal = path.replaceAll(/%(.{0,2})/g, (_, hex: string) => {
+/** RFC 3986 6.2.2: unescapes unreserved characters and writes hexadecimal digits in upper case. Refuses dot segments. */
+function normalizePath(path: string, target: string): string {
+  const normalized = path.replaceAll(/%(.{0,2})/g, (_, hex: string) => {
     if (!/^[0-9A-Fa-f]{2}$/.test(hex)) throw malformed(target, `has a broken escape %${hex}`);
     const code = Number.parseInt(hex, 16);
     if (code < 0x20 || code === 0x7f) throw malformed(target, `has an escaped control character %${hex}`);
@@ -50,13 +71,14 @@ function normalise(path: string, target: string): string {
     const char = String.fromCharCode(code);
     return /[A-Za-z0-9._~-]/.test(char) ? char : `%${hex.toUpperCase()}`;
   });
-  // `..%2f` is a dot segment for any server that decodes before it splits.
-  if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(normal.replaceAll('%2F', '/'))) throw malformed(target, 'has a . or .. segment');
-  return normal;
+  // A server that decodes before it splits reads `..%2f` as a dot segment.
+  if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(normalized.replaceAll('%2F', '/')))
+    throw malformed(target, 'has a . or .. segment');
+  return normalized;
 }
 
-/** CTA-5004: CMCD describes the player, not the asset. */
-function keptQuery(query: string): string {
+/** The query without CMCD, which describes the player and not the asset (CTA-5004). */
+function queryOfKey(query: string): string {
   if (query === '') return '';
   const kept = query
     .split('&')

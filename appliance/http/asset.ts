@@ -1,18 +1,23 @@
-// An asset version as the serving side knows it: what its headers say, how long it is, and where its block files lie.
+// An asset version as workers see it: its header fields, its length, and where its block files are. The storekeeper sends it
+// with every lookup.
 
 import type { HoldingId } from '../../protocol/ids.ts';
 
 export interface AssetView {
   readonly key: string;
+  /** Strong entity tag, or a name of our own for a response without one. */
   readonly version: string;
-  /** Entity tag by which the origin can be asked for this very version; null when the version has a name of Larder's own. */
+  /** Entity tag by which the origin can be asked for this very version. Null if the version has a name of our own. */
   readonly originTag: string | null;
   readonly bytes: number;
+  /** The stored response fields, names in lower case. */
   readonly headers: Readonly<Record<string, string>>;
-  /** The instant from which its age counts; null for a catalogued asset, which does not age. */
+  /** When the origin generated it, from which its age counts. Null if it is catalogued, because then it does not age. */
   readonly generatedAtMs: number | null;
   readonly holding: HoldingId | null;
+  /** Together with the number of a block, the name of a block file. Unique in its volume. */
   readonly id: number;
   readonly volume: number;
+  /** The directory of the volume. */
   readonly directory: string;
 }

@@ -1,4 +1,5 @@
-// Framing of multipart/byteranges (RFC 9110 14.6). Pure: the bytes between the parts come from the store.
+// Framing of multipart/byteranges (RFC 9110 14.6): the part headers and the length of the whole body. The bytes of the ranges
+// come from the store.
 
 import { randomBytes } from 'node:crypto';
 import type { ByteRange } from './range.ts';
@@ -7,22 +8,25 @@ import { rangeBytes } from './range.ts';
 export interface Multipart {
   readonly contentType: string;
   readonly contentLength: number;
-  /** One per range, to be written before its bytes. */
+  /** Delimiter and part header of each range, to be written before its bytes. */
   readonly heads: readonly Buffer[];
+  /** The closing delimiter. */
   readonly tail: Buffer;
 }
 
+/** Random, so that no asset contains it. */
 export const newBoundary = (): string => `larder-${randomBytes(12).toString('hex')}`;
 
+/** `length` is that of the asset. */
 export function frameMultipart(
   ranges: readonly ByteRange[],
   length: number,
   contentType: string | null,
   boundary: string,
 ): Multipart {
-  const heads = ranges.map((range, at) =>
+  const heads = ranges.map((range, index) =>
     Buffer.from(
-      `${at === 0 ? '' : '\r\n'}--${boundary}\r\n` +
+      `${index === 0 ? '' : '\r\n'}--${boundary}\r\n` +
         (contentType === null ? '' : `Content-Type: ${contentType}\r\n`) +
         `Content-Range: bytes ${range.first}-${range.last}/${length}\r\n\r\n`,
       'latin1',

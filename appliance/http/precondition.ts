@@ -1,12 +1,13 @@
-// Preconditions of RFC 9110 13, in the order of 13.2.2. Pure.
+// Conditional requests (RFC 9110 13): If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since and If-Range, evaluated
+// against the validators of an asset. Section numbers are those of RFC 9110. Pure.
 
-import { httpMs } from './http-date.ts';
+import { parseHttpDate } from './http-date.ts';
 
 export interface Validators {
-  /** With quotes and, where weak, `W/`; null where the asset has none. */
+  /** As sent, with its quotes and, if weak, `W/`. Null where the asset has none. */
   readonly etag: string | null;
   readonly lastModified: string | null;
-  /** Date of the answer that brought the asset, by which a Last-Modified is strong or not. */
+  /** Date of the response that brought the asset. It decides whether Last-Modified is a strong validator (8.8.2.2). */
   readonly date: string | null;
 }
 
@@ -23,40 +24,41 @@ export const isUnconditional = (conditions: Preconditions): boolean =>
 
 export type PreconditionResult = 'proceed' | 'not_modified' | 'failed';
 
-/** For GET and HEAD. */
+/** For GET and HEAD, in the order of precedence of 13.2.2. */
 export function evaluatePreconditions(conditions: Preconditions, asset: Validators): PreconditionResult {
   if (conditions.ifMatch !== null) {
     if (!listMatches(conditions.ifMatch, asset.etag, strongEqual)) return 'failed';
   } else if (conditions.ifUnmodifiedSince !== null) {
-    const modified = httpMs(asset.lastModified);
-    const since = conditionMs(conditions.ifUnmodifiedSince);
-    // 13.1.4: ignored where the date is invalid or the asset has none.
-    if (modified !== null && since !== null && modified > since) return 'failed';
+    const modifiedMs = parseHttpDate(asset.lastModified);
+    const sinceMs = parseHttpDate(conditions.ifUnmodifiedSince);
+    // 13.1.4: the condition is ignored if its date is invalid or the asset has no Last-Modified.
+    if (modifiedMs !== null && sinceMs !== null && modifiedMs > sinceMs) return 'failed';
   }
   if (conditions.ifNoneMatch !== null) {
     return listMatches(conditions.ifNoneMatch, asset.etag, weakEqual) ? 'not_modified' : 'proceed';
   }
   if (conditions.ifModifiedSince !== null) {
-    const modified = httpMs(asset.lastModified);
-    const since = conditionMs(conditions.ifModifiedSince);
-    // 13.1.3: ignored where the date is invalid or the asset has none.
-    if (modified !== null && since !== null && modified <= since) return 'not_modified';
+    const modifiedMs = parseHttpDate(asset.lastModified);
+    const sinceMs = parseHttpDate(conditions.ifModifiedSince);
+    // 13.1.3: the condition is ignored if its date is invalid or the asset has no Last-Modified.
+    if (modifiedMs !== null && sinceMs !== null && modifiedMs <= sinceMs) return 'not_modified';
   }
   return 'proceed';
 }
 
-/** 13.1.5: whether the Range of a request that carries this If-Range applies. A weak validator never matches. */
+/** 13.1.5: whether Range applies to a request with this If-Range. A weak validator never matches. */
 export function ifRangeMatches(ifRange: string, asset: Validators): boolean {
   if (ifRange.startsWith('"') || ifRange.startsWith('W/'))
     return asset.etag !== null && strongEqual(ifRange, asset.etag);
-  const asked = conditionMs(ifRange);
-  const modified = httpMs(asset.lastModified);
-  const date = httpMs(asset.date);
-  if (asked === null || modified === null || date === null) return false;
-  // 8.8.2.2: a date is a strong validator when it lies at least a second before the answer that carried it.
-  return asked === modified && date - modified >= 1000;
+  const conditionMs = parseHttpDate(ifRange);
+  const modifiedMs = parseHttpDate(asset.lastModified);
+  const dateMs = parseHttpDate(asset.date);
+  if (conditionMs === null || modifiedMs === null || dateMs === null) return false;
+  // 8.8.2.2: Last-Modified is a strong validator if it is at least a second earlier than the Date of its response.
+  return conditionMs === modifiedMs && dateMs - modifiedMs >= 1000;
 }
 
+/** Whether the field is one valid entity tag without `W/` (8.8.3). */
 export const isStrong = (etag: string | null): etag is string => etag !== null && /^"[!#-~\x80-\xff]*"$/.test(etag);
 
 function listMatches(list: string, etag: string | null, equal: (a: string, b: string) => boolean): boolean {
@@ -64,7 +66,7 @@ function listMatches(list: string, etag: string | null, equal: (a: string, b: st
   return etag !== null && (entityTags(list)?.some((candidate) => equal(candidate, etag)) ?? false);
 }
 
-/** The members of a list (5.6.1: empty ones are skipped); null where one of them is no entity tag. */
+/** The members of a list, of which empty ones are skipped (5.6.1). Null if one of them is not an entity tag. */
 function entityTags(list: string): string[] | null {
   const member = /[\t ,]*((?:W\/)?"[!#-~\x80-\xff]*")[\t ]*(?:,[\t ,]*|$)/y;
   const tags: string[] = [];
@@ -75,33 +77,6 @@ function entityTags(list: string): string[] | null {
     tags.push(match[1]!);
   }
   return tags;
-}
-
-const MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split(' ');
-const DAY = 'Mon|Tue|Wed|Thu|Fri|Sat|Sun';
-const LONG_DAY = '(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day';
-const TIME = String.raw`(?<hour>\d\d):(?<minute>\d\d):(?<second>\d\d)`;
-/** 5.6.7: IMF-fixdate, and the two that must be understood as well. */
-const DATES = [
-  String.raw`(?:${DAY}), (?<day>\d\d) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) ${TIME} GMT`,
-  String.raw`${LONG_DAY}, (?<day>\d\d)-(?<month>[A-Z][a-z]{2})-(?<year>\d\d) ${TIME} GMT`,
-  String.raw`(?:${DAY}) (?<month>[A-Z][a-z]{2}) (?<day>[ \d]\d) ${TIME} (?<year>\d{4})`,
-].map((form) => new RegExp(`^${form}$`));
-
-/** Null where it is no valid date: a condition with one is no condition, and guessing would make it one. */
-function conditionMs(text: string): number | null {
-  const parts = DATES.map((form) => form.exec(text)?.groups).find((groups) => groups !== undefined);
-  if (parts === undefined) return null;
-  const [year, day, hour, minute, second] = ['year', 'day', 'hour', 'minute', 'second'].map((name) =>
-    Number(parts[name]),
-  ) as [number, number, number, number, number];
-  // Of two digits: about fifty years either way.
-  const century = parts['year']!.length === 4 ? 0 : year < 70 ? 2000 : 1900;
-  const date = new Date(0);
-  date.setUTCFullYear(century + year, MONTHS.indexOf(parts['month']!), day);
-  date.setUTCHours(hour, minute, second);
-  const real = date.getUTCDate() === day && MONTHS[date.getUTCMonth()] === parts['month'];
-  return real && hour < 24 && minute < 60 && second < 60 ? date.getTime() : null;
 }
 
 const strongEqual = (a: string, b: string): boolean => a === b && !a.startsWith('W/');

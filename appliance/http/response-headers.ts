@@ -1,18 +1,20 @@
-// Heads of answers: which fields a player gets with what status. Pure.
+// Header fields of the responses that a client gets: of a stored asset, of a 304, of an error, of a response relayed from
+// the origin, and of a CORS preflight. Pure.
 
 import type { Fault } from '../../protocol/faults.ts';
-import { ageSeconds } from './freshness.ts';
-import { httpMs } from './http-date.ts';
 import type { AssetView } from './asset.ts';
-import type { Forward } from '../link/messages.ts';
+import { appendCacheStatus, faultCacheStatus, faultProxyStatus, type CacheOutcome } from './cache-status.ts';
+import { ageSeconds } from './freshness.ts';
+import { appendMember } from './headers.ts';
+import { parseHttpDate } from './http-date.ts';
 
 export type ResponseHeaders = Record<string, string | number>;
 
 /** How this appliance presents itself. */
 export interface ProxyIdentity {
-  /** `--reverse-proxy`: CORS is the origin's matter. */
+  /** `--reverse-proxy`: the origin's CORS fields are passed through instead of ours. */
   readonly reverseProxy: boolean;
-  /** Its name in Via. */
+  /** The pseudonym of this appliance in Via. */
   readonly via: string;
 }
 
@@ -26,76 +28,32 @@ const CORS: ResponseHeaders = {
 export const ALLOW = 'GET, HEAD, OPTIONS';
 export const ALLOW_ALL = `${ALLOW}, POST, PUT, PATCH, DELETE`;
 const RETRY_AFTER_S = 1;
+/** A longer Access-Control-Request-Headers is not echoed. */
+const PREFLIGHT_CHARS_MAX = 1_000;
+const PREFLIGHT_MAX_AGE_S = 86_400;
 
-/** What the cache did for an answer, for metrics and for people who read Cache-Status (RFC 9211). */
-export interface CacheOutcome {
-  readonly metric: 'hit' | 'miss' | 'partial' | 'bypass' | 'revalidated' | 'stale';
-  readonly status: string;
-}
-
-/** Served without the origin. `leftMs` is what is left of its freshness; null where it does not age. */
-export const hitOutcome = (leftMs: number | null, detail = ''): CacheOutcome => ({
-  metric: leftMs !== null && leftMs < 0 ? 'stale' : 'hit',
-  status: `larder; hit${leftMs === null || !Number.isFinite(leftMs) ? '' : `; ttl=${Math.floor(leftMs / 1000)}`}${detail}`,
-});
-
-export const forwardOutcome = (
-  forward: Omit<Forward, 'reason'> & { readonly reason: string },
-  detail = '',
-): CacheOutcome => ({
-  metric: metricOf(forward),
-  status: [
-    `larder; fwd=${forward.reason}`,
-    forward.status === null ? '' : `; fwd-status=${forward.status}`,
-    forward.stored ? '; stored' : '',
-    forward.collapsed ? '; collapsed' : '',
-    detail,
-  ].join(''),
-});
-
-function metricOf({
-  reason,
-  status,
-}: {
-  readonly reason: string;
-  readonly status: number | null;
-}): CacheOutcome['metric'] {
-  if (reason === 'partial') return 'partial';
-  // The origin confirmed what is stored, or could not be asked and it was served all the same.
-  if (status === 304) return 'revalidated';
-  return reason === 'stale' && (status === null || status >= 500) ? 'stale' : 'miss';
-}
-
-/** Bytes of the range are missing, and nobody has asked the origin for them yet. */
-export const PARTIAL_MISS: CacheOutcome = { metric: 'partial', status: 'larder; fwd=partial' };
-
-export const bypassOutcome = (reason: 'bypass' | 'method' | 'request', status: number, detail = ''): CacheOutcome => ({
-  metric: 'bypass',
-  status: `larder; fwd=${reason}; fwd-status=${status}${detail}`,
-});
-
-/** Fields of an asset that every 200, 206 and 304 carries alike (RFC 9110 15.3.7, 15.4.5). */
+/** The fields that a 200, a 206 and a 304 of one asset have in common (RFC 9110 15.3.7, 15.4.5). */
 export function assetHeaders(
   asset: AssetView,
   outcome: CacheOutcome,
   spec: ProxyIdentity & { readonly nowMs: number },
 ): ResponseHeaders {
-  const { 'content-encoding': encoding, via, ...kept } = asset.headers;
+  const { 'content-encoding': encoding, via, ...stored } = asset.headers;
   const fields: ResponseHeaders = {
-    ...kept,
+    ...stored,
     ...(spec.reverseProxy ? {} : CORS),
     'accept-ranges': 'bytes',
     'cache-status': outcome.status,
     via: appendVia(via, spec.via),
   };
   if (encoding !== undefined && encoding !== 'identity') fields['content-encoding'] = encoding;
-  // RFC 9111 5.1: a stored answer says how old it is.
-  const generatedAt = asset.generatedAtMs ?? httpMs(asset.headers['date']);
-  if (generatedAt !== null) fields['age'] = ageSeconds(generatedAt, spec.nowMs);
+  // RFC 9111 5.1: a response from the cache carries Age.
+  const generatedAtMs = asset.generatedAtMs ?? parseHttpDate(asset.headers['date']);
+  if (generatedAtMs !== null) fields['age'] = ageSeconds(generatedAtMs, spec.nowMs);
   return fields;
 }
 
-/** Of a 304 only what may differ from what the client has (RFC 9110 15.4.5). */
+/** A 304 leaves out the fields that describe a body (RFC 9110 15.4.5). */
 export function notModifiedHeaders(
   asset: AssetView,
   outcome: CacheOutcome,
@@ -107,67 +65,49 @@ export function notModifiedHeaders(
   return fields;
 }
 
+/** Fields of an error that we generate. Its body is plain text of `bodyBytes`. */
 export function faultHeaders(fault: Fault, bodyBytes: number, identity: ProxyIdentity): ResponseHeaders {
-  const error = PROXY_ERRORS[fault.code];
+  const proxyStatus = faultProxyStatus(fault.code);
   return {
     ...(identity.reverseProxy ? {} : CORS),
     'content-type': 'text/plain; charset=utf-8',
     'content-length': bodyBytes,
     'cache-control': 'no-store',
-    'cache-status': `larder; detail=${fault.code}`,
-    ...(error === undefined ? {} : { 'proxy-status': `larder; error=${error}; details="${fault.code}"` }),
+    'cache-status': faultCacheStatus(fault.code),
+    ...(proxyStatus === null ? {} : { 'proxy-status': proxyStatus }),
     ...(fault.spec.status === 503 ? { 'retry-after': RETRY_AFTER_S } : {}),
     ...(fault.spec.status === 405 ? { allow: identity.reverseProxy ? ALLOW_ALL : ALLOW } : {}),
   };
 }
 
-/** RFC 9209 2.3, without a word on what lies behind us. */
-const PROXY_ERRORS: Readonly<Record<string, string>> = {
-  origin_unreachable: 'destination_unavailable',
-  origin_timeout: 'connection_read_timeout',
-  origin_protocol_error: 'http_protocol_error',
-  origin_refused: 'http_request_error',
-  validation_failed: 'destination_unavailable',
-  version_gone: 'http_response_incomplete',
-  digest_mismatch: 'http_protocol_error',
-  overloaded: 'connection_limit_reached',
-  proxy_loop: 'proxy_loop_detected',
-  disk_failed: 'proxy_internal_error',
-  internal: 'proxy_internal_error',
-};
-
-/** Someone else's answer on its way through. */
+/** Fields of a response from the origin that is passed on. As a reverse proxy its own CORS fields are kept. */
 export function relayHeaders(
   headers: Readonly<Record<string, string>>,
   outcome: CacheOutcome,
   identity: ProxyIdentity,
 ): ResponseHeaders {
-  const { via, ...fields } = headers;
-  const kept = identity.reverseProxy
-    ? fields
-    : Object.fromEntries(
-        Object.entries(fields).filter(
-          ([name]) => !name.startsWith('access-control-') && name !== 'timing-allow-origin',
-        ),
-      );
+  const { via, 'cache-status': upstreamStatus, ...fields } = headers;
   return {
-    ...kept,
-    ...(identity.reverseProxy ? {} : CORS),
-    'cache-status':
-      headers['cache-status'] === undefined ? outcome.status : `${headers['cache-status']}, ${outcome.status}`,
+    ...(identity.reverseProxy ? fields : { ...withoutCors(fields), ...CORS }),
+    'cache-status': appendCacheStatus(upstreamStatus, outcome),
     via: appendVia(via, identity.via),
   };
 }
 
-/** RFC 9110 7.6.3. */
-export const appendVia = (before: string | undefined, name: string): string =>
-  `${before === undefined || before === '' ? '' : `${before}, `}1.1 ${name}`;
+const withoutCors = (fields: Readonly<Record<string, string>>): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(fields).filter(([name]) => !name.startsWith('access-control-') && name !== 'timing-allow-origin'),
+  );
 
-/** Names the appliance: steering's probe and the turn-up check ask by OPTIONS who is there. */
+/** RFC 9110 7.6.3: each proxy adds itself behind those before it. */
+export const appendVia = (upstream: string | undefined, pseudonym: string): string =>
+  appendMember(upstream, `1.1 ${pseudonym}`);
+
+/** The answer to OPTIONS. `larder-appliance` lets the probe of steering and the turn-up check see which appliance answers. */
 export function preflightHeaders(requestHeaders: string | undefined, appliance: string): ResponseHeaders {
-  const asked =
+  const echoed =
     requestHeaders !== undefined &&
-    requestHeaders.length <= 1_000 &&
+    requestHeaders.length <= PREFLIGHT_CHARS_MAX &&
     /^[A-Za-z0-9!#$%&'*+.^_`|~, -]+$/.test(requestHeaders)
       ? requestHeaders
       : 'Range';
@@ -176,8 +116,8 @@ export function preflightHeaders(requestHeaders: string | undefined, appliance: 
     'larder-appliance': appliance,
     allow: ALLOW,
     'access-control-allow-methods': ALLOW,
-    'access-control-allow-headers': asked,
-    'access-control-max-age': 86_400,
+    'access-control-allow-headers': echoed,
+    'access-control-max-age': PREFLIGHT_MAX_AGE_S,
     'content-length': 0,
   };
 }

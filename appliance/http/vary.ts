@@ -1,6 +1,6 @@
-// Which stored answer fits a request whose answers vary (RFC 9111 4.1). The key of a variant is the key of the asset and,
-// behind a space, the request's values of the fields that the newest answer's Vary names. Workers and their storekeeper
-// both keep these rules.
+// Selects the stored variant that matches a request (RFC 9111 4.1). The key of a variant is the key of its asset, a space, and
+// a hash of the request's values of the fields that Vary of the newest response names. Workers and the storekeeper each keep
+// a `VariantIndex`; it is bounded and does no I/O.
 
 import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
@@ -8,58 +8,66 @@ import { varyNames } from './freshness.ts';
 
 type Headers = Readonly<Record<string, string>>;
 
-const RULES_MAX = 50_000;
-/** Of one asset: the least recently stored make room. */
+/** Assets that vary. */
+const ASSETS_MAX = 50_000;
+/** Variants of one asset, of which the least recently stored is dropped. */
 const VARIANTS_MAX = 64;
 
-interface Rule {
+interface Variants {
+  /** The names in Vary. */
   readonly names: readonly string[];
+  /** Keys of the stored variants, the least recently stored first. */
   readonly keys: Set<string>;
 }
 
 export class VariantIndex {
-  readonly #rules = new LRUCache<string, Rule>({ max: RULES_MAX });
+  /** By asset key. */
+  readonly #variants = new LRUCache<string, Variants>({ max: ASSETS_MAX });
 
-  /** The key under which an answer to this request would be stored, as far as is known. */
+  /** The key of the variant that this request selects, by the Vary of the newest response. */
   variantKeyFor(asset: string, request: Headers): string {
-    const rule = this.#rules.get(asset);
-    return rule === undefined ? asset : variantKey(asset, rule.names, request);
+    const variants = this.#variants.get(asset);
+    return variants === undefined ? asset : variantKey(asset, variants.names, request);
   }
 
   varies(asset: string): boolean {
-    return this.#rules.has(asset);
+    return this.#variants.has(asset);
   }
 
-  /** Takes note of how an answer varies. Returns keys of variants that are too many or fit no request any more. */
-  record(key: string, answer: Headers): readonly string[] {
+  /**
+   * Records the Vary of a response that is stored under `key`. Returns the keys of variants that exceed the limit or that no
+   * request selects any more.
+   */
+  record(key: string, response: Headers): readonly string[] {
     const asset = primaryKeyOf(key);
-    const names = varyNames(answer) ?? [];
-    const before = this.#rules.get(asset);
+    const names = varyNames(response) ?? [];
+    const previous = this.#variants.get(asset);
     if (names.length === 0) {
-      this.#rules.delete(asset);
-      return [...(before?.keys ?? [])];
+      this.#variants.delete(asset);
+      return [...(previous?.keys ?? [])];
     }
-    const same = before !== undefined && before.names.join() === names.join();
-    const keys = same ? before.keys : new Set<string>();
-    const stale = same || before === undefined ? [] : [...before.keys];
+    const isSame = previous !== undefined && previous.names.join() === names.join();
+    const keys = isSame ? previous.keys : new Set<string>();
+    const obsolete = isSame || previous === undefined ? [] : [...previous.keys];
+    // Moves the key to the end of the insertion order.
     keys.delete(key);
     keys.add(key);
     for (const oldest of keys) {
       if (keys.size <= VARIANTS_MAX) break;
       keys.delete(oldest);
-      stale.push(oldest);
+      obsolete.push(oldest);
     }
-    this.#rules.set(asset, { names, keys });
-    return stale;
+    this.#variants.set(asset, { names, keys });
+    return obsolete;
   }
 
-  /** All keys under which answers of the asset may be stored. */
+  /** All keys under which responses of the asset may be stored. */
   storedKeys(asset: string): readonly string[] {
-    return [asset, ...(this.#rules.get(asset)?.keys ?? [])];
+    return [asset, ...(this.#variants.get(asset)?.keys ?? [])];
   }
 
   clear(): void {
-    this.#rules.clear();
+    this.#variants.clear();
   }
 }
 
@@ -67,18 +75,18 @@ export function variantKey(asset: string, names: readonly string[], request: Hea
   if (names.length === 0) return asset;
   const hash = createHash('sha256');
   for (const name of names)
-    hash.update(`${name}:${normal(Object.hasOwn(request, name) ? request[name] : undefined)}\n`);
+    hash.update(`${name}:${normalizedValue(Object.hasOwn(request, name) ? request[name] : undefined)}\n`);
   return `${asset} ${hash.digest('base64url').slice(0, 22)}`;
 }
 
-/** A request target has no space. */
+/** The key of the asset that a variant belongs to. No request target contains a space. */
 export function primaryKeyOf(key: string): string {
   const space = key.indexOf(' ');
   return space === -1 ? key : key.slice(0, space);
 }
 
-/** White space around commas says nothing; an absent field is not an empty one. */
-const normal = (value: string | undefined): string =>
+/** RFC 9111 4.1: white space around commas is insignificant. An absent field differs from an empty one. */
+const normalizedValue = (value: string | undefined): string =>
   value === undefined
     ? ''
     : `=${value

@@ -7,6 +7,7 @@
 
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
+import type { Forward } from '../http/cache-status.ts';
 import type { RunKey } from '../store/eviction.ts';
 
 export const READ_SOCKET = 'read.sock';
@@ -66,15 +67,6 @@ export interface PresenceQuery {
   readonly volume: number;
   readonly first: number;
   readonly last: number;
-}
-
-/** What the storekeeper did at the origin for a request, in the words of RFC 9211. */
-export interface Forward {
-  readonly reason: 'uri-miss' | 'vary-miss' | 'stale' | 'partial';
-  /** Of the origin's response; null when none came for this request. */
-  readonly status: number | null;
-  readonly stored: boolean;
-  readonly collapsed: boolean;
 }
 
 /** First frame of a reply. */

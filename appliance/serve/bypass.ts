@@ -7,15 +7,8 @@ import { waitWritableWithin, withIdleTimeout } from '../../runtime/backpressure.
 import type { Clock } from '../../runtime/clock.ts';
 import { originFault, type Origin } from '../fetch/origin.ts';
 import { endToEndHeaders, fetchHeaders, joinedHeaders, setCookieHeaders } from '../http/headers.ts';
-import {
-  appendVia,
-  bypassOutcome,
-  forwardOutcome,
-  hitOutcome,
-  relayHeaders,
-  type CacheOutcome,
-  type ProxyIdentity,
-} from '../http/response-headers.ts';
+import { bypassOutcome, forwardOutcome, hitOutcome, type CacheOutcome } from '../http/cache-status.ts';
+import { appendVia, relayHeaders, type ProxyIdentity } from '../http/response-headers.ts';
 import { copiesOfSlices } from '../io/byte-stream.ts';
 import { LIMITS } from '../limits.ts';
 import type { StorekeeperClient } from '../link/client.ts';

@@ -11,11 +11,12 @@ import { parseDirectives } from '../http/cache-control.ts';
 import { freshnessOf, judgeFreshness, type Freshness } from '../http/freshness.ts';
 import { isUnconditional } from '../http/precondition.ts';
 import { firstByteHint } from '../http/range.ts';
-import { hitOutcome, type CacheOutcome } from '../http/response-headers.ts';
+import { hitOutcome, type CacheOutcome } from '../http/cache-status.ts';
 import { primaryKeyOf, VariantIndex } from '../http/vary.ts';
 import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
-import type { FetchRequest, Forward, ReplyHead, Revalidation } from '../link/messages.ts';
+import type { Forward } from '../http/cache-status.ts';
+import type { FetchRequest, ReplyHead, Revalidation } from '../link/messages.ts';
 import type { WorkerCounters } from './counters.ts';
 import type { CacheRequest } from './request.ts';
 
@@ -171,7 +172,7 @@ export class MetadataCache {
     if (head.kind === 'relay') return { kind: 'relay', head, reply };
     if (head.kind === 'not-cached') return { kind: 'not-cached' };
     if (head.kind !== 'asset')
-      return { kind: 'bypass', forward: 'bypass', detail: head.kind === 'bypass' ? `; detail="${head.reason}"` : '' };
+      return { kind: 'bypass', forward: 'bypass', detail: head.kind === 'bypass' ? head.reason : '' };
     const { asset, forward, validated } = head;
     const cached = { asset, freshness: freshnessOf(asset.headers, asset.generatedAtMs) };
     if (isCurrent) this.#store(cached);
@@ -185,7 +186,7 @@ export class MetadataCache {
     if (this.#deps.mode === 'fleet')
       throw new Fault('overloaded', 'the storekeeper is being restarted; assets that are not known here wait for it');
     this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-    return { kind: 'bypass', forward: 'bypass', detail: '; detail=storekeeper-down' };
+    return { kind: 'bypass', forward: 'bypass', detail: 'storekeeper-down' };
   }
 
   #store(cached: CachedAsset): void {

@@ -7,7 +7,7 @@ import type { AssetView } from '../http/asset.ts';
 import { byteStreamOf, type ByteSlice, type ByteStream } from '../io/byte-stream.ts';
 import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
-import type { Forward } from '../link/messages.ts';
+import type { Forward } from '../http/cache-status.ts';
 import type { Counters } from '../metrics.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { isDiskFault, type BlockReader } from './block-reader.ts';

@@ -19,15 +19,13 @@ import type { Origin } from '../fetch/origin.ts';
 import type { AssetView } from '../http/asset.ts';
 import { parseTarget, type KeyMode } from '../http/asset-key.ts';
 import type { ByteRange } from '../http/range.ts';
+import { forwardOutcome, PARTIAL_MISS, type CacheOutcome } from '../http/cache-status.ts';
 import {
   ALLOW,
   assetHeaders,
   faultHeaders,
-  forwardOutcome,
   notModifiedHeaders,
-  PARTIAL_MISS,
   preflightHeaders,
-  type CacheOutcome,
   type ProxyIdentity,
   type ResponseHeaders,
 } from '../http/response-headers.ts';

@@ -14,7 +14,7 @@ import type { KeyMode } from '../../http/asset-key.ts';
 import { BLOCK_BYTES, blockBytes, blockCount, chunkCrcs, writeBlock } from '../../store/block-file.ts';
 import { FastPath, watchBridge } from '../fast-path.ts';
 import type { AssetView } from '../../http/asset.ts';
-import type { Forward } from '../../link/messages.ts';
+import type { Forward } from '../../http/cache-status.ts';
 import type { StorekeeperClient } from '../../link/client.ts';
 import type { Origin } from '../../fetch/origin.ts';
 import { Bypass } from '../../serve/bypass.ts';

@@ -53,10 +53,10 @@ describe('a socket that was taken over', () => {
     };
     const limited = held();
     expect(limited).toBeGreaterThan(0);
-    fast.limit(false);
+    fast.limitUnsent(false);
     const more = held();
     expect(more).toBeGreaterThan(limited);
-    fast.limit(true);
+    fast.limitUnsent(true);
     expect(held()).toBe(0);
   });
 
