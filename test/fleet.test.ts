@@ -58,7 +58,7 @@ async function until<T>(what: string, attempt: () => Promise<T | null>): Promise
   return result;
 }
 
-const fallbacks = (name: string): Promise<number> =>
+const fallbackCount = (name: string): Promise<number> =>
   metricOf('north-1', new RegExp(`larder_fallback_total\\{name="${name}"\\} (\\d+)`));
 
 async function metricOf(appliance: 'north-1' | 'north-2' | 'south-1', pattern: RegExp): Promise<number> {
@@ -121,10 +121,10 @@ test('a filler that is killed resumes its fill, and the run ends verified', { ti
 });
 
 test('without steering an appliance keeps serving and counts the fallback, and it sends heartbeats again when steering is back', async () => {
-  const before = await fallbacks('steering_down_serve');
+  const before = await fallbackCount('steering_down_serve');
   await fleet.process('steering').kill();
   await until('the appliance counts the fallback', async () =>
-    (await fallbacks('steering_down_serve')) > before ? true : null,
+    (await fallbackCount('steering_down_serve')) > before ? true : null,
   );
   const expected = await readFile(join(fleet.media, SEGMENT));
   expect((await get(`${fleet.videoUrl('north-1')}/~s${SEGMENT}`)).body.equals(expected)).toBe(true);
@@ -140,18 +140,18 @@ test(
       (await fleet.client.fill('/v1/popularity', popularity)).rows.reduce((sum, row) => sum + row.popularity, 0);
     const before = {
       popularity: await total(),
-      catalog: await fallbacks('fill_down_catalog_kept'),
-      reports: await fallbacks('fill_down_reports_kept'),
+      catalog: await fallbackCount('fill_down_catalog_kept'),
+      reports: await fallbackCount('fill_down_reports_kept'),
     };
     await fleet.process('fill').kill();
     const expected = await readFile(join(fleet.media, SEGMENT));
     for (let at = 0; at < 50; at += 1)
       expect((await get(`${fleet.videoUrl('north-1')}/~s${SEGMENT}`)).body.equals(expected)).toBe(true);
     await until('the catalog fallback is counted', async () =>
-      (await fallbacks('fill_down_catalog_kept')) > before.catalog ? true : null,
+      (await fallbackCount('fill_down_catalog_kept')) > before.catalog ? true : null,
     );
     await until('reports are kept', async () =>
-      (await fallbacks('fill_down_reports_kept')) > before.reports ? true : null,
+      (await fallbackCount('fill_down_reports_kept')) > before.reports ? true : null,
     );
     const { pathways } = await fleet.client.steering('/v1/play/harbor', playAnswer);
     expect(pathways.map((pathway) => pathway.id)).toContain('north-1');
