@@ -10,6 +10,8 @@ export const LIMITS = {
   requestHeadMs: 10_000,
   /** Between two requests of a connection. */
   keepAliveMs: 60_000,
+  /** An idle connection gives up its node:http parser, which costs more memory than the connection itself. */
+  parserIdleMs: 5_000,
   /** How often connections are looked at for having waited too long. */
   sweepMs: 1_000,
   /** A client that takes no byte of a forwarded response for this long loses its connection. */
@@ -33,6 +35,13 @@ export const LIMITS = {
   mediumBufferBytes: 128 * 1024,
   /** What everybody gets while the larger buffers are lent out. */
   smallBufferBytes: 64 * 1024,
+  /** A client that takes longer than this for a piece is slow, and gets a medium buffer next. */
+  slowWriteMs: 200,
+  /**
+   * Unsent bytes that the kernel may buffer for a slow client (TCP_NOTSENT_LOWAT), which it would let grow to a mebibyte. With
+   * the limit an audience of 5,000 took a tenth less CPU. A fast client lost 4 % at 1 MiB and 7 % at 4 MiB, so it is lifted for one.
+   */
+  unsentBytesMax: 64 * 1024,
   /** 128 MiB per worker. */
   largeBuffersLentMax: 256,
   /** 512 MiB per worker. */

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net';
 import type { KeyMode } from '../http/asset-key.ts';
 import { clientOf, type LoggedRequest } from '../serve/access-log.ts';
 import { HttpBridge, type BridgeEvents } from './bridge.ts';
+import { LIMITS } from '../limits.ts';
 import type { QueuedRequest, RequestQueue } from './queue.ts';
 import { FAST_HEAD_BYTES_MAX, fastKey, type RequestHead } from './request-head.ts';
 import { ResponseSender, type ResponseSenderDeps, type ResponseSenderEvents } from './send.ts';
@@ -13,8 +14,6 @@ import { DirectSocket } from './socket.ts';
 
 /** As in node:http, a connection is closed this long after the keep-alive time that was announced. */
 const KEEP_ALIVE_GRACE_MS = 1_000;
-/** An idle connection gives up its node:http parser, which costs more memory than the connection itself. */
-const BRIDGE_IDLE_MS = 5_000;
 const REQUEST_TIMEOUT = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n';
 
 export interface FastConnectionDeps extends ResponseSenderDeps {
@@ -40,7 +39,7 @@ export class FastConnection implements BridgeEvents, ResponseSenderEvents, Queue
   readonly #sender: ResponseSender;
   /** The client's address in the access log, computed at the first request. */
   #client: string | null = null;
-  /** Kept after its last response for the next slow request, until `BRIDGE_IDLE_MS`. */
+  /** Kept after its last response for the next slow request, until `LIMITS.parserIdleMs`. */
   #bridge: HttpBridge | null = null;
   #state: State = 'idle';
   /** When the state was entered, monotonic. */
@@ -67,7 +66,7 @@ export class FastConnection implements BridgeEvents, ResponseSenderEvents, Queue
     if (this.#state === 'queued' || this.#state === 'sending' || this.#state === 'closed') return;
     if (this.#state === 'bridged' && this.#bridge!.pendingResponses > 0) return;
     const idleMs = nowMs - this.#stateSinceMs;
-    if (this.#state === 'idle' && idleMs > BRIDGE_IDLE_MS) this.#bridge?.destroy();
+    if (this.#state === 'idle' && idleMs > LIMITS.parserIdleMs) this.#bridge?.destroy();
     if (this.#hasAnswered || this.#state === 'bridged') {
       if (idleMs > this.#deps.keepAliveMs + KEEP_ALIVE_GRACE_MS) this.socket.destroy();
     } else if (idleMs > this.#deps.firstRequestMs) {

@@ -4,14 +4,9 @@
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import {
-  HEAD_ROOM_BYTES,
-  LARGE_BUFFER_BYTES,
-  MEDIUM_BUFFER_BYTES,
-  type BufferPool,
-  type PooledBuffer,
-} from '../io/buffer-pool.ts';
+import { HEAD_ROOM_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
 import type { ByteSlice } from '../io/byte-stream.ts';
+import { LIMITS } from '../limits.ts';
 import type { AccessLog, LoggedRequest } from '../serve/access-log.ts';
 import type { Counter, WorkerCounters } from '../serve/counters.ts';
 import type { CachedAsset } from '../serve/metadata-cache.ts';
@@ -23,8 +18,6 @@ import type { DirectSocket } from './socket.ts';
 
 /** A response over more blocks takes so long that the fast path would save nothing noticeable. */
 const BLOCKS_MAX = 16;
-/** A client that takes longer than this for a piece is slow, and the next piece is a small one. */
-const SLOW_WRITE_MS = 200;
 /**
  * After this many waits in a row, each shorter than `PROMPT_WRITE_MS`, the client is about as fast as we are, and the limit of
  * unsent bytes is lifted. A single short wait may be chance.
@@ -152,7 +145,7 @@ export class ResponseSender {
     this.#deps.hotCounters.fast.value += 1;
     // The kernel may take a whole response at once. How long that took to reach the client shows only at the next request.
     const nowMs = this.#deps.clock.monotonic();
-    if (nowMs - this.#responseStartedMs > SLOW_WRITE_MS) {
+    if (nowMs - this.#responseStartedMs > LIMITS.slowWriteMs) {
       this.#socket.limitUnsent(true);
       this.#promptWrites = 0;
     }
@@ -169,7 +162,7 @@ export class ResponseSender {
   }
 
   #pieceBytes(remaining: number): number {
-    return Math.min(remaining, this.#isSlowClient ? MEDIUM_BUFFER_BYTES : LARGE_BUFFER_BYTES);
+    return Math.min(remaining, this.#isSlowClient ? LIMITS.mediumBufferBytes : LIMITS.largeBufferBytes);
   }
 
   /** Moves on by `bytes`, and records once per block that it is in use. */
@@ -211,7 +204,7 @@ export class ResponseSender {
       this.#events.responseSent();
       return;
     }
-    this.#isSlowClient = clock.monotonic() - this.#writeStartedMs > SLOW_WRITE_MS;
+    this.#isSlowClient = clock.monotonic() - this.#writeStartedMs > LIMITS.slowWriteMs;
     this.#burstPieces += 1;
     if (this.#burstPieces % BURST_PIECES_MAX === 0) setImmediate(this.#onTurn);
     else this.#writeNext();

@@ -8,13 +8,9 @@
 
 import { Socket, type OnReadOpts, type SocketConstructorOpts } from 'node:net';
 import { setUnsentLimit, type NativeBuffer } from '../io/nonblocking-io.ts';
+import { LIMITS } from '../limits.ts';
 
 const READ_BYTES = 65_536;
-/**
- * Unsent bytes that the kernel may buffer for a slow client (TCP_NOTSENT_LOWAT), which it would let grow to a mebibyte. With
- * the limit an audience of 5,000 took a tenth less CPU. A fast client lost 4 % at 1 MiB and 7 % at 4 MiB, so it is lifted for one.
- */
-const UNSENT_BYTES_MAX = 65_536;
 
 /** The part of Node's internal TCP handle that is used here. */
 interface TcpHandle {
@@ -39,7 +35,7 @@ export class DirectSocket {
     this.#fd = handle?.fd ?? -1;
     this.stream = handle === null ? accepted : moveHandle(accepted, handle, onData);
     if (handle !== null) {
-      setUnsentLimit(this.#fd, UNSENT_BYTES_MAX);
+      setUnsentLimit(this.#fd, LIMITS.unsentBytesMax);
       return;
     }
     accepted.allowHalfOpen = true;
@@ -50,7 +46,7 @@ export class DirectSocket {
   limitUnsent(isLimited: boolean): void {
     if (isLimited === this.#isUnsentLimited || this.#fd === -1 || this.stream.destroyed) return;
     this.#isUnsentLimited = isLimited;
-    setUnsentLimit(this.#fd, isLimited ? UNSENT_BYTES_MAX : 0);
+    setUnsentLimit(this.#fd, isLimited ? LIMITS.unsentBytesMax : 0);
   }
 
   /**

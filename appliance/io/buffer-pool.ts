@@ -5,8 +5,6 @@
 import { LIMITS } from '../limits.ts';
 import { allocateHugePage, NativeBuffer } from './nonblocking-io.ts';
 
-export const LARGE_BUFFER_BYTES = LIMITS.largeBufferBytes;
-export const MEDIUM_BUFFER_BYTES = LIMITS.mediumBufferBytes;
 /** Space in front of the payload for a response head, so that both leave in one write. */
 export const HEAD_ROOM_BYTES = 4_096;
 /**
@@ -39,8 +37,8 @@ interface SizeClass {
 }
 
 export class BufferPool {
-  readonly #large = sizeClass(LARGE_BUFFER_BYTES, LIMITS.largeBuffersLentMax, LARGE_FREE_MAX);
-  readonly #medium = sizeClass(MEDIUM_BUFFER_BYTES, LIMITS.mediumBuffersLentMax, MEDIUM_FREE_MAX);
+  readonly #large = sizeClass(LIMITS.largeBufferBytes, LIMITS.largeBuffersLentMax, LARGE_FREE_MAX);
+  readonly #medium = sizeClass(LIMITS.mediumBufferBytes, LIMITS.mediumBuffersLentMax, MEDIUM_FREE_MAX);
   readonly #small = sizeClass(LIMITS.smallBufferBytes, Number.POSITIVE_INFINITY, SMALL_FREE_MAX);
   /** Corrects the count when a buffer is collected without being released, as node:http does with writes of a dead connection. */
   readonly #collected = new FinalizationRegistry<SizeClass>((size) => {
@@ -63,7 +61,7 @@ export class BufferPool {
 
   /** A buffer for up to `bytes` of payload; a smaller one while many large ones are lent. */
   acquire(bytes: number): PooledBuffer {
-    if (bytes > MEDIUM_BUFFER_BYTES && isAvailable(this.#large)) return this.#lend(this.#large);
+    if (bytes > LIMITS.mediumBufferBytes && isAvailable(this.#large)) return this.#lend(this.#large);
     return this.#lend(bytes > LIMITS.smallBufferBytes && isAvailable(this.#medium) ? this.#medium : this.#small);
   }
 
@@ -101,8 +99,8 @@ export class BufferPool {
   }
 
   #sizeOf({ room }: PooledBuffer): SizeClass {
-    if (room === LARGE_BUFFER_BYTES) return this.#large;
-    return room === MEDIUM_BUFFER_BYTES ? this.#medium : this.#small;
+    if (room === LIMITS.largeBufferBytes) return this.#large;
+    return room === LIMITS.mediumBufferBytes ? this.#medium : this.#small;
   }
 }
 

@@ -3,7 +3,7 @@
 // garbage collector.
 
 import { createConnection, type Socket } from 'node:net';
-import { HEAD_ROOM_BYTES, MEDIUM_BUFFER_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
+import { HEAD_ROOM_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
 import type { ByteSlice, ByteStream } from '../io/byte-stream.ts';
 import { LIMITS } from '../limits.ts';
 import { FRAME_HEAD_BYTES, readFrameHead } from './framing.ts';
@@ -155,7 +155,7 @@ class ReplyBody implements ByteStream {
     for (let at = 0; at < bytes.length;) {
       let into = this.#filled.at(-1);
       if (into === undefined || into.bytes === into.pooled.room) {
-        into = { pooled: this.#pool.acquire(MEDIUM_BUFFER_BYTES), bytes: 0 };
+        into = { pooled: this.#pool.acquire(LIMITS.mediumBufferBytes), bytes: 0 };
         this.#filled.push(into);
       }
       const { buffer, room } = into.pooled;

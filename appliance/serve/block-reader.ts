@@ -8,7 +8,7 @@ import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import { Semaphore } from '../../runtime/semaphore.ts';
 import type { AssetView } from '../http/asset.ts';
-import { HEAD_ROOM_BYTES, MEDIUM_BUFFER_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
+import { HEAD_ROOM_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
 import type { ByteSlice } from '../io/byte-stream.ts';
 import { LIMITS } from '../limits.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from '../store/block-file.ts';
@@ -172,8 +172,8 @@ export class BlockReader {
 
   /** Large buffers are for clients that take their bytes. While too many do not, a part is copied into a smaller buffer. */
   #sliceOrCopy(large: PooledBuffer, start: number, end: number): ByteSlice {
-    if (this.#pool.hasLarge && end - start > MEDIUM_BUFFER_BYTES) return this.#sliceOf(large, start, end);
-    const smaller = this.#pool.acquire(Math.min(end - start, MEDIUM_BUFFER_BYTES));
+    if (this.#pool.hasLarge && end - start > LIMITS.mediumBufferBytes) return this.#sliceOf(large, start, end);
+    const smaller = this.#pool.acquire(Math.min(end - start, LIMITS.mediumBufferBytes));
     const bytes = Math.min(end - start, smaller.room);
     const from = HEAD_ROOM_BYTES + start;
     large.buffer.copy(smaller.buffer, HEAD_ROOM_BYTES, from, from + bytes);

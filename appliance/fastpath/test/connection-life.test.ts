@@ -4,7 +4,8 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { LARGE_BUFFER_BYTES, BufferPool } from '../../io/buffer-pool.ts';
+import { BufferPool } from '../../io/buffer-pool.ts';
+import { LIMITS } from '../../limits.ts';
 import { openBlocksMax } from '../../serve/block-reader.ts';
 import { blockPath } from '../../store/layout.ts';
 import { type End, LaneRig } from './fast-path-rig.ts';
@@ -353,20 +354,20 @@ test('readers that stall hold a large piece only while few of them do', async ()
 
 test('ten thousand readers that stall hold a gigabyte of buffers and no more', () => {
   const pool = new BufferPool();
-  const slabs = Array.from({ length: 10_000 }, () => pool.acquire(LARGE_BUFFER_BYTES));
+  const slabs = Array.from({ length: 10_000 }, () => pool.acquire(LIMITS.largeBufferBytes));
   expect(slabs.reduce((bytes, { buffer }) => bytes + buffer.length, 0)).toBeLessThan(1.1 * 2 ** 30);
   for (const slab of slabs) pool.release(slab);
-  expect(pool.acquire(LARGE_BUFFER_BYTES).room).toBe(LARGE_BUFFER_BYTES);
+  expect(pool.acquire(LIMITS.largeBufferBytes).room).toBe(LIMITS.largeBufferBytes);
 });
 
 test('pieces that are out do not share a byte, and those of the huge page go before others', () => {
   const pool = new BufferPool();
-  const slabs = [LARGE_BUFFER_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
+  const slabs = [LIMITS.largeBufferBytes, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
   for (const [at, { buffer }] of slabs.entries()) buffer.fill(at);
   for (const [at, { buffer }] of slabs.entries()) expect(buffer.equals(Buffer.alloc(buffer.length, at))).toBe(true);
   const huge = slabs.filter((slab) => slab.inHugePage);
   for (const slab of [...huge, ...slabs.filter((slab) => !slab.inHugePage)]) pool.release(slab);
-  const again = [LARGE_BUFFER_BYTES, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
+  const again = [LIMITS.largeBufferBytes, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
   const first = [...again.slice(0, 3), ...again.slice(20, 27)];
   expect(huge).toHaveLength(first.length);
   for (const slab of first) expect(slab.inHugePage).toBe(true);
