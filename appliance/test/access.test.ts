@@ -11,9 +11,9 @@ import { systemClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { AccessLog, type LoggedRequest } from '../serve/access-log.ts';
 import { WorkerCounters } from '../serve/counters.ts';
-import { blocksStored } from './caching-rig.ts';
+import { storedBlocks } from './caching-rig.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
-import { ask } from './wire.ts';
+import { sendRequest } from './http-client.ts';
 
 const LINE =
   /^(?<client>\S+) - - \[\d\d\/[A-Z][a-z]{2}\/\d{4}:\d\d:\d\d:\d\d \+0000\] "(?<request>[^"]*)" (?<status>\d{3}) (?<bytes>\d+) "(?<referer>[^"]*)" "(?<agent>[^"]*)" "(?<range>[^"]*)" (?<outcome>[a-z_-]+) (?<seconds>\d+\.\d{3})$/;
@@ -49,21 +49,21 @@ test('says of every answer what was asked and what was sent, by whichever way it
   const flags = ['--reverse-proxy', '--access-log', path];
   const appliance = await RunningAppliance.start({ origin: origin.url, flags });
   try {
-    const get = (...lines: string[]) => ask(appliance.port, { path: '/film.mp4', lines });
+    const get = (...lines: string[]) => sendRequest(appliance.port, { path: '/film.mp4', lines });
     const agent = ['User-Agent: VLC/3.0 "quoted" \\', 'Referer: http://site.example/'];
     await get(...agent);
-    await appliance.until(async () => (await blocksStored(appliance, '/film.mp4')) === 4);
+    await appliance.until(async () => (await storedBlocks(appliance, '/film.mp4')) === 4);
     await get(...agent, 'Range: bytes=5-104');
     // The other worker has not met it yet.
     for (let at = 0; at < 3; at += 1) await get('Range: bytes=5-104');
-    await ask(appliance.port, { method: 'HEAD', path: '/film.mp4' });
+    await sendRequest(appliance.port, { method: 'HEAD', path: '/film.mp4' });
     await get('If-None-Match: *');
     await get('Range: bytes=9999999-');
-    await ask(appliance.port, { path: '/gone.mp4' });
-    await ask(appliance.port, { method: 'POST', path: '/film.mp4', lines: ['Content-Length: 0'] });
-    await ask(appliance.port, { path: '/aging.mp4' });
-    await appliance.until(async () => (await blocksStored(appliance, '/aging.mp4')) > 0);
-    await ask(appliance.port, { path: '/aging.mp4' });
+    await sendRequest(appliance.port, { path: '/gone.mp4' });
+    await sendRequest(appliance.port, { method: 'POST', path: '/film.mp4', lines: ['Content-Length: 0'] });
+    await sendRequest(appliance.port, { path: '/aging.mp4' });
+    await appliance.until(async () => (await storedBlocks(appliance, '/aging.mp4')) > 0);
+    await sendRequest(appliance.port, { path: '/aging.mp4' });
     await appliance.until(() => linesOf(path).length === 12);
 
     const lines = linesOf(path);

@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
-import { ask, field, requestText, Wire, type Answer } from './wire.ts';
+import { sendRequest, field, requestText, HttpConnection, type HttpResponse } from './http-client.ts';
 
 const MB = 2 ** 20;
 const FILM = noise(MB + 77);
@@ -17,7 +17,7 @@ let origin: ScriptedOrigin;
 let appliance: RunningAppliance;
 let pids: Awaited<ReturnType<RunningAppliance['pids']>>;
 /** Clients that say half a request at the start and then nothing, beside all the other cases. */
-let idle: Wire[] = [];
+let idle: HttpConnection[] = [];
 
 beforeAll(async () => {
   origin = await ScriptedOrigin.start();
@@ -26,11 +26,11 @@ beforeAll(async () => {
   origin.put('/small', SMALL);
   origin.put('/', SMALL);
   origin.put('/last', SMALL, { etag: '"last"' });
-  for (const path of ['/film', '/last']) expect((await ask(appliance.port, { path })).status).toBe(200);
+  for (const path of ['/film', '/last']) expect((await sendRequest(appliance.port, { path })).status).toBe(200);
   pids = await appliance.pids();
   expect(pids.workers.length).toBe(2);
-  idle = await Promise.all(Array.from({ length: 20 }, () => Wire.open(appliance.port)));
-  for (const wire of idle) wire.send('GET /film HTTP/1.1\r\nHost: x\r\nX-Slow:');
+  idle = await Promise.all(Array.from({ length: 20 }, () => HttpConnection.open(appliance.port)));
+  for (const connection of idle) connection.send('GET /film HTTP/1.1\r\nHost: x\r\nX-Slow:');
 });
 
 /** After every case: the same processes, and both a hit and a miss are right. */
@@ -39,7 +39,7 @@ afterEach(async () => {
   const fresh = `/fresh-${origin.requests.length}`;
   origin.put(fresh, SMALL);
   for (const path of ['/small', fresh]) {
-    const answer = await ask(appliance.port, { path });
+    const answer = await sendRequest(appliance.port, { path });
     expect(answer.body.equals(SMALL)).toBe(true);
   }
 });
@@ -56,38 +56,38 @@ const LAST = requestText({ path: '/last', lines: ['Connection: close'] });
 async function exchange(
   text: string | Buffer,
   options: { readonly methods?: readonly string[]; readonly quietMs?: number; readonly alone?: boolean } = {},
-): Promise<Answer[]> {
-  const wire = await Wire.open(appliance.port);
+): Promise<HttpResponse[]> {
+  const connection = await HttpConnection.open(appliance.port);
   try {
-    return await converse(wire, text, options);
+    return await converse(connection, text, options);
   } finally {
-    wire.destroy();
+    connection.destroy();
   }
 }
 
 async function converse(
-  wire: Wire,
+  connection: HttpConnection,
   text: string | Buffer,
   options: { readonly methods?: readonly string[]; readonly quietMs?: number; readonly alone?: boolean },
-): Promise<Answer[]> {
-  if (options.quietMs !== undefined) wire.socket.setTimeout(options.quietMs, () => wire.socket.end());
-  wire.send(text);
+): Promise<HttpResponse[]> {
+  if (options.quietMs !== undefined) connection.socket.setTimeout(options.quietMs, () => connection.socket.end());
+  connection.send(text);
   // What comes after a request that ends its connection is not looked at, but may cost it the answer.
-  if (options.alone !== true && !endsConnection(text)) wire.send(LAST);
-  const answers: Answer[] = [];
+  if (options.alone !== true && !endsConnection(text)) connection.send(LAST);
+  const answers: HttpResponse[] = [];
   for (;;) {
-    const answer = await wire.answer(options.methods?.[answers.length] ?? 'GET');
+    const answer = await connection.readResponse(options.methods?.[answers.length] ?? 'GET');
     if (answer === null) break;
     answers.push(answer);
   }
-  expect(wire.surplus.length).toBe(0);
+  expect(connection.unread.length).toBe(0);
   return answers.filter((answer) => field(answer, 'etag') !== '"last"');
 }
 
 const endsConnection = (text: string | Buffer): boolean =>
   /HTTP\/(?:1\.0|0\.9)\r\n(?!.*keep-alive)|\r\nconnection: close\r\n/is.test(text.toString('latin1'));
 
-async function only(text: string | Buffer, method = 'GET'): Promise<Answer> {
+async function only(text: string | Buffer, method = 'GET'): Promise<HttpResponse> {
   const answers = await exchange(text, { methods: [method] });
   expect(answers.length).toBe(1);
   return answers[0]!;
@@ -279,13 +279,13 @@ describe('versions and framing', () => {
   });
 
   test('an upgrade that nobody offered is not taken, and the connection goes on', async () => {
-    const wire = await Wire.open(appliance.port);
+    const connection = await HttpConnection.open(appliance.port);
     try {
       const lines = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x'];
-      expect((await wire.send(requestText({ path: '/small', lines })).answer())?.body.equals(SMALL)).toBe(true);
-      expect((await wire.send(LAST).answer())?.body.equals(SMALL)).toBe(true);
+      expect((await connection.send(requestText({ path: '/small', lines })).readResponse())?.body.equals(SMALL)).toBe(true);
+      expect((await connection.send(LAST).readResponse())?.body.equals(SMALL)).toBe(true);
     } finally {
-      wire.destroy();
+      connection.destroy();
     }
   });
 });
@@ -424,14 +424,14 @@ describe('connections', () => {
   });
 
   test('a request sent byte by byte is a request', async () => {
-    const wire = await Wire.open(appliance.port);
-    wire.socket.setNoDelay(true);
+    const connection = await HttpConnection.open(appliance.port);
+    connection.socket.setNoDelay(true);
     for (const byte of requestText({ path: '/small', lines: ['Range: bytes=3-8'] })) {
-      wire.send(byte);
+      connection.send(byte);
       await new Promise((resolve) => setImmediate(resolve));
     }
-    expect((await wire.answer())?.body.equals(SMALL.subarray(3, 9))).toBe(true);
-    wire.destroy();
+    expect((await connection.readResponse())?.body.equals(SMALL.subarray(3, 9))).toBe(true);
+    connection.destroy();
   });
 
   test('clients that leave at any moment leave nothing behind', async () => {
@@ -516,10 +516,10 @@ test('requests bent at random are answered or refused, never a 5xx and never a w
 
 test('half a request and silence are ended by the appliance, and cost others nothing', async () => {
   await Promise.all(
-    idle.map(async (wire) => {
-      const answer = await wire.answer();
+    idle.map(async (connection) => {
+      const answer = await connection.readResponse();
       if (answer !== null) expect(answer.status).toBe(408);
-      await wire.closed();
+      await connection.closed();
     }),
   );
 });

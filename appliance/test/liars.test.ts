@@ -6,7 +6,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
-import { ask, field, requestText, Wire, type Answer } from './wire.ts';
+import { sendRequest, field, requestText, HttpConnection, type HttpResponse } from './http-client.ts';
 
 const MB = 2 ** 20;
 const FILM = noise(MB + 100_005);
@@ -23,7 +23,7 @@ let appliance: RunningAppliance;
 const scripts = new Map<string, { handler: Handler; turns: number }>();
 let paths = 0;
 /** Waits beside all other cases. */
-let silent: Promise<Answer>;
+let silent: Promise<HttpResponse>;
 
 beforeAll(async () => {
   origin = await ScriptedOrigin.start();
@@ -35,7 +35,7 @@ beforeAll(async () => {
     return true;
   };
   appliance = await RunningAppliance.start({ origin: origin.url });
-  silent = ask(appliance.port, { path: scripted(() => undefined) }, 40_000);
+  silent = sendRequest(appliance.port, { path: scripted(() => undefined) }, 40_000);
   silent.catch(() => undefined);
 });
 
@@ -103,7 +103,7 @@ function answer(request: IncomingMessage, response: ServerResponse, say: Say = {
 type Verdict = 'right' | 'short' | 'refused';
 
 /** What a client got, judged by the truths that it may have got; throws for a wrong byte. */
-function judge(got: Answer, truths: readonly Buffer[], range: readonly [number, number] | null): Verdict {
+function judge(got: HttpResponse, truths: readonly Buffer[], range: readonly [number, number] | null): Verdict {
   if (got.status >= 400) return 'refused';
   expect([200, 206]).toContain(got.status);
   const wanted = truths.map((truth) =>
@@ -115,12 +115,12 @@ function judge(got: Answer, truths: readonly Buffer[], range: readonly [number, 
 }
 
 async function whole(path: string, truths: readonly Buffer[] = [FILM]): Promise<Verdict> {
-  return judge(await ask(appliance.port, { path }), truths, null);
+  return judge(await sendRequest(appliance.port, { path }), truths, null);
 }
 
 async function part(path: string, truths: readonly Buffer[] = [FILM], range = MIDDLE): Promise<Verdict> {
   const lines = [`Range: bytes=${range[0]}-${range[1]}`];
-  return judge(await ask(appliance.port, { path, lines }), truths, range);
+  return judge(await sendRequest(appliance.port, { path, lines }), truths, range);
 }
 
 /** The origin comes to reason: nothing that it said before may be in the way for long, nor in the bytes. */
@@ -457,7 +457,7 @@ describe('an origin that', () => {
     const path = scripted((_request, response) => {
       response.writeHead(302, { location: location(), 'content-length': '0' }).end();
     });
-    const got = await ask(appliance.port, { path });
+    const got = await sendRequest(appliance.port, { path });
     expect([got.status, field(got, 'location')]).toEqual([302, expected]);
   });
 
@@ -472,7 +472,7 @@ describe('an origin that', () => {
         });
         response.end(status === 304 ? '' : 'oops\n');
       });
-      const got = await ask(appliance.port, { path });
+      const got = await sendRequest(appliance.port, { path });
       if ([301, 302, 307].includes(status))
         expect([got.status, field(got, 'location')]).toEqual([status, '/elsewhere']);
       else if (status === 304) expect(got.status).toBeGreaterThanOrEqual(500);
@@ -485,7 +485,7 @@ describe('an origin that', () => {
 
   test('answers 204 gives no byte and no length', async () => {
     const path = scripted((_, response) => void response.writeHead(204).end());
-    const got = await ask(appliance.port, { path });
+    const got = await sendRequest(appliance.port, { path });
     if (got.status === 204) expect(field(got, 'content-length')).toBeNull();
     else expect(got.status).toBeGreaterThanOrEqual(500);
     await mended(path);
@@ -542,7 +542,7 @@ describe('an asset that changes', () => {
   ];
 
   /** The tag of an answer names the version that its bytes are of, where versions have tags. */
-  function judgeVersion(got: Answer, versions: readonly Version[], range: readonly [number, number] | null): Verdict {
+  function judgeVersion(got: HttpResponse, versions: readonly Version[], range: readonly [number, number] | null): Verdict {
     const tags = new Set(versions.map(({ headers }) => headers['etag']));
     const named = versions.filter(({ headers }) => (headers['etag'] ?? null) === field(got, 'etag'));
     const candidates = tags.size === versions.length && named.length > 0 ? named : versions;
@@ -561,13 +561,13 @@ describe('an asset that changes', () => {
       else answer(request, response, now);
     });
     // One connection while it lasts: the process that answers remembers the version of before.
-    let wire = await Wire.open(appliance.port);
-    const get = async (range: readonly [number, number] | null): Promise<Answer> => {
+    let connection = await HttpConnection.open(appliance.port);
+    const get = async (range: readonly [number, number] | null): Promise<HttpResponse> => {
       const lines = range === null ? [] : [`Range: bytes=${range[0]}-${range[1]}`];
-      const got = (await wire.send(requestText({ path, lines })).answer())!;
+      const got = (await connection.send(requestText({ path, lines })).readResponse())!;
       if (!got.complete) {
-        wire.destroy();
-        wire = await Wire.open(appliance.port);
+        connection.destroy();
+        connection = await HttpConnection.open(appliance.port);
       }
       return got;
     };
@@ -580,7 +580,7 @@ describe('an asset that changes', () => {
       judgeVersion(got, [before, after], range);
     }
     await appliance.until(async () => judgeVersion(await get(null), [before, after], null) === 'right', 10_000);
-    wire.destroy();
+    connection.destroy();
   });
 
   test.each(kinds)('%s, in the middle of a body', async (_, obeys, before, after) => {
@@ -595,13 +595,13 @@ describe('an asset that changes', () => {
       }
     });
     const both = [before, after];
-    const readers = Array.from({ length: 4 }, () => ask(appliance.port, { path }));
+    const readers = Array.from({ length: 4 }, () => sendRequest(appliance.port, { path }));
     for (const got of await Promise.all(readers)) {
       expect(got.status).not.toBe(412);
       judgeVersion(got, both, null);
     }
     await appliance.until(
-      async () => judgeVersion(await ask(appliance.port, { path }), both, null) === 'right',
+      async () => judgeVersion(await sendRequest(appliance.port, { path }), both, null) === 'right',
       10_000,
     );
   });
@@ -623,7 +623,7 @@ describe('an asset that changes', () => {
       for (let turn = 0; turn < 8; turn += 1) {
         const first = ((seed * 31 + turn * 17) * 65_537) % (MB + 300_000);
         const range = turn % 2 === 0 ? ([first, first + 300_000] as const) : null;
-        const got = await ask(appliance.port, {
+        const got = await sendRequest(appliance.port, {
           path,
           lines: range === null ? [] : [`Range: bytes=${range[0]}-${range[1]}`],
         });
@@ -652,7 +652,7 @@ describe('what no shared cache may keep', () => {
     });
     const seen = new Set<string>();
     for (let turn = 0; turn < 3; turn += 1) {
-      const got = await ask(appliance.port, { path });
+      const got = await sendRequest(appliance.port, { path });
       expect(got.status).toBe(200);
       expect(seen.has(got.body.toString())).toBe(false);
       seen.add(got.body.toString());
@@ -662,9 +662,9 @@ describe('what no shared cache may keep', () => {
         );
       expect(field(got, 'cache-status')).not.toMatch(/hit|stored/);
     }
-    const ranged = await ask(appliance.port, { path, lines: ['Range: bytes=4-9'] });
+    const ranged = await sendRequest(appliance.port, { path, lines: ['Range: bytes=4-9'] });
     expect([ranged.status, ranged.body.toString()]).toEqual([206, 'client']);
-    const together = await Promise.all(Array.from({ length: 10 }, () => ask(appliance.port, { path })));
+    const together = await Promise.all(Array.from({ length: 10 }, () => sendRequest(appliance.port, { path })));
     expect(new Set(together.map(({ body }) => body.toString())).size).toBe(10);
   });
 
@@ -677,8 +677,8 @@ describe('what no shared cache may keep', () => {
 
   test('an answer to Authorization is neither kept nor given to another', async () => {
     const path = scripted(personal);
-    const get = (user: string | null): Promise<Answer> =>
-      ask(appliance.port, { path, lines: user === null ? [] : [`Authorization: ${user}`] });
+    const get = (user: string | null): Promise<HttpResponse> =>
+      sendRequest(appliance.port, { path, lines: user === null ? [] : [`Authorization: ${user}`] });
     expect((await get('ann')).body.toString()).toBe('the film of ann');
     expect((await get(null)).status).toBe(401);
     expect((await get('bobby')).body.toString()).toBe('the film of bobby');
@@ -693,8 +693,8 @@ describe('what no shared cache may keep', () => {
     const path = scripted((request, response) => {
       answer(request, response, { body: Buffer.from(`cookie ${request.headers.cookie ?? 'none'}`) });
     });
-    await ask(appliance.port, { path, lines: ['Cookie: id=secret'] });
-    expect((await ask(appliance.port, { path })).body.toString()).toBe('cookie none');
+    await sendRequest(appliance.port, { path, lines: ['Cookie: id=secret'] });
+    expect((await sendRequest(appliance.port, { path })).body.toString()).toBe('cookie none');
   });
 });
 
@@ -706,19 +706,19 @@ test('an origin that is not there: an error at once, and what is stored is serve
   await once(gone, 'listening');
   const second = await RunningAppliance.start({ origin: `http://127.0.0.1:${(gone.address() as AddressInfo).port}` });
   try {
-    expect((await ask(second.port, { path: '/film' })).body.equals(film)).toBe(true);
+    expect((await sendRequest(second.port, { path: '/film' })).body.equals(film)).toBe(true);
     await second.until(async () =>
-      (field(await ask(second.port, { path: '/film' }), 'cache-status') ?? '').startsWith('larder; hit'),
+      (field(await sendRequest(second.port, { path: '/film' }), 'cache-status') ?? '').startsWith('larder; hit'),
     );
     gone.closeAllConnections();
     gone.close();
     await once(gone, 'close');
     for (const path of ['/nothing', '/nothing', '/else']) {
-      const got = await ask(second.port, { path });
+      const got = await sendRequest(second.port, { path });
       expect([502, 503, 504]).toContain(got.status);
       expect(got.body.toString()).not.toContain('127.0.0.1');
     }
-    expect((await ask(second.port, { path: '/film' })).body.equals(film)).toBe(true);
+    expect((await sendRequest(second.port, { path: '/film' })).body.equals(film)).toBe(true);
   } finally {
     await second.stop();
   }
@@ -733,10 +733,10 @@ test('an origin that hangs costs a client a bounded time and another client none
     response.writeHead(206, { etag: ETAG, 'content-range': `bytes ${first}-${last}/${N}` });
     response.write(FILM.subarray(first, first + 1_000));
   });
-  const wire = await Wire.open(appliance.port);
-  wire.send(requestText({ path }));
+  const connection = await HttpConnection.open(appliance.port);
+  connection.send(requestText({ path }));
   const fine = scripted((request, response) => answer(request, response));
   expect(await whole(fine)).toBe('right');
-  while (wire.surplus.indexOf(FILM.subarray(0, 1_000)) < 0) await once(wire.socket, 'data');
-  wire.destroy();
+  while (connection.unread.indexOf(FILM.subarray(0, 1_000)) < 0) await once(connection.socket, 'data');
+  connection.destroy();
 });

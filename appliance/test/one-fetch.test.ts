@@ -1,4 +1,4 @@
-// What the origin is spared: one fetch per byte however many ask, nothing of a huge asset but what was wanted, and no
+// What the origin is spared: one fetch per byte however many sendRequest, nothing of a huge asset but what was wanted, and no
 // memory for readers who do not read.
 
 import { once } from 'node:events';
@@ -8,7 +8,7 @@ import { createConnection, type AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { waitWritable } from '../../runtime/backpressure.ts';
 import { noise, RunningAppliance } from './rig.ts';
-import { ask, field, parts, requestText } from './wire.ts';
+import { sendRequest, field, multipartParts, requestText } from './http-client.ts';
 
 const MB = 2 ** 20;
 const GB = 1_000_000_000;
@@ -225,7 +225,7 @@ test.each<readonly [string, string, number, number]>([
   ['of 3 MB', `bytes=${3 * GB}-${3 * GB + 2_999_999}`, 3 * GB, 3_000_000],
 ])('a cold range of 10 GB, %s, costs its bytes and at most two blocks', async (_, range, first, count) => {
   const path = asset(10 * GB);
-  const got = await ask(appliance.port, { path, lines: [`Range: ${range}`] });
+  const got = await sendRequest(appliance.port, { path, lines: [`Range: ${range}`] });
   expect(got.status).toBe(206);
   expect(field(got, 'content-range')).toBe(`bytes ${first}-${first + count - 1}/${10 * GB}`);
   for (let at = 0; at < count; at += MB / 2) {
@@ -235,7 +235,7 @@ test.each<readonly [string, string, number, number]>([
   await appliance.until(() => origin.active === 0);
   expect(origin.bytesOf(path)).toBeLessThanOrEqual(count + 2 * MB);
   await appliance.until(async () => {
-    const again = await ask(appliance.port, { path, lines: [`Range: ${range}`] });
+    const again = await sendRequest(appliance.port, { path, lines: [`Range: ${range}`] });
     expect(again.body.equals(got.body)).toBe(true);
     return /^larder; hit; ttl=\d+$/.test(field(again, 'cache-status') ?? '');
   });
@@ -246,7 +246,7 @@ test('parts far apart of a cold 10 GB cost their blocks', async () => {
   const path = asset(10 * GB);
   const firsts = [8 * GB, 5, 4 * GB];
   const range = firsts.map((first) => `${first}-${first + 9}`).join(',');
-  const got = parts(await ask(appliance.port, { path, lines: [`Range: bytes=${range}`] }));
+  const got = multipartParts(await sendRequest(appliance.port, { path, lines: [`Range: bytes=${range}`] }));
   expect(got.map(({ first }) => first)).toEqual(firsts);
   for (const part of got) expect(part.body.equals(bytesAt(part.first, 10))).toBe(true);
   await appliance.until(() => origin.active === 0);
@@ -259,7 +259,7 @@ test('HEAD and a range beyond the end of a cold 10 GB cost a block or two', asyn
     ['GET', `bytes=${10 * GB}-`, 416],
   ] as const) {
     const path = asset(10 * GB);
-    expect((await ask(appliance.port, { method, path, lines: [`Range: ${range}`] })).status).toBe(status);
+    expect((await sendRequest(appliance.port, { method, path, lines: [`Range: ${range}`] })).status).toBe(status);
     await appliance.until(() => origin.active === 0);
     expect(origin.bytesOf(path)).toBeLessThanOrEqual(2 * MB);
   }

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { issueToken } from '../../runtime/auth.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
-import { ask, contentRange, field, parts, requestText, Wire, type Answer } from './wire.ts';
+import { sendRequest, parseContentRange, field, multipartParts, requestText, HttpConnection, type HttpResponse } from './http-client.ts';
 
 const MB = 2 ** 20;
 const FILM = noise(2 * MB + 123);
@@ -27,8 +27,8 @@ beforeAll(async () => {
   appliance = await RunningAppliance.start({ origin: origin.url });
   origin.put('/film.mp4', FILM, { etag: ETAG, headers: { 'content-type': 'video/mp4' } });
   origin.put('/small', SMALL, { etag: '"small"' });
-  await ask(appliance.port, { path: '/film.mp4' });
-  await ask(appliance.port, { path: '/small' });
+  await sendRequest(appliance.port, { path: '/film.mp4' });
+  await sendRequest(appliance.port, { path: '/small' });
 });
 
 afterAll(async () => {
@@ -48,20 +48,20 @@ function cold(body: Buffer = FILM, headers: Record<string, string> = {}, etag: s
 async function everywhere(
   lines: readonly string[],
   options: { readonly method?: string; readonly body?: Buffer } = {},
-): Promise<Answer[]> {
+): Promise<HttpResponse[]> {
   const path = cold(options.body ?? SMALL);
   const what = { path, lines, ...(options.method === undefined ? {} : { method: options.method }) };
-  const first = await ask(appliance.port, what);
-  const second = await ask(appliance.port, what);
-  await ask(appliance.port, { path });
-  const third = await ask(appliance.port, what);
+  const first = await sendRequest(appliance.port, what);
+  const second = await sendRequest(appliance.port, what);
+  await sendRequest(appliance.port, { path });
+  const third = await sendRequest(appliance.port, what);
   return [first, second, third];
 }
 
 const bytesOf = (value: Buffer, first: number, last: number): Buffer => value.subarray(first, last + 1);
 
 /** Buffers are compared by `equals`: a diff of three megabytes helps nobody. */
-function expectBytes(answer: Answer, want: Buffer): void {
+function expectBytes(answer: HttpResponse, want: Buffer): void {
   expect(answer.complete).toBe(true);
   expect(answer.body.length).toBe(want.length);
   expect(answer.body.equals(want)).toBe(true);
@@ -89,7 +89,7 @@ describe('a single range', () => {
   ])('%s is a 206 of exactly these bytes', async (range, first, last) => {
     for (const answer of await everywhere([`Range: ${range}`], { body: FILM })) {
       expect(answer.status).toBe(206);
-      expect(contentRange(field(answer, 'content-range'))).toEqual({ first, last, total: N });
+      expect(parseContentRange(field(answer, 'content-range'))).toEqual({ first, last, total: N });
       expect(field(answer, 'content-length')).toBe(String(last - first + 1));
       expectBytes(answer, bytesOf(FILM, first, last));
       expect(field(answer, 'content-type')).toBe('video/mp4');
@@ -157,10 +157,10 @@ describe('a single range', () => {
 
   test('HEAD says what GET says', async () => {
     const path = cold();
-    const before = await ask(appliance.port, { method: 'HEAD', path });
-    const get = await ask(appliance.port, { path });
-    const after = await ask(appliance.port, { method: 'HEAD', path });
-    const told = (answer: Answer): unknown =>
+    const before = await sendRequest(appliance.port, { method: 'HEAD', path });
+    const get = await sendRequest(appliance.port, { path });
+    const after = await sendRequest(appliance.port, { method: 'HEAD', path });
+    const told = (answer: HttpResponse): unknown =>
       Object.fromEntries(answer.fields.filter(([name]) => !['date', 'cache-status', 'age'].includes(name)));
     expect(told(before)).toEqual(told(get));
     expect(told(after)).toEqual(told(get));
@@ -195,7 +195,7 @@ describe('several ranges', () => {
       expect(field(answer, 'content-range')).toBeNull();
       expect(field(answer, 'etag')).toBe(ETAG);
       expect(field(answer, 'content-length')).toBe(String(answer.body.length));
-      const found = parts(answer);
+      const found = multipartParts(answer);
       expect(found.map(({ first, last, total, contentType }) => ({ first, last, total, contentType }))).toEqual([
         { first: 2 * MB, last: 2 * MB + 9, total: N, contentType: 'video/mp4' },
         { first: 0, last: 4, total: N, contentType: 'video/mp4' },
@@ -217,14 +217,14 @@ describe('several ranges', () => {
   test('32 that lie apart are served, 33 are refused, 100 that overlap are coalesced', async () => {
     const apart = (count: number): string =>
       `bytes=${Array.from({ length: count }, (_, at) => `${at * 20_000}-${at * 20_000 + 9}`).join(',')}`;
-    const served = await ask(appliance.port, { path: '/film.mp4', lines: [`Range: ${apart(32)}`] });
+    const served = await sendRequest(appliance.port, { path: '/film.mp4', lines: [`Range: ${apart(32)}`] });
     expect(served.status).toBe(206);
-    expect(parts(served).length).toBe(32);
-    const refused = await ask(appliance.port, { path: '/film.mp4', lines: [`Range: ${apart(33)}`] });
+    expect(multipartParts(served).length).toBe(32);
+    const refused = await sendRequest(appliance.port, { path: '/film.mp4', lines: [`Range: ${apart(33)}`] });
     expect(refused.status).toBe(416);
     expect(field(refused, 'content-range')).toBe(`bytes */${N}`);
     const overlapping = `bytes=${Array.from({ length: 100 }, (_, at) => `${at}-${at + 5}`).join(',')}`;
-    const coalesced = await ask(appliance.port, { path: '/film.mp4', lines: [`Range: ${overlapping}`] });
+    const coalesced = await sendRequest(appliance.port, { path: '/film.mp4', lines: [`Range: ${overlapping}`] });
     expect(coalesced.status).toBe(206);
     expect(covered(coalesced, FILM)).toEqual([[0, 104]]);
   });
@@ -237,7 +237,7 @@ describe('several ranges', () => {
       position.map((first) => [first, null] as const),
       position.map((suffix) => [null, suffix] as const),
     );
-    const wire = await Wire.open(appliance.port);
+    const connection = await HttpConnection.open(appliance.port);
     await fc.assert(
       fc.asyncProperty(fc.array(spec, { minLength: 1, maxLength: 6 }), async (specs) => {
         const range = specs.map(([first, last]) => `${first ?? ''}-${last ?? ''}`).join(', ');
@@ -248,7 +248,7 @@ describe('several ranges', () => {
               : ([first, Math.min(last ?? size - 1, size - 1)] as const),
           )
           .filter(([first, last]) => first <= last && first < size);
-        const answer = await wire
+        const answer = await connection
           .send(requestText({ path: '/small', lines: [`Range: bytes=${range}`] }))
           .answer()
           .then((got) => got!);
@@ -256,19 +256,19 @@ describe('several ranges', () => {
         const bytes = wanted.reduce((sum, [first, last]) => sum + last - first + 1, 0);
         if (answer.status === 200) return specs.length > 1 && bytes > size && answer.body.equals(SMALL);
         if (answer.status !== 206) return false;
-        if (specs.length === 1) contentRange(field(answer, 'content-range'));
+        if (specs.length === 1) parseContentRange(field(answer, 'content-range'));
         const got = covered(answer, SMALL);
         return wanted.every(([first, last]) => got.some(([low, high]) => low <= first && last <= high));
       }),
       { numRuns: 400 },
     );
-    wire.destroy();
+    connection.destroy();
   });
 
   /** The ranges that a 206 carries, merged, each compared with the truth; throws if a byte is wrong or sent twice. */
-  function covered(answer: Answer, truth: Buffer): [number, number][] {
+  function covered(answer: HttpResponse, truth: Buffer): [number, number][] {
     const single = field(answer, 'content-range');
-    const found = single === null ? parts(answer) : [{ ...contentRange(single), body: answer.body }];
+    const found = single === null ? multipartParts(answer) : [{ ...parseContentRange(single), body: answer.body }];
     const merged: [number, number][] = [];
     for (const { first, last, total, body } of [...found].sort((a, b) => a.first - b.first)) {
       expect(total).toBe(truth.length);
@@ -316,14 +316,14 @@ describe('If-Range', () => {
 
   test('with several ranges follows the same rule', async () => {
     const lines = ['Range: bytes=0-1,5-6'];
-    for (const answer of await everywhere([...lines, `If-Range: ${ETAG}`])) expect(parts(answer).length).toBe(2);
+    for (const answer of await everywhere([...lines, `If-Range: ${ETAG}`])) expect(multipartParts(answer).length).toBe(2);
     for (const answer of await everywhere([...lines, 'If-Range: "x"'])) expectBytes(answer, SMALL);
   });
 
   test('an asset with a weak tag never matches by tag, and keeps its tag as it is', async () => {
     const path = cold(SMALL, {}, 'W/"soft"');
     for (const value of ['W/"soft"', '"soft"']) {
-      const answer = await ask(appliance.port, { path, lines: ['Range: bytes=0-1', `If-Range: ${value}`] });
+      const answer = await sendRequest(appliance.port, { path, lines: ['Range: bytes=0-1', `If-Range: ${value}`] });
       expect(answer.status).toBe(200);
       expect(field(answer, 'etag')).toBe('W/"soft"');
       expectBytes(answer, SMALL);
@@ -334,7 +334,7 @@ describe('If-Range', () => {
     const now = new Date().toUTCString();
     const path = cold(SMALL, { 'last-modified': now, date: now }, null);
     for (let turn = 0; turn < 2; turn += 1) {
-      const answer = await ask(appliance.port, { path, lines: ['Range: bytes=0-1', `If-Range: ${now}`] });
+      const answer = await sendRequest(appliance.port, { path, lines: ['Range: bytes=0-1', `If-Range: ${now}`] });
       expect(answer.status).toBe(200);
       expectBytes(answer, SMALL);
     }
@@ -393,7 +393,7 @@ describe('preconditions', () => {
   test('a 304 repeats what a 200 would say of caching, and a false length never', async () => {
     const path = cold(SMALL, { 'cache-control': 'public, max-age=60', vary: 'Accept-Encoding' });
     for (let turn = 0; turn < 2; turn += 1) {
-      const answer = await ask(appliance.port, { path, lines: [`If-None-Match: ${ETAG}`] });
+      const answer = await sendRequest(appliance.port, { path, lines: [`If-None-Match: ${ETAG}`] });
       expect(answer.status).toBe(304);
       expect(field(answer, 'cache-control')).toBe('public, max-age=60');
       expect(field(answer, 'vary')).toContain('Accept-Encoding');
@@ -403,7 +403,7 @@ describe('preconditions', () => {
 
   test('a client’s preconditions never reach the origin’s answer into the store', async () => {
     const path = cold();
-    await ask(appliance.port, { path, lines: ['If-None-Match: "x"', `If-Modified-Since: ${EARLIER}`] });
+    await sendRequest(appliance.port, { path, lines: ['If-None-Match: "x"', `If-Modified-Since: ${EARLIER}`] });
     for (const request of origin.requests.filter((request) => request.path === path)) {
       expect(request.headers['if-none-match']).toBeUndefined();
       expect(request.headers['if-modified-since']).toBeUndefined();
@@ -422,7 +422,7 @@ describe('what an answer says', () => {
     };
     const path = cold(SMALL, said);
     for (const lines of [[], ['Range: bytes=1-2'], ['Range: bytes=3-'], []]) {
-      const answer = await ask(appliance.port, { path, lines });
+      const answer = await sendRequest(appliance.port, { path, lines });
       for (const [name, value] of Object.entries(said)) expect([name, field(answer, name)]).toEqual([name, value]);
       expect(field(answer, 'last-modified')).toBe(MODIFIED);
       expect(field(answer, 'accept-ranges')).toBe('bytes');
@@ -433,7 +433,7 @@ describe('what an answer says', () => {
   test('of an encoded asset keeps the coding, and its bytes are the coded ones', async () => {
     const path = cold(SMALL, { 'content-encoding': 'br' });
     for (let turn = 0; turn < 2; turn += 1) {
-      const answer = await ask(appliance.port, { path, lines: ['Accept-Encoding: br', 'Range: bytes=1-2'] });
+      const answer = await sendRequest(appliance.port, { path, lines: ['Accept-Encoding: br', 'Range: bytes=1-2'] });
       expect(field(answer, 'content-encoding')).toBe('br');
       expectBytes(answer, bytesOf(SMALL, 1, 2));
     }
@@ -443,7 +443,7 @@ describe('what an answer says', () => {
     const title = Buffer.from('Hämärä 日本').toString('latin1');
     const path = cold(SMALL, { 'x-title': title, 'content-type': 'video/mp4' });
     for (const lines of [['Range: bytes=1-2'], [], ['Range: bytes=0-0']]) {
-      const answer = await ask(appliance.port, { path, lines });
+      const answer = await sendRequest(appliance.port, { path, lines });
       expect(answer.status).toBeLessThan(300);
       expect(field(answer, 'etag')).toBe(ETAG);
       expect([title, null]).toContain(field(answer, 'x-title'));
@@ -457,7 +457,7 @@ describe('what an answer says', () => {
       'keep-alive': 'timeout=77',
     });
     for (let turn = 0; turn < 2; turn += 1) {
-      const answer = await ask(appliance.port, { path });
+      const answer = await sendRequest(appliance.port, { path });
       expect(field(answer, 'x-hop')).toBeNull();
       expect(field(answer, 'keep-alive') ?? '').not.toContain('77');
     }
@@ -466,19 +466,19 @@ describe('what an answer says', () => {
   test('a 404 is the origin’s, and is not an asset: once it is there it is served', async () => {
     fresh += 1;
     const path = `/later/${fresh}`;
-    for (const method of ['GET', 'HEAD']) expect((await ask(appliance.port, { method, path })).status).toBe(404);
-    expect((await ask(appliance.port, { path, lines: ['Range: bytes=0-1'] })).status).toBe(404);
-    expect((await ask(appliance.port, { path, lines: ['If-None-Match: *'] })).status).toBe(404);
+    for (const method of ['GET', 'HEAD']) expect((await sendRequest(appliance.port, { method, path })).status).toBe(404);
+    expect((await sendRequest(appliance.port, { path, lines: ['Range: bytes=0-1'] })).status).toBe(404);
+    expect((await sendRequest(appliance.port, { path, lines: ['If-None-Match: *'] })).status).toBe(404);
     origin.put(path, SMALL);
-    expectBytes(await ask(appliance.port, { path }), SMALL);
+    expectBytes(await sendRequest(appliance.port, { path }), SMALL);
   });
 
   test('stand-alone, the query is part of the key', async () => {
     origin.put('/by-query?v=1', SMALL);
     origin.put('/by-query?v=2', FILM);
     for (let turn = 0; turn < 2; turn += 1) {
-      expectBytes(await ask(appliance.port, { path: '/by-query?v=1' }), SMALL);
-      expectBytes(await ask(appliance.port, { path: '/by-query?v=2' }), FILM);
+      expectBytes(await sendRequest(appliance.port, { path: '/by-query?v=1' }), SMALL);
+      expectBytes(await sendRequest(appliance.port, { path: '/by-query?v=2' }), FILM);
     }
   });
 });
@@ -486,15 +486,15 @@ describe('what an answer says', () => {
 describe('CORS', () => {
   test('every answer may be read, timed and understood by a page of any origin', async () => {
     const answers = [
-      await ask(appliance.port, { path: '/film.mp4' }),
-      await ask(appliance.port, { path: cold(), lines: ['Range: bytes=0-1'] }),
-      await ask(appliance.port, { path: '/film.mp4', lines: ['Range: bytes=0-1,5-6'] }),
-      await ask(appliance.port, { path: '/film.mp4', lines: [`If-None-Match: ${ETAG}`] }),
-      await ask(appliance.port, { path: '/film.mp4', lines: ['If-Match: "x"'] }),
-      await ask(appliance.port, { path: '/film.mp4', lines: [`Range: bytes=${N}-`] }),
-      await ask(appliance.port, { path: '/nothing-here' }),
-      await ask(appliance.port, { method: 'DELETE', path: '/film.mp4' }),
-      await ask(appliance.port, { method: 'HEAD', path: '/film.mp4' }),
+      await sendRequest(appliance.port, { path: '/film.mp4' }),
+      await sendRequest(appliance.port, { path: cold(), lines: ['Range: bytes=0-1'] }),
+      await sendRequest(appliance.port, { path: '/film.mp4', lines: ['Range: bytes=0-1,5-6'] }),
+      await sendRequest(appliance.port, { path: '/film.mp4', lines: [`If-None-Match: ${ETAG}`] }),
+      await sendRequest(appliance.port, { path: '/film.mp4', lines: ['If-Match: "x"'] }),
+      await sendRequest(appliance.port, { path: '/film.mp4', lines: [`Range: bytes=${N}-`] }),
+      await sendRequest(appliance.port, { path: '/nothing-here' }),
+      await sendRequest(appliance.port, { method: 'DELETE', path: '/film.mp4' }),
+      await sendRequest(appliance.port, { method: 'HEAD', path: '/film.mp4' }),
     ];
     expect(answers.map(({ status }) => status)).toEqual([200, 206, 206, 304, 412, 416, 404, 405, 200]);
     for (const answer of answers) {
@@ -509,7 +509,7 @@ describe('CORS', () => {
   test('a preflight is answered here, for the fields that players send', async () => {
     const asked = origin.requests.length;
     for (const path of ['/film.mp4', '/never-seen', `/~abcdefgh01234567/film.mp4`]) {
-      const answer = await ask(appliance.port, {
+      const answer = await sendRequest(appliance.port, {
         method: 'OPTIONS',
         path,
         lines: [
@@ -536,24 +536,24 @@ describe('methods', () => {
     '%s is 405 with Allow, nothing of it is read back or passed on, and the connection stays in step',
     async (method) => {
       const asked = origin.requests.length;
-      const wire = await Wire.open(appliance.port);
+      const connection = await HttpConnection.open(appliance.port);
       const body = method === 'TRACE' ? [] : ['Content-Length: 5'];
-      wire.send(requestText({ method, path: '/film.mp4', lines: ['X-Secret: s3cret', ...body] }));
-      if (body.length > 0) wire.send('GET /');
-      const refused = (await wire.answer(method))!;
+      connection.send(requestText({ method, path: '/film.mp4', lines: ['X-Secret: s3cret', ...body] }));
+      if (body.length > 0) connection.send('GET /');
+      const refused = (await connection.readResponse(method))!;
       expect(refused.status).toBe(405);
       expect((field(refused, 'allow') ?? '').split(/, */).sort()).toEqual(['GET', 'HEAD', 'OPTIONS']);
       expect(refused.body.toString()).not.toContain('s3cret');
-      wire.send(requestText({ path: '/small' }));
-      const next = await wire.answer();
+      connection.send(requestText({ path: '/small' }));
+      const next = await connection.readResponse();
       if (next !== null) expectBytes(next, SMALL);
-      wire.destroy();
+      connection.destroy();
       expect(origin.requests.length).toBe(asked);
     },
   );
 
   test.each(['/film.mp4', '*'])('OPTIONS %s names the methods', async (path) => {
-    const answer = await ask(appliance.port, { method: 'OPTIONS', path });
+    const answer = await sendRequest(appliance.port, { method: 'OPTIONS', path });
     expect([200, 204]).toContain(answer.status);
     expect((field(answer, 'allow') ?? '').split(/, */).sort()).toEqual(['GET', 'HEAD', 'OPTIONS']);
   });
@@ -565,7 +565,7 @@ describe('Cache-Status', () => {
     /^larder; (hit|fwd=(uri-miss|partial|stale|miss|bypass)(; (stored|collapsed|fwd-status=\d+))*)(; (ttl=-?\d+|key="[^"]*"|detail=("[^"]*"|[\w-]+)))*$/;
 
   const statusOf = async (path: string, lines: readonly string[], method = 'GET'): Promise<string> =>
-    field(await ask(appliance.port, { path, method, lines }), 'cache-status')!;
+    field(await sendRequest(appliance.port, { path, method, lines }), 'cache-status')!;
 
   /** What was fetched ahead may still be on its way to the disk when the first reader has all it asked for. */
   const settled = (path: string, lines: readonly string[]): Promise<void> =>
@@ -604,7 +604,7 @@ describe('Cache-Status', () => {
     const look = async (a: number, b: number): Promise<void> => {
       const [first, last] = a < b ? [a, b] : [b, a];
       const asked = origin.requests.length;
-      const answer = await ask(appliance.port, { path, lines: [`Range: bytes=${first}-${last}`] });
+      const answer = await sendRequest(appliance.port, { path, lines: [`Range: bytes=${first}-${last}`] });
       expectBytes(answer, bytesOf(FILM, first, last));
       const said = field(answer, 'cache-status')!;
       expect(said).toMatch(form);
@@ -628,7 +628,7 @@ test('in a fleet, what is not catalogued is 404 and the origin hears nothing of 
     const asked = origin.requests.length;
     for (const lines of [[], ['Authorization: Bearer x'], ['Range: bytes=0-1'], ['Cookie: a=b']])
       for (const path of ['/small', '/small?x=1', '/~abcdefgh01234567/small'])
-        expect((await ask(member.port, { path, lines })).status).toBe(404);
+        expect((await sendRequest(member.port, { path, lines })).status).toBe(404);
     expect(origin.requests.length).toBe(asked);
   } finally {
     await member.stop();

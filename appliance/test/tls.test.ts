@@ -326,10 +326,10 @@ describe.skipIf(openssl === null || curl === null)('https', () => {
         for await (const chunk of stream) chunks.push(chunk as Buffer);
         return Buffer.concat(chunks).equals(FILM);
       };
-      expect(await Promise.all(Array.from({ length: 30 }, () => ask()))).toEqual(Array(30).fill(true));
+      expect(await Promise.all(Array.from({ length: 30 }, () => sendRequest()))).toEqual(Array(30).fill(true));
       const running = client.request({ ':path': '/film' });
       await once(running, 'response');
-      const last = ask(running);
+      const last = sendRequest(running);
       const gone = once(client, 'close');
       process.kill(leaving.process.pid!, 'SIGTERM');
       expect(await last).toBe(true);

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { frameMultipart, newBoundary } from '../multipart.ts';
 import type { ByteRange } from '../range.ts';
-import { parts } from '../../test/wire.ts';
+import { multipartParts } from '../../test/http-client.ts';
 
 const ranges = fc
   .array(fc.tuple(fc.nat(99), fc.nat(99)), { minLength: 2, maxLength: 8 })
@@ -36,7 +36,7 @@ test('what is framed is read back, byte by byte, and is as long as was promised'
       (list, body, type) => {
         const { bytes, contentLength, contentType } = written(list, body, type);
         expect(bytes.length).toBe(contentLength);
-        const read = parts({
+        const read = multipartParts({
           version: 'HTTP/1.1',
           status: 206,
           fields: [['content-type', contentType]],
