@@ -282,7 +282,9 @@ describe('versions and framing', () => {
     const connection = await HttpConnection.open(appliance.port);
     try {
       const lines = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x'];
-      expect((await connection.send(requestText({ path: '/small', lines })).readResponse())?.body.equals(SMALL)).toBe(true);
+      expect((await connection.send(requestText({ path: '/small', lines })).readResponse())?.body.equals(SMALL)).toBe(
+        true,
+      );
       expect((await connection.send(LAST).readResponse())?.body.equals(SMALL)).toBe(true);
     } finally {
       connection.destroy();

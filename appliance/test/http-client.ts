@@ -116,10 +116,7 @@ export class HttpConnection {
   }
 
   /** The rules of RFC 9112 6.3, in its order. */
-  async #readBody(
-    head: ResponseHead,
-    method: string,
-  ): Promise<{ readonly body: Buffer; readonly complete: boolean }> {
+  async #readBody(head: ResponseHead, method: string): Promise<{ readonly body: Buffer; readonly complete: boolean }> {
     const values = (name: string): string[] => head.fields.filter(([key]) => key === name).map(([, value]) => value);
     if (method === 'HEAD' || head.status === 204 || head.status === 304)
       return { body: Buffer.alloc(0), complete: true };
@@ -257,7 +254,8 @@ export function multipartParts(response: HttpResponse): BodyPart[] {
     );
     const bytes = body.subarray(blank + 4, end);
     const range = parseContentRange(head.get('content-range') ?? null);
-    if (bytes.length !== range.last - range.first + 1) throw new Error('a part of another length than its Content-Range');
+    if (bytes.length !== range.last - range.first + 1)
+      throw new Error('a part of another length than its Content-Range');
     parts.push({ ...range, contentType: head.get('content-type') ?? null, body: bytes });
     at = end + delimiter.length;
   }

@@ -2,7 +2,16 @@
 // from before the change brings nothing back.
 
 import { describe, expect, test } from 'vitest';
-import { cacheStatus, FRESH, origin, Resource, respond, reverseProxy, settled, startAppliances } from './caching-rig.ts';
+import {
+  cacheStatus,
+  FRESH,
+  origin,
+  Resource,
+  respond,
+  reverseProxy,
+  settled,
+  startAppliances,
+} from './caching-rig.ts';
 import { field } from './http-client.ts';
 import { deferred, until, type Deferred } from './waiting.ts';
 

@@ -542,7 +542,11 @@ describe('an asset that changes', () => {
   ];
 
   /** The tag of an answer names the version that its bytes are of, where versions have tags. */
-  function judgeVersion(got: HttpResponse, versions: readonly Version[], range: readonly [number, number] | null): Verdict {
+  function judgeVersion(
+    got: HttpResponse,
+    versions: readonly Version[],
+    range: readonly [number, number] | null,
+  ): Verdict {
     const tags = new Set(versions.map(({ headers }) => headers['etag']));
     const named = versions.filter(({ headers }) => (headers['etag'] ?? null) === field(got, 'etag'));
     const candidates = tags.size === versions.length && named.length > 0 ? named : versions;

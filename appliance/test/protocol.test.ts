@@ -6,7 +6,15 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { issueToken } from '../../runtime/auth.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
-import { sendRequest, parseContentRange, field, multipartParts, requestText, HttpConnection, type HttpResponse } from './http-client.ts';
+import {
+  sendRequest,
+  parseContentRange,
+  field,
+  multipartParts,
+  requestText,
+  HttpConnection,
+  type HttpResponse,
+} from './http-client.ts';
 
 const MB = 2 ** 20;
 const FILM = noise(2 * MB + 123);
@@ -316,7 +324,8 @@ describe('If-Range', () => {
 
   test('with several ranges follows the same rule', async () => {
     const lines = ['Range: bytes=0-1,5-6'];
-    for (const answer of await everywhere([...lines, `If-Range: ${ETAG}`])) expect(multipartParts(answer).length).toBe(2);
+    for (const answer of await everywhere([...lines, `If-Range: ${ETAG}`]))
+      expect(multipartParts(answer).length).toBe(2);
     for (const answer of await everywhere([...lines, 'If-Range: "x"'])) expectBytes(answer, SMALL);
   });
 
@@ -466,7 +475,8 @@ describe('what an answer says', () => {
   test('a 404 is the origin’s, and is not an asset: once it is there it is served', async () => {
     fresh += 1;
     const path = `/later/${fresh}`;
-    for (const method of ['GET', 'HEAD']) expect((await sendRequest(appliance.port, { method, path })).status).toBe(404);
+    for (const method of ['GET', 'HEAD'])
+      expect((await sendRequest(appliance.port, { method, path })).status).toBe(404);
     expect((await sendRequest(appliance.port, { path, lines: ['Range: bytes=0-1'] })).status).toBe(404);
     expect((await sendRequest(appliance.port, { path, lines: ['If-None-Match: *'] })).status).toBe(404);
     origin.put(path, SMALL);

@@ -104,8 +104,7 @@ test.each([
   // Cache poisoning: the origin would respond to the field, and everybody would get that response.
   const name = line.split(':')[0]!.toLowerCase();
   const resource = new Resource(
-    (request, response) =>
-      respond(request, response, { headers: FRESH, body: `for ${String(request.headers[name])}` }),
+    (request, response) => respond(request, response, { headers: FRESH, body: `for ${String(request.headers[name])}` }),
     () => reverseProxy,
   );
   await resource.fetchAndStore([line]);

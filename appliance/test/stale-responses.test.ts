@@ -51,7 +51,9 @@ describe('stale-while-revalidate', () => {
   });
 
   test('does not ask a failing origin once per hit', async () => {
-    const resource = await new Resource({ headers: aged('max-age=10, stale-while-revalidate=600', 20) }).fetchAndStore();
+    const resource = await new Resource({
+      headers: aged('max-age=10, stale-while-revalidate=600', 20),
+    }).fetchAndStore();
     resource.respondWith((_, response) => response.writeHead(503).end());
     for (let count = 0; count < 100; count += 1) await resource.get();
     expect(resource.requests.length).toBeLessThan(10);
@@ -59,7 +61,9 @@ describe('stale-while-revalidate', () => {
 
   test('revalidates for a request with 12 KB of header fields, and the worker survives it', async () => {
     // The header section of the revalidation was once too long for the link, and the rejection ended the worker.
-    const resource = await new Resource({ headers: aged('max-age=10, stale-while-revalidate=600', 20) }).fetchAndStore();
+    const resource = await new Resource({
+      headers: aged('max-age=10, stale-while-revalidate=600', 20),
+    }).fetchAndStore();
     const { workers } = await standalone.pids();
     const connection = await HttpConnection.open(standalone.port);
     connection.send(`GET ${resource.path} HTTP/1.1\r\nHost: a\r\nX-Long: ${'\xe9'.repeat(12_000)}\r\n\r\n`);

@@ -2,7 +2,17 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { expect, test } from 'vitest';
-import { aged, cacheStatus, FRESH, Resource, respond, settled, standalone, startAppliances, V1 } from './caching-rig.ts';
+import {
+  aged,
+  cacheStatus,
+  FRESH,
+  Resource,
+  respond,
+  settled,
+  standalone,
+  startAppliances,
+  V1,
+} from './caching-rig.ts';
 import { until } from './waiting.ts';
 
 startAppliances();
