@@ -29,7 +29,9 @@ export function field(response: HttpResponse, name: string): string | null {
 export class HttpConnection {
   readonly socket: Socket;
   readonly #idleMsMax: number;
-  #input: Buffer = Buffer.alloc(0);
+  /** Received and not consumed. Joined on demand only: a body of many megabytes comes in hundreds of chunks. */
+  #chunks: Buffer[] = [];
+  #bytes = 0;
   #ended = false;
   #wake: () => void = () => undefined;
 
@@ -37,7 +39,8 @@ export class HttpConnection {
     this.socket = socket;
     this.#idleMsMax = idleMsMax;
     socket.on('data', (chunk: Buffer) => {
-      this.#input = this.#input.length === 0 ? chunk : Buffer.concat([this.#input, chunk]);
+      this.#chunks.push(chunk);
+      this.#bytes += chunk.length;
       this.#wake();
     });
     for (const end of ['end', 'close', 'error'] as const)
@@ -68,7 +71,8 @@ export class HttpConnection {
 
   /** Bytes received that belong to no response read so far. */
   get unread(): Buffer {
-    return this.#input;
+    if (this.#chunks.length !== 1) this.#chunks = [Buffer.concat(this.#chunks)];
+    return this.#chunks[0]!;
   }
 
   /** Resolves when the peer has closed. */
@@ -94,10 +98,10 @@ export class HttpConnection {
 
   async #readHead(): Promise<ResponseHead | null> {
     let end: number;
-    while ((end = this.#input.indexOf('\r\n\r\n')) < 0) {
+    while ((end = this.unread.indexOf('\r\n\r\n')) < 0) {
       if (this.#ended) {
-        if (this.#input.length === 0) return null;
-        throw new Error(`closed inside the header section: ${this.#input.toString('latin1')}`);
+        if (this.#bytes === 0) return null;
+        throw new Error(`closed inside the header section: ${this.unread.toString('latin1')}`);
       }
       await this.#more();
     }
@@ -128,11 +132,11 @@ export class HttpConnection {
     if (coding !== undefined) throw new Error(`transfer coding ${coding}`);
     if (length !== undefined) {
       const bytes = Number(length);
-      while (this.#input.length < bytes && !this.#ended) await this.#more();
-      return { complete: this.#input.length >= bytes, body: this.#consume(Math.min(bytes, this.#input.length)) };
+      while (this.#bytes < bytes && !this.#ended) await this.#more();
+      return { complete: this.#bytes >= bytes, body: this.#consume(Math.min(bytes, this.#bytes)) };
     }
     await this.closed();
-    return { body: this.#consume(this.#input.length), complete: true };
+    return { body: this.#consume(this.#bytes), complete: true };
   }
 
   async #readChunked(): Promise<{ readonly body: Buffer; readonly complete: boolean }> {
@@ -142,9 +146,9 @@ export class HttpConnection {
       if (line === null) return { body: Buffer.concat(chunks), complete: false };
       const size = parseInt(line, 16);
       if (!/^[0-9a-f]+$/i.test(line)) throw new Error(`not a chunk size: ${line}`);
-      while (this.#input.length < size + 2 && !this.#ended) await this.#more();
-      chunks.push(this.#consume(Math.min(size, this.#input.length)));
-      if (this.#input.length < 2) return { body: Buffer.concat(chunks), complete: false };
+      while (this.#bytes < size + 2 && !this.#ended) await this.#more();
+      chunks.push(this.#consume(Math.min(size, this.#bytes)));
+      if (this.#bytes < 2) return { body: Buffer.concat(chunks), complete: false };
       if (this.#consume(2).toString() !== '\r\n') throw new Error('a chunk without its CRLF');
       if (size === 0) return { body: Buffer.concat(chunks), complete: true };
     }
@@ -152,7 +156,7 @@ export class HttpConnection {
 
   async #readLine(): Promise<string | null> {
     let end: number;
-    while ((end = this.#input.indexOf('\r\n')) < 0) {
+    while ((end = this.unread.indexOf('\r\n')) < 0) {
       if (this.#ended) return null;
       await this.#more();
     }
@@ -162,9 +166,10 @@ export class HttpConnection {
   }
 
   #consume(bytes: number): Buffer {
-    const consumed = this.#input.subarray(0, bytes);
-    this.#input = this.#input.subarray(bytes);
-    return consumed;
+    const { unread } = this;
+    this.#chunks = [unread.subarray(bytes)];
+    this.#bytes = this.#chunks[0]!.length;
+    return unread.subarray(0, bytes);
   }
 
   async #more(): Promise<void> {

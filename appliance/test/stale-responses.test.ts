@@ -75,28 +75,28 @@ describe('stale-while-revalidate', () => {
   });
 });
 
-describe('an origin that fails', () => {
-  test.each<readonly [string, string, string, number, Handler, string[], number]>([
-    ['stale-if-error', 'responds with 503', 'max-age=10, stale-if-error=60', 20, fails, [], 200],
-    ['an expired stale-if-error', 'responds with 503', 'max-age=10, stale-if-error=60', 200, fails, [], 503],
+describe('a failure of the origin', () => {
+  const LIMITED = 'max-age=10, stale-if-error=60';
+  test.each<readonly [string, string, number, string, number, Handler, string[]]>([
+    ['stale-if-error', 'responds with 503', 200, LIMITED, 20, fails, []],
+    ['an expired stale-if-error', 'responds with 503', 503, LIMITED, 200, fails, []],
     [
       'stale-if-error in the request',
       'responds with 503',
+      200,
       'max-age=10',
       20,
       fails,
       ['Cache-Control: stale-if-error=60'],
-      200,
     ],
-    ['max-age alone', 'responds with 503', 'max-age=10', 20, fails, [], 503],
-    ['must-revalidate', 'responds with 503', 'max-age=10, must-revalidate, stale-if-error=60', 20, fails, [], 503],
-    ['max-age alone', 'cannot be reached', 'max-age=10', 20, breaksOff, [], 200],
-    ['must-revalidate', 'cannot be reached', 'max-age=10, must-revalidate', 20, breaksOff, [], 504],
-    ['no-cache', 'cannot be reached', 'no-cache', 20, breaksOff, [], 504],
-    ['s-maxage', 'cannot be reached', 's-maxage=10', 20, breaksOff, [], 504],
-    ['no-cache in the request', 'cannot be reached', 'max-age=600', 20, breaksOff, ['Cache-Control: no-cache'], 504],
-  ])('with %s, where the origin %s (%s, age %i), the client gets %4$s', async (...row) => {
-    const [, , directives, age, handler, lines, expected] = row;
+    ['max-age alone', 'responds with 503', 503, 'max-age=10', 20, fails, []],
+    ['must-revalidate', 'responds with 503', 503, `must-revalidate, ${LIMITED}`, 20, fails, []],
+    ['max-age alone', 'cannot be reached', 200, 'max-age=10', 20, breaksOff, []],
+    ['must-revalidate', 'cannot be reached', 504, 'max-age=10, must-revalidate', 20, breaksOff, []],
+    ['no-cache', 'cannot be reached', 504, 'no-cache', 20, breaksOff, []],
+    ['s-maxage', 'cannot be reached', 504, 's-maxage=10', 20, breaksOff, []],
+    ['no-cache in the request', 'cannot be reached', 504, 'max-age=600', 20, breaksOff, ['Cache-Control: no-cache']],
+  ])('with %s, when the origin %s, causes a %i', async (_, __, expected, directives, age, handler, lines) => {
     const resource = await new Resource({ headers: aged(directives, age) }).fetchAndStore();
     resource.respondWith(handler);
     const answer = await resource.get(lines);
@@ -107,7 +107,7 @@ describe('an origin that fails', () => {
     expect(field(answer, 'proxy-status')).toMatch(/^larder; error=destination_unavailable/);
   });
 
-  test('does not cost a response without a validator its stale-if-error', async () => {
+  test('does not keep stale-if-error from a response without a validator', async () => {
     const headers = { 'cache-control': 'max-age=10, stale-if-error=600', age: '20' };
     const resource = await new Resource({ headers, body: 'old but good' }).fetchAndStore();
     resource.respondWith((_, response) => response.writeHead(503).end());
@@ -115,19 +115,19 @@ describe('an origin that fails', () => {
     expect([answer.status, answer.body.toString()]).toEqual([200, 'old but good']);
   });
 
-  test('leaves HEAD of a stale resource the same status as GET', async () => {
+  test('gives HEAD of a stale resource the same status as GET', async () => {
     const resource = await new Resource({ headers: aged('max-age=10, stale-if-error=600', 20) }).fetchAndStore();
     resource.respondWith(breaksOff);
     expect([(await resource.get()).status, (await resource.get([], 'HEAD')).status]).toEqual([200, 200]);
   });
 
-  test('is not hidden when it says 404: the stored response is gone with it', async () => {
+  test('is not what a 404 is: it removes the stored response', async () => {
     const resource = await new Resource({ headers: aged('max-age=10, stale-if-error=60', 20) }).fetchAndStore();
     resource.respondWith((_, response) => response.writeHead(404).end('gone'));
     for (let count = 0; count < 2; count += 1) expect((await resource.get()).status).toBe(404);
   });
 
-  test('by hanging delays the first reader of a stale response by seconds and the next one not at all', async () => {
+  test('to respond in time delays the first reader of a stale response by seconds, and the next one not at all', async () => {
     const resource = await new Resource({ headers: aged('max-age=10, stale-if-error=600', 20) }).fetchAndStore();
     resource.respondWith(hangs);
     // The origin timeout is 15 s: a response within 10 s did not wait for it.
