@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Compares an appliance with nginx over random requests: test/differential.test.ts with more of them, progress and a count
-# of how often each difference was met. A run of 100,000 must need every rule of the table in decisions/0017.
+# Compares an appliance with nginx over random requests: runs test/differential.test.ts with more of them, and prints progress
+# and how often each rule was needed. A run of 100,000 must need every rule of the table in decisions/0017.
 #
-#   test/fuzz.sh                  100,000 requests, of a new seed
-#   test/fuzz.sh 5000 42          so many, of that seed
-#   test/fuzz.sh 1 42 1234        case 1234 of that seed alone, as a failure names it
+#   test/fuzz.sh                  100,000 requests from a new seed
+#   test/fuzz.sh 5000 42          5,000 requests from seed 42
+#   test/fuzz.sh 1 42 1234        case 1234 of seed 42 alone: a failure prints both numbers
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
