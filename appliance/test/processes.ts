@@ -1,4 +1,4 @@
-// What Linux tells of the processes of an appliance.
+// Measurements of the processes of an appliance, from /proc.
 
 import { readFileSync } from 'node:fs';
 

@@ -240,7 +240,7 @@ export class RunningAppliance {
 
   /** `until`, which also fails as soon as the appliance exits; the error carries the end of the log. */
   async until(condition: () => boolean | Promise<boolean>, deadlineMs?: number): Promise<void> {
-    const explain = (): string => this.log.slice(-4_000);
+    const explain = (): string => `${condition.toString()}\n${this.log.slice(-4_000)}`;
     await until(
       async () => {
         if (await condition()) return true;

@@ -42,7 +42,7 @@ const runRefused = (...flags: readonly string[]): Promise<{ readonly code: numbe
 
 const FLEET = ['--origin', 'http://127.0.0.1:1', '--steering', 'http://127.0.0.1:1'];
 
-test('a fleet member without advertised URL, fill and token is told of all three at once', async () => {
+test('a fleet member without advertised URL, fill and token gets all three named at once', async () => {
   const { code, stderr } = await runRefused(...FLEET, '--id', 'box-1');
   expect(code).toBe(2);
   expect(stderr).toMatch(/--advertise is required/);

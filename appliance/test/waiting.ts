@@ -7,18 +7,17 @@ const POLL_MS = 5;
 
 export interface UntilOptions {
   readonly deadlineMs?: number;
-  /** Text for the error at the deadline: what a person needs to find the cause. */
+  /** What the error at the deadline says beside the time; by default the source text of the condition. */
   readonly explain?: () => string;
 }
 
 export async function until(
   condition: () => boolean | Promise<boolean>,
-  { deadlineMs = DEADLINE_MS, explain }: UntilOptions = {},
+  { deadlineMs = DEADLINE_MS, explain = () => condition.toString() }: UntilOptions = {},
 ): Promise<void> {
   const end = systemClock.monotonic() + deadlineMs;
   while (!(await condition())) {
-    if (systemClock.monotonic() > end)
-      throw new Error(`condition not met in ${deadlineMs} ms: ${condition.toString()}\n${explain?.() ?? ''}`);
+    if (systemClock.monotonic() > end) throw new Error(`condition not met in ${deadlineMs} ms: ${explain()}`);
     await systemClock.sleep(POLL_MS);
   }
 }

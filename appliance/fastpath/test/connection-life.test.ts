@@ -297,7 +297,7 @@ describe('a block that is no longer open', () => {
     expect(received.bytes().subarray(-FILM.length).equals(FILM)).toBe(true);
   });
 
-  test('sockets the response short if its file is gone and the asset has changed, and the asset is not remembered', async () => {
+  test('ends the response short if its file is gone and the asset has changed, and the asset is not remembered', async () => {
     const socket = rig.open('fast', { blocked: true });
     const received = collect(socket);
     socket.write(getRequest('/film'));
