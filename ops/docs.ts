@@ -93,10 +93,10 @@ function fallbacks(): string {
 }
 
 /**
- * What a test reads a fallback's counter by: the metric itself, or a harness's function whose name says so. The fallback's name stands in
+ * What a test reads a fallback's counter by: the metric itself, or a function of a harness that is named after it. The fallback's name stands in
  * the same statement.
  */
-const COUNTER_READ = /larder_fallback_total|fallbackCount/;
+const COUNTER_READ = /larder_fallback_total|fallbackCount|expectFallback/;
 
 /** The test files that read the counter of each fallback. */
 export function provenFallbacks(): Map<string, string[]> {

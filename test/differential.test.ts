@@ -1,72 +1,73 @@
-// The same requests to nginx and to appliances before it: whatever differs is in the table of decisions/0017, or is a defect.
-// `test/fuzz.sh` runs this with many more requests.
+// The same random requests to nginx and to appliances in front of it: every difference is in the table of decisions/0017, or is a
+// defect. `test/fuzz.sh` runs many more requests.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { packageRoot } from '../runtime/paths.ts';
 import { differences } from './differential/compare.ts';
-import { fuzz, story, type Outcome } from './differential/fuzz.ts';
+import { describeUnexplained, fuzz, type FuzzResult } from './differential/fuzz.ts';
 import { makeCase, type Request } from './differential/requests.ts';
-import { ruleOf, RULES, table } from './differential/rules.ts';
-import { Stage } from './differential/stage.ts';
-import type { Seen } from './differential/transcript.ts';
+import { ruleOf, RULES, rulesTable } from './differential/rules.ts';
+import { Servers } from './differential/servers.ts';
+import type { Observation } from './differential/observe.ts';
 import { needsTool } from './tools.ts';
 
 const setting = (name: string, fallback: number): number => Number(process.env[`LARDER_FUZZ_${name}`] ?? fallback);
 const REQUESTS = setting('REQUESTS', 2_000);
 const SEED = setting('SEED', 9_110);
 const FIRST_CASE = setting('CASE', 0);
-/** From so many on, a rule that was not needed is a rule too many. */
+/** In a run of at least this many requests every rule must have been needed. */
 const REQUESTS_FOR_ALL_RULES = 100_000;
 const MS_PER_REQUEST_MAX = 100;
 
 const nginx = needsTool('nginx');
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
+const print = (line: string): void => void process.stderr.write(`${line}\n`);
 
 describe.skipIf(nginx === null)('an appliance and nginx', () => {
-  let stage: Stage;
-  let outcome: Outcome;
+  let servers: Servers;
+  let result: FuzzResult;
 
   beforeAll(
     async () => {
-      stage = await Stage.start(nginx!);
-      const progress = REQUESTS > 2_000 ? { progress: say } : {};
-      outcome = await fuzz({ stage, seed: SEED, requests: REQUESTS, firstCase: FIRST_CASE, ...progress });
-      if (REQUESTS > 2_000) report(outcome);
+      servers = await Servers.start(nginx!);
+      const progress = REQUESTS > 2_000 ? { progress: print } : {};
+      result = await fuzz({ servers, seed: SEED, requests: REQUESTS, firstCase: FIRST_CASE, ...progress });
+      if (REQUESTS > 2_000) report(result);
     },
     60_000 + REQUESTS * MS_PER_REQUEST_MAX,
   );
 
-  afterAll(() => stage?.close());
+  afterAll(() => servers?.close());
 
-  test(`answer ${REQUESTS} requests alike, but for what the table explains`, () => {
-    const stories = outcome.unexplained.map((one) => story(one, SEED));
-    expect(stories, `\n${stories.join('\n\n')}\n\n${stories.length > 0 ? stage.logs : ''}\n`).toEqual([]);
-    expect(outcome.requests).toBeGreaterThanOrEqual(REQUESTS);
+  test(`answer ${REQUESTS} requests alike, except for differences that the table explains`, () => {
+    const unexplained = result.unexplained.map((one) => describeUnexplained(one, SEED));
+    const logs = unexplained.length > 0 ? servers.logs : '';
+    expect(unexplained, `\n${unexplained.join('\n\n')}\n\n${logs}\n`).toEqual([]);
+    expect(result.requests).toBeGreaterThanOrEqual(REQUESTS);
   });
 
-  test.skipIf(REQUESTS < 2_000)('were compared cold and warm', () => {
-    const { cold, warm, of } = outcome.hits;
+  test.skipIf(REQUESTS < 2_000)('were compared with cold and with stored assets', () => {
+    const { cold, warm, of } = result.hits;
     expect(cold / of).toBeLessThan(0.15);
     expect(warm / of).toBeGreaterThan(0.4);
   });
 
-  test.skipIf(REQUESTS < REQUESTS_FOR_ALL_RULES)('need every rule', () => {
-    const idle = [...outcome.uses]
+  test.skipIf(REQUESTS < REQUESTS_FOR_ALL_RULES)('need every rule of the table', () => {
+    const unused = [...result.uses]
       .filter(([, times]) => times === 0)
-      .map(([{ asked, larder }]) => `${asked}: ${larder}`);
-    expect(idle).toEqual([]);
+      .map(([{ request, larder }]) => `${request}: ${larder}`);
+    expect(unused).toEqual([]);
   });
 });
 
-function report({ seed, requests, cases, seconds, uses, unexplained, hits }: Outcome): void {
-  for (const [{ asked, larder }, times] of uses) say(`${String(times).padStart(8)}  ${asked}: ${larder}`);
+function report({ seed, requests, cases, seconds, uses, unexplained, hits }: FuzzResult): void {
+  for (const [{ request, larder }, times] of uses) print(`${String(times).padStart(8)}  ${request}: ${larder}`);
   const rate = Math.round(requests / seconds);
-  say(
+  print(
     `seed ${seed}: ${requests} requests in ${cases} connections, each three times, ${Math.round(seconds)} s, ${rate}/s`,
   );
-  say(
+  print(
     `hits ${hits.cold} cold and ${hits.warm} warm of ${hits.of}; ${unexplained.length} kinds of differences unexplained`,
   );
 }
@@ -95,55 +96,79 @@ describe('the comparison', () => {
     'content-type': 'y',
   };
   const part = { ...whole, 'content-length': '3', 'content-range': 'bytes 2-4/10' };
-  const seen = (status: number, fields: Record<string, string>, bytes: Buffer, open = true): Seen => ({
-    ...{ kind: 'answer', open },
-    answer: { version: 'HTTP/1.1', status, fields: Object.entries(fields), body: bytes, complete: true },
+  const observation = (status: number, fields: Record<string, string>, bytes: Buffer, open = true): Observation => ({
+    ...{ kind: 'response', open },
+    response: { version: 'HTTP/1.1', status, fields: Object.entries(fields), body: bytes, complete: true },
   });
-  const good = seen(200, whole, body);
-  const goodPart = seen(206, part, body.subarray(2, 5));
+  const good = observation(200, whole, body);
+  const goodPart = observation(206, part, body.subarray(2, 5));
   const without = (name: keyof typeof whole): Record<string, string> =>
     Object.fromEntries(Object.entries(whole).filter(([key]) => key !== name));
-  const found = (asked: Request, theirs: Seen, ours: Seen): string[] =>
-    differences({ between: 'nginx-warm', case: { ...makeCase(1, 1), requests: [asked] }, request: asked, theirs, ours })
+  const unexplainedAspects = (compared: Request, expected: Observation, actual: Observation): string[] =>
+    differences({
+      between: 'nginx-warm',
+      case: { ...makeCase(1, 1), requests: [compared] },
+      request: compared,
+      expected,
+      actual,
+    })
       .filter((difference) => ruleOf(difference) === undefined)
-      .map(({ facet }) => facet);
+      .map(({ aspect }) => aspect);
 
-  test('finds nothing in answers that are alike', () => {
-    expect(found(request, good, good)).toEqual([]);
-    expect(found(ranged, goodPart, goodPart)).toEqual([]);
+  test('finds nothing in equal responses', () => {
+    expect(unexplainedAspects(request, good, good)).toEqual([]);
+    expect(unexplainedAspects(ranged, goodPart, goodPart)).toEqual([]);
   });
 
-  test.each<readonly [string, Request, Seen, Seen, string[]]>([
-    ['another status', request, good, seen(404, {}, Buffer.alloc(0)), ['status']],
-    ['the whole for a range', ranged, goodPart, good, ['status']],
-    ['a wrong byte', request, good, seen(200, whole, Buffer.from('0123456780')), ['truth', 'body']],
-    ['a byte too few', request, good, seen(200, whole, body.subarray(1)), ['truth', 'body']],
-    ['a range one off', ranged, goodPart, seen(206, part, body.subarray(3, 6)), ['truth', 'body']],
-    ['no entity tag', request, good, seen(200, without('etag'), body), ['etag:']],
-    ['another entity tag', request, good, seen(200, { ...whole, etag: '"b"' }, body), ['etag:']],
-    ['no date of change', request, good, seen(200, without('last-modified'), body), ['last-modified:']],
-    ['no word of ranges', request, good, seen(200, without('accept-ranges'), body), ['accept-ranges:']],
-    ['another type', request, good, seen(200, { ...whole, 'content-type': 'z' }, body), ['content-type:']],
-    ['a hang-up', request, good, seen(200, { ...whole, connection: 'close' }, body, false), ['persistence']],
-    ['a hang-up without a word', request, good, seen(200, whole, body, false), ['truth', 'persistence']],
-    ['a word of it that is not kept', request, good, seen(200, { ...whole, connection: 'close' }, body), ['truth']],
-    ['no answer at all', request, good, { kind: 'none' }, ['answer']],
-    ['bytes that are no answer', request, good, { kind: 'broken', why: 'x' }, ['truth', 'answer']],
-  ])('finds %s, and no rule explains it', (_, asked, theirs, ours, facets) => {
-    expect(found(asked, theirs, ours)).toEqual(facets);
+  test.each<readonly [string, Request, Observation, Observation, string[]]>([
+    ['another status', request, good, observation(404, {}, Buffer.alloc(0)), ['status']],
+    ['the whole asset for a range', ranged, goodPart, good, ['status']],
+    ['a wrong byte', request, good, observation(200, whole, Buffer.from('0123456780')), ['correctness', 'body']],
+    ['a missing byte', request, good, observation(200, whole, body.subarray(1)), ['correctness', 'body']],
+    ['a range shifted by one', ranged, goodPart, observation(206, part, body.subarray(3, 6)), ['correctness', 'body']],
+    ['no entity tag', request, good, observation(200, without('etag'), body), ['etag:']],
+    ['another entity tag', request, good, observation(200, { ...whole, etag: '"b"' }, body), ['etag:']],
+    ['no Last-Modified', request, good, observation(200, without('last-modified'), body), ['last-modified:']],
+    ['no Accept-Ranges', request, good, observation(200, without('accept-ranges'), body), ['accept-ranges:']],
+    [
+      'another content type',
+      request,
+      good,
+      observation(200, { ...whole, 'content-type': 'z' }, body),
+      ['content-type:'],
+    ],
+    [
+      'an announced close',
+      request,
+      good,
+      observation(200, { ...whole, connection: 'close' }, body, false),
+      ['persistence'],
+    ],
+    ['an unannounced close', request, good, observation(200, whole, body, false), ['correctness', 'persistence']],
+    [
+      'an announced close that does not happen',
+      request,
+      good,
+      observation(200, { ...whole, connection: 'close' }, body),
+      ['correctness'],
+    ],
+    ['no response', request, good, { kind: 'closed' }, ['response']],
+    ['bytes that are not a response', request, good, { kind: 'broken', reason: 'x' }, ['correctness', 'response']],
+  ])('finds %s, and no rule explains it', (_, compared, expected, actual, aspects) => {
+    expect(unexplainedAspects(compared, expected, actual)).toEqual(aspects);
   });
 
-  test('is of the same cases for the same seed', () => {
+  test('makes the same cases from the same seed', () => {
     expect(makeCase(7, 11)).toEqual(makeCase(7, 11));
     expect(makeCase(7, 11)).not.toEqual(makeCase(8, 11));
   });
 });
 
-test('the table of differences is printed in decisions/0017; `npx vitest run test/differential.test.ts -u` prints it anew', async () => {
+test('decisions/0017 has the current table of differences; `npx vitest run test/differential.test.ts -u` updates it', async () => {
   const file = join(packageRoot, 'decisions/0017-differences-from-nginx.md');
   const [before, after] = readFileSync(file, 'utf8').split(
     /(?<=<!-- prettier-ignore-start -->\n)[^]*(?=<!-- prettier-ignore-end -->)/,
   );
-  await expect(`${before}\n${table()}\n\n${after}`).toMatchFileSnapshot(file);
-  expect(new Set(RULES.map(({ asked, larder }) => `${asked} ${larder}`)).size).toBe(RULES.length);
+  await expect(`${before}\n${rulesTable()}\n\n${after}`).toMatchFileSnapshot(file);
+  expect(new Set(RULES.map(({ request, larder }) => `${request} ${larder}`)).size).toBe(RULES.length);
 });

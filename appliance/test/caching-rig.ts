@@ -1,20 +1,22 @@
-// An origin that follows a script, one resource at a time, and appliances before it: a plain one and a reverse proxy.
+// Two appliances before one origin: stand-alone and reverse proxy. Each `Resource` of the origin follows a script of its own.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { afterAll, beforeAll, expect, vi } from 'vitest';
+import { afterAll, beforeAll, expect } from 'vitest';
 import { RunningAppliance, ScriptedOrigin } from './rig.ts';
-import { ask, field, type Answer } from './wire.ts';
+import { field, sendRequest, type HttpResponse } from './http-client.ts';
+import { until } from './waiting.ts';
 
-export type Handler = (request: IncomingMessage, response: ServerResponse, turn: number) => void;
+/** `ordinal` counts the requests for the resource, from 1. */
+export type Handler = (request: IncomingMessage, response: ServerResponse, ordinal: number) => void;
 
 export let origin: ScriptedOrigin;
-export let alone: RunningAppliance;
-export let proxy: RunningAppliance;
+export let standalone: RunningAppliance;
+export let reverseProxy: RunningAppliance;
 const scripts = new Map<string, { handler: Handler; readonly requests: IncomingMessage[] }>();
 let paths = 0;
 
-/** For the tests of a file. */
-export function standUp(): void {
+/** Starts origin and appliances before the tests of a file, one worker each, and stops them afterwards. */
+export function startAppliances(): void {
   beforeAll(async () => {
     origin = await ScriptedOrigin.start();
     origin.intercept = (request, response) => {
@@ -24,25 +26,25 @@ export function standUp(): void {
       script.handler(request, response, script.requests.length);
       return true;
     };
-    [alone, proxy] = await Promise.all([
+    [standalone, reverseProxy] = await Promise.all([
       RunningAppliance.start({ origin: origin.url, flags: ['--workers', '1'] }),
       RunningAppliance.start({ origin: origin.url, flags: ['--workers', '1', '--reverse-proxy'] }),
     ]);
   });
   afterAll(async () => {
-    await Promise.all([alone?.stop(), proxy?.stop()]);
+    await Promise.all([standalone?.stop(), reverseProxy?.stop()]);
     await origin?.stop();
   });
 }
 
-export interface Say {
+export interface ResponseSpec {
   readonly headers?: Record<string, string | string[] | undefined>;
   readonly body?: string | Buffer;
   readonly status?: number;
 }
 
-/** A well-behaved origin for one resource: conditions and ranges as RFC 9110 has them. */
-export function say(request: IncomingMessage, response: ServerResponse, spec: Say): void {
+/** Responds as a well-behaved origin: conditions and ranges as RFC 9110 defines them. */
+export function respond(request: IncomingMessage, response: ServerResponse, spec: ResponseSpec): void {
   const body = Buffer.from(spec.body ?? 'the one and only body');
   const fields: Record<string, string | string[] | undefined> = { 'content-type': 'text/plain', ...spec.headers };
   const etag = fields['etag'];
@@ -50,9 +52,9 @@ export function say(request: IncomingMessage, response: ServerResponse, spec: Sa
     etag === undefined
       ? fields['last-modified'] !== undefined && request.headers['if-modified-since'] === fields['last-modified']
       : request.headers['if-none-match'] === etag;
-  const kept = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+  const present = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
   if (unchanged && spec.status === undefined) {
-    response.writeHead(304, kept as Record<string, string>).end();
+    response.writeHead(304, present as Record<string, string>).end();
     return;
   }
   const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
@@ -60,7 +62,7 @@ export function say(request: IncomingMessage, response: ServerResponse, spec: Sa
   const last = Math.min(range?.[2] ? Number(range[2]) : Infinity, body.length - 1);
   const part = range !== null && spec.status === undefined ? body.subarray(first, last + 1) : body;
   response.writeHead(spec.status ?? (range === null ? 200 : 206), {
-    ...(kept as Record<string, string>),
+    ...(present as Record<string, string>),
     ...(range !== null && spec.status === undefined
       ? { 'content-range': `bytes ${first}-${last}/${body.length}` }
       : {}),
@@ -69,60 +71,78 @@ export function say(request: IncomingMessage, response: ServerResponse, spec: Sa
   response.end(request.method === 'HEAD' ? undefined : part);
 }
 
-/** Blocks on disk of a resource, of all its variants. */
-export async function blocksStored({ admin, token }: RunningAppliance, path: string): Promise<number> {
+/** Number of blocks on disk of a resource, all its variants together. */
+export async function storedBlocks({ admin, token }: RunningAppliance, path: string): Promise<number> {
   const url = `${admin}/v1/assets?prefix=${encodeURIComponent(path)}`;
   const { assets } = (await (await fetch(url, { headers: { authorization: `Bearer ${token}` } })).json()) as {
     readonly assets: readonly { readonly key: string; readonly blocks: number }[];
   };
-  // Another resource may begin as this one does.
+  // The path of another resource may begin with this one.
   const own = assets.filter(({ key }) => key === path || key.startsWith(`${path} `));
   return own.reduce((sum, { blocks }) => sum + blocks, 0);
 }
 
+/**
+ * Resolves when the appliance has done all that it can do for the requests sent to it so far: another resource, asked for
+ * after them, has been fetched from the origin and is on disk. The requests pass through the same worker, storekeeper and
+ * index writer, in order. Tests use this before they assert that something did not happen.
+ */
+export async function settled(appliance: RunningAppliance): Promise<void> {
+  await new Resource({ headers: FRESH }, () => appliance).fetchAndStore();
+}
+
+/** One path at the origin, with its script, its recorded requests, and a client that asks an appliance for it. */
 export class Resource {
   readonly path: string;
   readonly #appliance: () => RunningAppliance;
 
-  constructor(handler: Handler | Say, appliance = (): RunningAppliance => alone, query = '') {
+  constructor(handler: Handler | ResponseSpec, appliance = (): RunningAppliance => standalone, query = '') {
     paths += 1;
     this.path = `/resource-${paths}${query}`;
     this.#appliance = appliance;
-    this.now(handler);
+    this.respondWith(handler);
   }
 
-  /** What the origin does from here on. */
-  now(handler: Handler | Say): void {
+  /** Replaces the script. */
+  respondWith(handler: Handler | ResponseSpec): void {
     const script: Handler =
-      typeof handler === 'function' ? handler : (request, response) => say(request, response, handler);
+      typeof handler === 'function' ? handler : (request, response) => respond(request, response, handler);
     scripts.set(this.path, { handler: script, requests: scripts.get(this.path)?.requests ?? [] });
   }
 
-  get asked(): IncomingMessage[] {
+  /** Requests that have reached the origin. */
+  get requests(): IncomingMessage[] {
     return scripts.get(this.path)!.requests;
   }
 
-  get(lines: readonly string[] = [], method = 'GET'): Promise<Answer> {
-    return ask(this.#appliance().port, { path: this.path, lines: [...lines], method });
+  get(lines: readonly string[] = [], method = 'GET'): Promise<HttpResponse> {
+    return sendRequest(this.#appliance().port, { path: this.path, lines: [...lines], method });
   }
 
-  /** Fetched once and on disk: the next look is at what is stored. */
-  async stored(lines: readonly string[] = []): Promise<this> {
-    const before = await blocksStored(this.#appliance(), this.path);
+  /** Asks for the resource once and waits until it is on disk. */
+  async fetchAndStore(lines: readonly string[] = []): Promise<this> {
+    const before = await storedBlocks(this.#appliance(), this.path);
     const first = await this.get(lines);
     expect([first.status, field(first, 'cache-status')]).toEqual([200, expect.stringMatching(/stored/)]);
-    await vi.waitUntil(async () => (await blocksStored(this.#appliance(), this.path)) > before, {
-      timeout: 10_000,
-      interval: 5,
-    });
+    await this.untilStored(before + 1);
     return this;
+  }
+
+  async untilStored(blocks = 1): Promise<void> {
+    await until(async () => (await storedBlocks(this.#appliance(), this.path)) >= blocks);
   }
 }
 
 export const V1 = { etag: '"v1"' };
-export const stale = (directives: string, ageS: number): Record<string, string> => ({
+
+/** Fields of version 1, fresh for ten minutes. */
+export const FRESH = { ...V1, 'cache-control': 'max-age=600' };
+
+/** Fields of version 1 with these directives, generated `ageS` seconds ago. */
+export const aged = (directives: string, ageS: number): Record<string, string> => ({
   ...V1,
   'cache-control': directives,
   age: String(ageS),
 });
-export const status = (answer: Answer): string => field(answer, 'cache-status') ?? '';
+
+export const cacheStatus = (response: HttpResponse): string => field(response, 'cache-status') ?? '';

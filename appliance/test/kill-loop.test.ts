@@ -1,6 +1,7 @@
-// Twenty kills under load: storekeeper, workers and supervisor die by SIGKILL in turn while readers fetch ranges. A reader
-// may be cut off, never lied to; what is served is compared byte by byte, and afterwards all of it is still there.
+// Twenty kills under load: storekeeper, worker and supervisor are killed in turn while clients read ranges. A response may
+// break off but never carries a wrong byte, and afterwards every film is served whole.
 
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
@@ -9,7 +10,7 @@ const MB = 2 ** 20;
 const KILLS = 20;
 const READERS = 8;
 const FILMS = 12;
-/** How long a read may need until it works again, kills included. */
+/** How long the service may be down after a kill. */
 const RECOVERY_MS = 20_000;
 
 let origin: ScriptedOrigin;
@@ -19,7 +20,7 @@ const films = Array.from({ length: FILMS }, (_, at) => noise(2 * MB + at * 1_001
 beforeAll(async () => {
   origin = await ScriptedOrigin.start();
   for (const [at, film] of films.entries()) origin.put(`/film-${at}`, film);
-  // Room for about half of the films, so that eviction is part of it.
+  // Room for about half of the films, so that blocks are evicted during the test.
   appliance = await RunningAppliance.start({ origin: origin.url, flags: ['--store-bytes', '32MiB'] });
 });
 
@@ -29,12 +30,12 @@ afterAll(async () => {
 });
 
 test(
-  `${KILLS} kills of storekeeper, workers and supervisor under load cost no byte`,
+  `${KILLS} kills of storekeeper, workers and supervisor under load cause no wrong byte`,
   { timeout: 300_000 },
   async () => {
-    const over = new AbortController();
+    const finished = new AbortController();
     let reads = 0;
-    let cut = 0;
+    let interrupted = 0;
     const wrong: string[] = [];
 
     const reader = async (seed: number): Promise<void> => {
@@ -43,14 +44,14 @@ test(
         state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
         return state % below;
       };
-      while (!over.signal.aborted) {
+      while (!finished.signal.aborted) {
         const at = random(FILMS);
         const film = films[at]!;
         const first = random(film.length);
         const last = Math.min(film.length - 1, first + random(MB));
         const outcome = await readRange(`/film-${at}`, first, last, film);
         if (outcome === 'whole') reads += 1;
-        else if (outcome === 'cut') cut += 1;
+        else if (outcome === 'interrupted') interrupted += 1;
         else wrong.push(outcome);
       }
     };
@@ -62,7 +63,7 @@ test(
       const pids = await appliance.pids();
       const role = (['storekeeper', 'worker', 'supervisor'] as const)[kill % 3]!;
       if (role === 'supervisor') {
-        const exited = new Promise((resolve) => appliance.process.once('exit', resolve));
+        const exited = once(appliance.process, 'exit');
         process.kill(pids.supervisor, 'SIGKILL');
         await exited;
         await appliance.start();
@@ -71,12 +72,12 @@ test(
         if (target !== undefined && target > 0) process.kill(target, 'SIGKILL');
       }
     }
-    over.abort();
+    finished.abort();
     await Promise.all(readers);
     expect(wrong).toEqual([]);
     expect(reads).toBeGreaterThan(KILLS * 20);
-    // Cut readers are the proof that the kills happened under load.
-    expect(cut).toBeGreaterThan(0);
+    // Interrupted reads prove that the kills happened under load.
+    expect(interrupted).toBeGreaterThan(0);
 
     for (const [at, film] of films.entries()) {
       await appliance.until(
@@ -87,12 +88,12 @@ test(
   },
 );
 
-test('nothing leaks: the supervisor holds a bounded number of descriptors and no child is left over', async () => {
+test('afterwards the supervisor holds fewer than 60 descriptors, and no process of a killed supervisor is left', async () => {
   const { supervisor, storekeeper, workers } = await appliance.pids();
   expect(storekeeper).toBeGreaterThan(0);
   expect(workers).toHaveLength(2);
   await appliance.until(() => readdirSync(`/proc/${supervisor}/fd`).length < 60);
-  // Processes whose parent died must have followed it: nobody but this supervisor serves from this directory.
+  // A process whose parent was killed must exit: only this supervisor and its children use the state directory.
   const strays = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && Number(name) !== supervisor)
     .filter((name) => {
@@ -108,7 +109,7 @@ test('nothing leaks: the supervisor holds a bounded number of descriptors and no
   expect(strays).toEqual([]);
 });
 
-/** `whole`, `cut` (refused, reset, short, 5xx) or a sentence about wrong bytes. */
+/** `whole`, `interrupted` (refused, reset, short or 5xx), or a sentence about wrong bytes. */
 async function readRange(path: string, first: number, last: number, film: Buffer): Promise<string> {
   try {
     const response = await fetch(appliance.url + path, {
@@ -117,7 +118,7 @@ async function readRange(path: string, first: number, last: number, film: Buffer
     });
     if (response.status >= 500) {
       await response.arrayBuffer();
-      return 'cut';
+      return 'interrupted';
     }
     const expected = film.subarray(first, last + 1);
     let at = 0;
@@ -127,8 +128,8 @@ async function readRange(path: string, first: number, last: number, film: Buffer
         return `${path} ${first}-${last}: wrong byte near ${first + at}, status ${response.status}`;
       at += got.length;
     }
-    return response.status === 206 && at === expected.length ? 'whole' : 'cut';
+    return response.status === 206 && at === expected.length ? 'whole' : 'interrupted';
   } catch (error) {
-    return (error as Error).name === 'TimeoutError' ? `${path} ${first}-${last}: hung` : 'cut';
+    return (error as Error).name === 'TimeoutError' ? `${path} ${first}-${last}: hung` : 'interrupted';
   }
 }

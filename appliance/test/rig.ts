@@ -1,18 +1,18 @@
-// A real appliance, run as its users run it, before an origin that a test scripts. Everything listens on port 0 of a
-// loopback address and leaves nothing behind.
+// A real appliance, started by its command line, and an origin that a test scripts. Everything listens on port 0 of a
+// loopback address; `stop` removes all files.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { createConnection, type AddressInfo } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createHash } from 'node:crypto';
 import { ensureFleetKey, issueToken } from '../../runtime/auth.ts';
 import { packageRoot } from '../../runtime/paths.ts';
+import { until } from './waiting.ts';
 
-const START_MS = 30_000;
 const LAST_MODIFIED = 'Sun, 01 Nov 2026 00:00:00 GMT';
 
 export interface AssetSpec {
@@ -21,7 +21,7 @@ export interface AssetSpec {
   readonly headers?: Record<string, string>;
 }
 
-/** An origin with assets in memory that counts what it is asked. `intercept` may answer first, and lie. */
+/** An origin with assets in memory. It records every request; `intercept` may respond instead, and break any rule. */
 export class ScriptedOrigin {
   readonly assets = new Map<string, AssetSpec>();
   readonly requests: {
@@ -30,7 +30,7 @@ export class ScriptedOrigin {
     readonly headers: IncomingMessage['headers'];
   }[] = [];
   bytesSent = 0;
-  /** Returns true when it has answered (or will) itself. */
+  /** Returns true if it has responded itself, or will. */
   intercept: (request: IncomingMessage, response: ServerResponse) => boolean = () => false;
   readonly #server: Server;
 
@@ -39,7 +39,7 @@ export class ScriptedOrigin {
   }
 
   static async start(): Promise<ScriptedOrigin> {
-    const server = createServer((request, response) => origin.#answer(request, response));
+    const server = createServer((request, response) => origin.#respond(request, response));
     const origin = new ScriptedOrigin(server);
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -67,7 +67,7 @@ export class ScriptedOrigin {
     await once(this.#server, 'close');
   }
 
-  #answer(request: IncomingMessage, response: ServerResponse): void {
+  #respond(request: IncomingMessage, response: ServerResponse): void {
     this.requests.push({ method: request.method!, path: request.url!, headers: request.headers });
     response.on('error', () => undefined);
     if (this.intercept(request, response)) return;
@@ -114,12 +114,12 @@ export class ScriptedOrigin {
 
 export interface ApplianceOptions {
   readonly origin: string;
-  /** Further flags, such as `['--store-bytes', '64MB']`. */
+  /** More flags, such as `['--store-bytes', '64MB']`. */
   readonly flags?: readonly string[];
   readonly stores?: number;
 }
 
-/** `larder appliance run` in a directory of its own; can be killed and started again over the same store. */
+/** `larder appliance run` in its own directory. It can be killed and started again over the same store. */
 export class RunningAppliance {
   readonly directory: string;
   readonly #options: ApplianceOptions;
@@ -143,7 +143,7 @@ export class RunningAppliance {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** Where the storekeeper of the moment listens: one that was killed may come back at another port. */
+  /** Admin URL of the current storekeeper: one that restarts may listen at another port. */
   get admin(): string {
     return `http://127.0.0.1:${portOf(this.#lines().findLast((line) => line['msg'] === 'listening'))}`;
   }
@@ -183,7 +183,7 @@ export class RunningAppliance {
     );
     const { process: started } = this;
     started.stderr!.setEncoding('utf8').on('data', (text: string) => {
-      // Children of a killed predecessor may still have a last word.
+      // Children of the previous process may still write to its log.
       if (this.process === started) this.log = (this.log + text).slice(-200_000);
     });
     await this.until(
@@ -196,13 +196,12 @@ export class RunningAppliance {
     await this.until(async () => (await fetch(`${this.admin}/readyz`).catch(() => null))?.status === 200);
   }
 
-  /** Process ids of the children by what they are called in the log's `role` field. */
+  /** Process ids, read from /proc; the storekeeper's is 0 while it is down. */
   async pids(): Promise<{
     readonly supervisor: number;
     readonly storekeeper: number;
     readonly workers: readonly number[];
   }> {
-    const { readFileSync, readdirSync } = await import('node:fs');
     const supervisor = this.process.pid!;
     const children = readdirSync('/proc')
       .filter((name) => /^\d+$/.test(name))
@@ -239,15 +238,18 @@ export class RunningAppliance {
     rmSync(this.directory, { recursive: true, force: true, maxRetries: 5 });
   }
 
-  /** Waits for a condition, bounded; throws with the tail of the log. */
-  async until(condition: () => boolean | Promise<boolean>, ms = START_MS): Promise<void> {
-    const end = performance.now() + ms;
-    while (!(await condition())) {
-      if (this.process.exitCode !== null)
-        throw new Error(`the appliance ended with ${this.process.exitCode}:\n${this.log.slice(-4_000)}`);
-      if (performance.now() > end) throw new Error(`condition not met in ${ms} ms; log:\n${this.log.slice(-4_000)}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+  /** `until`, which also fails as soon as the appliance exits; the error carries the end of the log. */
+  async until(condition: () => boolean | Promise<boolean>, deadlineMs?: number): Promise<void> {
+    const explain = (): string => `${condition.toString()}\n${this.log.slice(-4_000)}`;
+    await until(
+      async () => {
+        if (await condition()) return true;
+        if (this.process.exitCode !== null)
+          throw new Error(`the appliance exited with ${this.process.exitCode}:\n${explain()}`);
+        return false;
+      },
+      { ...(deadlineMs === undefined ? {} : { deadlineMs }), explain },
+    );
   }
 
   #lines(): Record<string, unknown>[] {
@@ -261,7 +263,7 @@ export class RunningAppliance {
   }
 }
 
-/** Deterministic bytes that differ at every offset one is likely to confuse. */
+/** Pseudo-random bytes, the same for the same seed, so that bytes from a wrong offset or asset are noticed. */
 export function noise(bytes: number, seed = 1): Buffer {
   const buffer = Buffer.allocUnsafe(bytes);
   let state = seed >>> 0 || 1;
@@ -270,22 +272,6 @@ export function noise(bytes: number, seed = 1): Buffer {
     buffer[at] = state >>> 24;
   }
   return buffer;
-}
-
-/** Sends raw text to a port and returns all that comes back before the peer closes or `quietMs` pass without a byte. */
-export function raw(port: number, text: string | Buffer, quietMs = 1_500): Promise<Buffer> {
-  return new Promise((resolve) => {
-    const socket = createConnection(port, '127.0.0.1', () => socket.write(text));
-    const chunks: Buffer[] = [];
-    const end = (): void => {
-      socket.destroy();
-      resolve(Buffer.concat(chunks));
-    };
-    socket.setTimeout(quietMs, end);
-    socket.on('data', (chunk: Buffer) => chunks.push(chunk));
-    socket.on('error', end);
-    socket.on('close', end);
-  });
 }
 
 function portOf(line: Record<string, unknown> | undefined): number {

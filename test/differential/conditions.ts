@@ -1,59 +1,59 @@
-// Values of the conditional fields (RFC 9110 13): tags and dates that hold, nearly hold, and are none.
+// Values of the conditional fields (RFC 9110 13): tags and dates that match, that nearly match, and that are malformed.
 
 import type { Asset } from './assets.ts';
-import type { Chance } from './random.ts';
+import type { SeededRandom } from './random.ts';
 
-export function conditionLines(chance: Chance, asset: Asset): string[] {
+export function conditionLines(random: SeededRandom, asset: Asset): string[] {
   const lines: string[] = [];
-  const share = chance.of([30, 50]);
-  if (chance.percent(share)) lines.push(`If-None-Match: ${tags(chance, asset)}`);
-  if (chance.percent(share)) lines.push(`If-Modified-Since: ${date(chance, asset.modifiedMs)}`);
-  if (chance.percent(share / 2)) lines.push(`If-Match: ${tags(chance, asset)}`);
-  if (chance.percent(share / 2)) lines.push(`If-Unmodified-Since: ${date(chance, asset.modifiedMs)}`);
+  const share = random.pick([30, 50]);
+  if (random.percent(share)) lines.push(`If-None-Match: ${tags(random, asset)}`);
+  if (random.percent(share)) lines.push(`If-Modified-Since: ${date(random, asset.modifiedMs)}`);
+  if (random.percent(share / 2)) lines.push(`If-Match: ${tags(random, asset)}`);
+  if (random.percent(share / 2)) lines.push(`If-Unmodified-Since: ${date(random, asset.modifiedMs)}`);
   return lines;
 }
 
-export function ifRangeValue(chance: Chance, asset: Asset): string {
+export function ifRangeValue(random: SeededRandom, asset: Asset): string {
   const tag = asset.etag ?? '"none"';
-  return chance.weighted<() => string>([
+  return random.weighted<() => string>([
     [35, () => tag],
     [5, () => `W/${tag}`],
     [5, () => '"other"'],
     [3, () => tag.slice(1, -1)],
     [3, () => `${tag}, "x"`],
-    [3, () => chance.of(['*', '""', '', '"', 'W/', `x${tag}`, `${tag}x`])],
-    [35, () => date(chance, asset.modifiedMs)],
+    [3, () => random.pick(['*', '""', '', '"', 'W/', `x${tag}`, `${tag}x`])],
+    [35, () => date(random, asset.modifiedMs)],
   ])();
 }
 
-function tags(chance: Chance, asset: Asset): string {
+function tags(random: SeededRandom, asset: Asset): string {
   const tag = asset.etag ?? '"none"';
-  return chance.weighted<() => string>([
+  return random.weighted<() => string>([
     [30, () => tag],
     [8, () => `W/${tag}`],
     [12, () => '"other"'],
     [8, () => '*'],
-    [12, () => several(chance, tag)],
+    [12, () => several(random, tag)],
     [4, () => tag.slice(1, -1)],
-    [6, () => chance.of(['"*"', '*, "x"', '"x", *', '* ', '""', ',', '', '"', 'W/""'])],
-    [8, () => chance.of([`x${tag}`, `${tag}x`, `"a"${tag}`, `${tag}"a"`, `${tag} x`, `"a,${tag}`, `"a, ${tag}, b"`])],
+    [6, () => random.pick(['"*"', '*, "x"', '"x", *', '* ', '""', ',', '', '"', 'W/""'])],
+    [8, () => random.pick([`x${tag}`, `${tag}x`, `"a"${tag}`, `${tag}"a"`, `${tag} x`, `"a,${tag}`, `"a, ${tag}, b"`])],
     [
       4,
-      () => chance.of([`w/${tag}`, `W/ ${tag}`, `W/W/${tag}`, `,, ${tag} ,`, `\t${tag}\t`, `"a" ${tag}`, `'${tag}'`]),
+      () => random.pick([`w/${tag}`, `W/ ${tag}`, `W/W/${tag}`, `,, ${tag} ,`, `\t${tag}\t`, `"a" ${tag}`, `'${tag}'`]),
     ],
   ])();
 }
 
-const several = (chance: Chance, tag: string): string =>
-  chance
-    .shuffled(['"a"', 'W/"b"', '"c,d"', tag].slice(chance.below(3)))
-    .join(chance.of([',', ', ', ' , ', ',,', '\t,']));
+const several = (random: SeededRandom, tag: string): string =>
+  random
+    .shuffled(['"a"', 'W/"b"', '"c,d"', tag].slice(random.below(3)))
+    .join(random.pick([',', ', ', ' , ', ',,', '\t,']));
 
-function date(chance: Chance, modifiedMs: number): string {
+function date(random: SeededRandom, modifiedMs: number): string {
   const ms =
     modifiedMs +
     1000 *
-      chance.weighted([
+      random.weighted([
         [50, 0],
         [10, 1],
         [10, -1],
@@ -64,32 +64,50 @@ function date(chance: Chance, modifiedMs: number): string {
   const imf = new Date(ms).toUTCString();
   const [dayName, day, month, year, time] = imf.replace(',', '').split(' ') as [string, string, string, string, string];
   const long = `${DAYS[new Date(ms).getUTCDay()]}day`;
-  return chance.weighted<() => string>([
+  return random.weighted<() => string>([
     [60, () => imf],
     [8, () => `${long}, ${day}-${month}-${year.slice(2)} ${time} GMT`],
     [8, () => `${dayName} ${month} ${day.replace(/^0/, ' ')} ${time} ${year}`],
-    [3, () => imf.replace('GMT', chance.of(['UTC', '+0000', 'gmt', 'CET', 'EST', '', 'Z', '+0200', '(x)']))],
-    [2, () => imf.replace(/^.../, chance.of(['Xyz', 'Mon', 'mon', 'Mo']))],
+    [3, () => imf.replace('GMT', random.pick(['UTC', '+0000', 'gmt', 'CET', 'EST', '', 'Z', '+0200', '(x)']))],
+    [2, () => imf.replace(/^.../, random.pick(['Xyz', 'Mon', 'mon', 'Mo']))],
     [2, () => imf.replace(/^....../, '')],
     [2, () => imf.replace(/, 0?/, ', ')],
     [2, () => imf.replace(',', '')],
     [2, () => imf.replaceAll(' ', '  ')],
-    [2, () => imf.replace(month, chance.of([month.toUpperCase(), month.toLowerCase(), 'Foo', '02', 'February']))],
-    [2, () => imf.replace(time, chance.of(['24:00:00', '12:60:00', '23:59:60', '12:34', '1:2:3', '12.34.56']))],
+    [2, () => imf.replace(month, random.pick([month.toUpperCase(), month.toLowerCase(), 'Foo', '02', 'February']))],
+    [2, () => imf.replace(time, random.pick(['24:00:00', '12:60:00', '23:59:60', '12:34', '1:2:3', '12.34.56']))],
     [
       3,
       () =>
-        chance.of(['Thu, 01 Jan 1970 00:00:00 GMT', 'Wed, 31 Dec 1969 23:59:59 GMT', 'Mon, 01 Jan 0001 00:00:00 GMT']),
+        random.pick([
+          'Thu, 01 Jan 1970 00:00:00 GMT',
+          'Wed, 31 Dec 1969 23:59:59 GMT',
+          'Mon, 01 Jan 0001 00:00:00 GMT',
+        ]),
     ],
     [
       3,
       () =>
-        chance.of(['Tue, 19 Jan 2038 03:14:08 GMT', 'Fri, 31 Dec 9999 23:59:59 GMT', 'Tue, 30 Feb 2024 12:34:56 GMT']),
+        random.pick([
+          'Tue, 19 Jan 2038 03:14:08 GMT',
+          'Fri, 31 Dec 9999 23:59:59 GMT',
+          'Tue, 30 Feb 2024 12:34:56 GMT',
+        ]),
     ],
     [
       4,
       () =>
-        chance.of(['0', '-1', 'x', '', 'yesterday', '2024-02-29T12:34:56Z', String(ms / 1000), '2024', 'Thu, 29 Feb']),
+        random.pick([
+          '0',
+          '-1',
+          'x',
+          '',
+          'yesterday',
+          '2024-02-29T12:34:56Z',
+          String(ms / 1000),
+          '2024',
+          'Thu, 29 Feb',
+        ]),
     ],
   ])();
 }

@@ -1,30 +1,32 @@
-// Runs cases: each once at nginx and twice at an appliance, cold and warm, and explains every difference by a rule or keeps
-// it, made as small as it still differs.
+// Runs cases, each once at nginx and twice at an appliance, cold and warm. Every difference is explained by a rule, or is
+// reduced to the smallest case that still shows it and reported.
 
-import { field, type Answer } from '../../appliance/test/wire.ts';
+import { field, type HttpResponse } from '../../appliance/test/http-client.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import { differences, type Difference } from './compare.ts';
+import { observeCase, type Observation } from './observe.ts';
 import { makeCase, requestText, type Case } from './requests.ts';
 import { ruleOf, RULES } from './rules.ts';
-import type { Stage } from './stage.ts';
-import { transcribe, type Seen } from './transcript.ts';
+import type { Servers } from './servers.ts';
 import type { Rule } from './view.ts';
 
-/** Cases under way at once. */
-const ABREAST = 8;
-/** Kinds of unexplained differences before the run is given up, and tries to make one smaller. */
+const CONCURRENT_CASES = 8;
+/** Kinds of unexplained differences after which the run is given up. */
 const UNEXPLAINED_MAX = 20;
-const SHRINKS_MAX = 100;
+/** Attempts to make one case smaller. */
+const REDUCTIONS_MAX = 100;
 const REPORT_EVERY_MS = 5_000;
 
-export interface Outcome {
+export interface FuzzResult {
   readonly seed: number;
   /** Requests that all three answered or refused. */
   readonly requests: number;
   readonly cases: number;
   readonly seconds: number;
+  /** How often each rule explained a difference. */
   readonly uses: ReadonlyMap<Rule, number>;
   readonly unexplained: readonly Unexplained[];
-  /** Of the answers to GETs that an appliance gave from its store: cold, warm. */
+  /** Successful responses of the appliance (`of`), and how many of them were hits, cold and warm. */
   readonly hits: { readonly cold: number; readonly warm: number; readonly of: number };
 }
 
@@ -34,119 +36,121 @@ export interface Unexplained {
 }
 
 export interface FuzzSpec {
-  readonly stage: Stage;
+  readonly servers: Servers;
   readonly seed: number;
   readonly requests: number;
-  /** To see a case again, its number. */
+  /** Number of the first case, to repeat one that failed. */
   readonly firstCase?: number;
   readonly progress?: (line: string) => void;
 }
 
-export async function fuzz(spec: FuzzSpec): Promise<Outcome> {
-  const run = new Run(spec);
-  await Promise.all(Array.from({ length: ABREAST }, () => run.work()));
-  return run.outcome();
+export async function fuzz(spec: FuzzSpec): Promise<FuzzResult> {
+  const run = new FuzzRun(spec);
+  await Promise.all(Array.from({ length: CONCURRENT_CASES }, () => run.work()));
+  return run.result();
 }
 
-class Run {
+class FuzzRun {
   readonly #spec: FuzzSpec;
-  readonly #started = performance.now();
+  readonly #startedMs = systemClock.monotonic();
   readonly #uses = new Map<Rule, number>(RULES.map((rule) => [rule, 0]));
   readonly #unexplained = new Map<string, Unexplained>();
   readonly #hits = { cold: 0, warm: 0, of: 0 };
-  #next: number;
+  #nextCase: number;
   #requests = 0;
   #folders = 0;
-  #saidAt = 0;
+  #reportedMs = 0;
 
   constructor(spec: FuzzSpec) {
     this.#spec = spec;
-    this.#next = spec.firstCase ?? 0;
+    this.#nextCase = spec.firstCase ?? 0;
   }
 
   async work(): Promise<void> {
     while (this.#requests < this.#spec.requests && this.#unexplained.size < UNEXPLAINED_MAX) {
-      const what = makeCase(this.#spec.seed, this.#next++);
-      const found = await this.#compare(what, true);
-      for (const difference of found) {
+      const testCase = makeCase(this.#spec.seed, this.#nextCase++);
+      for (const difference of await this.#runCase(testCase, this.#countRequest)) {
         const rule = ruleOf(difference);
-        if (rule === undefined) await this.#keep(difference);
+        if (rule === undefined) await this.#record(difference);
         else this.#uses.set(rule, this.#uses.get(rule)! + 1);
       }
       this.#report();
     }
   }
 
-  outcome(): Outcome {
+  result(): FuzzResult {
     return {
       seed: this.#spec.seed,
       requests: this.#requests,
-      cases: this.#next - (this.#spec.firstCase ?? 0),
-      seconds: (performance.now() - this.#started) / 1000,
+      cases: this.#nextCase - (this.#spec.firstCase ?? 0),
+      seconds: (systemClock.monotonic() - this.#startedMs) / 1000,
       uses: this.#uses,
       unexplained: [...this.#unexplained.values()],
       hits: this.#hits,
     };
   }
 
-  async #compare(what: Case, counted: boolean): Promise<Difference[]> {
-    const { stage } = this.#spec;
+  /** `count` is called for each request that all three servers answered or refused. */
+  async #runCase(
+    testCase: Case,
+    count: (cold: Observation, warm: Observation) => void = () => undefined,
+  ): Promise<Difference[]> {
+    const { servers } = this.#spec;
     const prefix = `/c${++this.#folders}`;
-    const port = stage.portOf(what.manner);
-    const nginx = await transcribe(stage.nginxPort, what, prefix);
-    const cold = await transcribe(port, what, prefix);
-    const warm = await transcribe(port, what, prefix);
+    const port = servers.portOf(testCase.mode);
+    const fromNginx = await observeCase(servers.nginxPort, testCase, prefix);
+    const fromCold = await observeCase(port, testCase, prefix);
+    const fromWarm = await observeCase(port, testCase, prefix);
     const found: Difference[] = [];
-    for (const [at, request] of what.requests.entries()) {
-      const [a, b, c] = [nginx[at], cold[at], warm[at]];
-      if (a === undefined || b === undefined || c === undefined) break;
-      const common = { case: what, request };
+    for (const [at, request] of testCase.requests.entries()) {
+      const [nginx, cold, warm] = [fromNginx[at], fromCold[at], fromWarm[at]];
+      if (nginx === undefined || cold === undefined || warm === undefined) break;
+      const common = { case: testCase, request };
       found.push(
-        ...differences({ ...common, between: 'nginx-cold', theirs: a, ours: b }),
-        ...differences({ ...common, between: 'nginx-warm', theirs: a, ours: c }),
-        ...differences({ ...common, between: 'cold-warm', theirs: b, ours: c }),
+        ...differences({ ...common, between: 'nginx-cold', expected: nginx, actual: cold }),
+        ...differences({ ...common, between: 'nginx-warm', expected: nginx, actual: warm }),
+        ...differences({ ...common, between: 'cold-warm', expected: cold, actual: warm }),
       );
-      if (counted) this.#count(b, c);
-      // Who has hung up has no more answers; that he has is told above.
-      if (![a, b, c].every((seen) => seen.kind === 'answer' && seen.open)) break;
+      count(cold, warm);
+      // A server that has closed sends no more responses; that it has closed is a difference by itself.
+      if (![nginx, cold, warm].every((each) => each.kind === 'response' && each.open)) break;
     }
     return found;
   }
 
-  #count(cold: Seen, warm: Seen): void {
+  readonly #countRequest = (cold: Observation, warm: Observation): void => {
     this.#requests += 1;
-    const hit = (seen: Seen): number => (seen.kind === 'answer' && isHit(seen.answer) ? 1 : 0);
-    if (cold.kind !== 'answer' || cold.answer.status >= 300) return;
+    if (cold.kind !== 'response' || cold.response.status >= 300) return;
     this.#hits.of += 1;
-    this.#hits.cold += hit(cold);
-    this.#hits.warm += hit(warm);
-  }
+    if (isHit(cold.response)) this.#hits.cold += 1;
+    if (warm.kind === 'response' && isHit(warm.response)) this.#hits.warm += 1;
+  };
 
-  async #keep(difference: Difference): Promise<void> {
+  async #record(difference: Difference): Promise<void> {
     const kind = kindOf(difference);
     const known = this.#unexplained.get(kind);
     this.#unexplained.set(kind, { difference, ...known, times: (known?.times ?? 0) + 1 });
     if (known !== undefined) return;
-    const least = await this.#shrunk(difference);
-    this.#unexplained.set(kind, { difference: least, times: this.#unexplained.get(kind)!.times });
+    const smallest = await this.#reduce(difference);
+    this.#unexplained.set(kind, { difference: smallest, times: this.#unexplained.get(kind)!.times });
   }
 
-  /** Leaves out requests, lines and oddities as long as a difference of that kind stays. */
-  async #shrunk(difference: Difference): Promise<Difference> {
+  /** Leaves out requests, field lines and oddities as long as a difference of the same kind remains. */
+  async #reduce(difference: Difference): Promise<Difference> {
     let best = difference;
-    // Who waits for an answer that does not come waits in each try.
-    const silent = [difference.theirs, difference.ours].some(({ kind }) => kind === 'broken');
-    let tries = silent ? SHRINKS_MAX : 0;
-    for (let smaller = true; smaller;) {
-      smaller = false;
-      for (const candidate of lesser(best.case)) {
-        if (++tries > SHRINKS_MAX) return best;
-        const found = (await this.#compare(candidate, false)).find(
+    // A case with a missing response waits for its deadline in each attempt, so it is not reduced.
+    const waits = [difference.expected, difference.actual].some(({ kind }) => kind === 'broken');
+    let attempts = waits ? REDUCTIONS_MAX : 0;
+    for (let reduced = true; reduced;) {
+      reduced = false;
+      for (const candidate of reductions(best.case)) {
+        if (++attempts > REDUCTIONS_MAX) return best;
+        const found = (await this.#runCase(candidate)).find(
           (one) => kindOf(one) === kindOf(difference) && ruleOf(one) === undefined,
         );
         if (found === undefined) continue;
         best = found;
-        smaller = true;
+        reduced = true;
         break;
       }
     }
@@ -155,32 +159,33 @@ class Run {
 
   #report(): void {
     const { progress, requests } = this.#spec;
-    const now = performance.now();
-    if (progress === undefined || now - this.#saidAt < REPORT_EVERY_MS) return;
-    this.#saidAt = now;
-    const seconds = (now - this.#started) / 1000;
+    const nowMs = systemClock.monotonic();
+    if (progress === undefined || nowMs - this.#reportedMs < REPORT_EVERY_MS) return;
+    this.#reportedMs = nowMs;
+    const seconds = (nowMs - this.#startedMs) / 1000;
     progress(
       `${this.#requests} of ${requests} requests, ${Math.round(this.#requests / seconds)}/s, ${this.#unexplained.size} kinds unexplained`,
     );
   }
 }
 
-/** Differences of one kind have, as far as one can tell, one cause. */
-function kindOf({ facet, between, case: { manner }, theirs, ours }: Difference): string {
-  const status = (seen: Seen): string => (seen.kind === 'answer' ? String(seen.answer.status) : seen.kind);
-  return [facet, between, manner, status(theirs), status(ours)].join(' ');
+/** Differences of one kind presumably have one cause. */
+function kindOf({ aspect, between, case: { mode }, expected, actual }: Difference): string {
+  const status = (observation: Observation): string =>
+    observation.kind === 'response' ? String(observation.response.status) : observation.kind;
+  return [aspect, between, mode, status(expected), status(actual)].join(' ');
 }
 
-const isHit = (answer: Answer): boolean => (field(answer, 'cache-status') ?? '').includes('larder; hit');
+const isHit = (response: HttpResponse): boolean => (field(response, 'cache-status') ?? '').includes('larder; hit');
 
-/** The case with one thing less. */
-function* lesser(what: Case): Generator<Case> {
-  const { requests } = what;
-  for (const at of requests.keys()) if (requests.length > 1) yield { ...what, requests: requests.toSpliced(at, 1) };
-  if (what.pipelined) yield { ...what, pipelined: false };
+/** The case with one thing less, for each thing that it may do without. */
+function* reductions(testCase: Case): Generator<Case> {
+  const { requests } = testCase;
+  for (const at of requests.keys()) if (requests.length > 1) yield { ...testCase, requests: requests.toSpliced(at, 1) };
+  if (testCase.pipelined) yield { ...testCase, pipelined: false };
   for (const [at, request] of requests.entries()) {
     const changed = (change: Partial<typeof request>): Case => ({
-      ...what,
+      ...testCase,
       requests: requests.with(at, { ...request, ...change }),
     });
     for (const line of request.lines.keys()) yield changed({ lines: request.lines.toSpliced(line, 1) });
@@ -191,22 +196,24 @@ function* lesser(what: Case): Generator<Case> {
   }
 }
 
-/** For people who have to find out which of the two is right. */
-export function story({ difference, times }: Unexplained, seed: number): string {
-  const { facet, between, case: what, request, detail, theirs, ours } = difference;
-  const { number, manner, pipelined, requests } = what;
+/** All that a person needs to find out which of the two is right. */
+export function describeUnexplained({ difference, times }: Unexplained, seed: number): string {
+  const { aspect, between, case: testCase, request, detail, expected, actual } = difference;
+  const { number, mode, pipelined, requests } = testCase;
   return [
-    `${facet} ${between} (${manner}), ${times} times: ${detail}`,
+    `${aspect} ${between} (${mode}), ${times} times: ${detail}`,
     `  seed ${seed}, case ${number}${pipelined ? ', pipelined' : ''}, request ${requests.indexOf(request) + 1}`,
     ...requests.map((one) => `  > ${JSON.stringify(requestText(one, '/cN').slice(0, 600))}`),
-    `  < ${shown(theirs)}`,
-    `  < ${shown(ours)}`,
+    `  < ${observationText(expected)}`,
+    `  < ${observationText(actual)}`,
   ].join('\n');
 }
 
-function shown(seen: Seen): string {
-  if (seen.kind !== 'answer') return seen.kind === 'none' ? 'hung up' : `broken: ${seen.why}`;
-  const { status, fields, body } = seen.answer;
+function observationText(observation: Observation): string {
+  if (observation.kind !== 'response')
+    return observation.kind === 'closed' ? 'closed' : `broken: ${observation.reason}`;
+  const { status, fields, body } = observation.response;
   const lines = fields.map(([name, value]) => `${name}: ${value}`).join('; ');
-  return `${status} ${seen.open ? 'open' : 'closed'} ${lines}; ${body.length} bytes: ${JSON.stringify(body.subarray(0, 60).toString('latin1'))}`;
+  const start = JSON.stringify(body.subarray(0, 60).toString('latin1'));
+  return `${status} ${observation.open ? 'open' : 'closed'} ${lines}; ${body.length} bytes: ${start}`;
 }

@@ -1,47 +1,47 @@
-// Values of Range around the ends of an asset and of its blocks, and around the ends of the grammar (RFC 9110 14.1.1).
+// Values of Range around the boundaries of an asset, of its blocks, and of the grammar (RFC 9110 14.1.1).
 
-import type { Chance } from './random.ts';
+import type { SeededRandom } from './random.ts';
 
 const BLOCK = 2 ** 20;
 const JUNK = ['-', ',', '=', ' ', '\t', '0', '7', 'x', ';', '"', '+', '.', '\xa0', '\xb2', '%'];
 
-export function rangeValue(chance: Chance, length: number): string {
-  return chance.weighted<() => string>([
-    [40, () => `bytes=${spec(chance, length)}`],
-    [22, () => `bytes=${list(chance, length, 2 + chance.below(4))}`],
-    [2, () => `bytes=${tiny(chance, length)}`],
-    [3, () => `bytes=${overlapping(chance)}`],
-    [10, () => odd(chance, length)],
-    [8, () => bent(chance, `bytes=${list(chance, length, 1 + chance.below(2))}`)],
+export function rangeValue(random: SeededRandom, length: number): string {
+  return random.weighted<() => string>([
+    [40, () => `bytes=${spec(random, length)}`],
+    [22, () => `bytes=${list(random, length, 2 + random.below(4))}`],
+    [2, () => `bytes=${scattered(random, length)}`],
+    [3, () => `bytes=${overlapping(random)}`],
+    [10, () => malformed(random, length)],
+    [8, () => mutated(random, `bytes=${list(random, length, 1 + random.below(2))}`)],
     [
       3,
       () =>
-        `${chance.of(['Bytes', 'BYTES', 'bytes', 'byte', 'seconds', 'x-bytes', 'none', ''])}=${spec(chance, length)}`,
+        `${random.pick(['Bytes', 'BYTES', 'bytes', 'byte', 'seconds', 'x-bytes', 'none', ''])}=${spec(random, length)}`,
     ],
   ])();
 }
 
-function spec(chance: Chance, length: number): string {
-  return chance.weighted<() => string>([
-    [50, () => pair(chance, length)],
-    [20, () => `${position(chance, length)}-`],
-    [20, () => `-${position(chance, length)}`],
-    [3, () => `${position(chance, length)}-${huge(chance)}`],
-    [1, () => `${huge(chance)}-`],
-    [1, () => `-${huge(chance)}`],
-    [2, () => `000${position(chance, length)}-0${length}`],
+function spec(random: SeededRandom, length: number): string {
+  return random.weighted<() => string>([
+    [50, () => pair(random, length)],
+    [20, () => `${position(random, length)}-`],
+    [20, () => `-${position(random, length)}`],
+    [3, () => `${position(random, length)}-${huge(random)}`],
+    [1, () => `${huge(random)}-`],
+    [1, () => `-${huge(random)}`],
+    [2, () => `000${position(random, length)}-0${length}`],
   ])();
 }
 
-function pair(chance: Chance, length: number): string {
-  const ends = [position(chance, length), position(chance, length)].toSorted((a, b) => a - b);
-  if (chance.percent(6)) ends.reverse();
+function pair(random: SeededRandom, length: number): string {
+  const ends = [position(random, length), position(random, length)].toSorted((a, b) => a - b);
+  if (random.percent(6)) ends.reverse();
   return ends.join('-');
 }
 
-/** Where things change: at the ends of the asset, at the ends of blocks, and anywhere. */
-function position(chance: Chance, length: number): number {
-  const inside = chance.below(length + 1);
+/** A position at a boundary of the asset or of a block, or anywhere. */
+function position(random: SeededRandom, length: number): number {
+  const inside = random.below(length + 1);
   const special = [
     0,
     1,
@@ -53,13 +53,13 @@ function position(chance: Chance, length: number): number {
     BLOCK + 1,
     2 * BLOCK,
     inside,
-    chance.below(20),
+    random.below(20),
   ];
-  return Math.max(0, chance.percent(60) ? chance.of(special) : inside);
+  return Math.max(0, random.percent(60) ? random.pick(special) : inside);
 }
 
-const huge = (chance: Chance): string =>
-  chance.of([
+const huge = (random: SeededRandom): string =>
+  random.pick([
     '4294967296',
     '9007199254740993',
     '9223372036854775807',
@@ -67,26 +67,26 @@ const huge = (chance: Chance): string =>
     '99999999999999999999999',
   ]);
 
-const list = (chance: Chance, length: number, count: number): string =>
-  chance.some(count, () => spec(chance, length)).join(chance.of([',', ', ', ',', ' , ', ',\t', ',,']));
+const list = (random: SeededRandom, length: number, count: number): string =>
+  random.times(count, () => spec(random, length)).join(random.pick([',', ', ', ',', ' , ', ',\t', ',,']));
 
-/** Many that lie apart: more than most servers like. */
-function tiny(chance: Chance, length: number): string {
-  const count = chance.of([31, 32, 33, 60]);
+/** Ranges of one byte that lie apart, around the maximum of 32. */
+function scattered(random: SeededRandom, length: number): string {
+  const count = random.pick([31, 32, 33, 60]);
   const step = Math.max(2, Math.floor(length / (count + 1)));
   return Array.from({ length: count }, (_, at) => `${at * step}-${at * step}`).join(',');
 }
 
-function overlapping(chance: Chance): string {
-  const from = chance.below(30);
-  const step = chance.of([0, 1, 5, 10]);
-  return Array.from({ length: 2 + chance.below(6) }, (_, at) => `${from + at * step}-${from + at * step + 9}`).join(
+function overlapping(random: SeededRandom): string {
+  const from = random.below(30);
+  const step = random.pick([0, 1, 5, 10]);
+  return Array.from({ length: 2 + random.below(6) }, (_, at) => `${from + at * step}-${from + at * step + 9}`).join(
     ',',
   );
 }
 
-function odd(chance: Chance, length: number): string {
-  return chance.of([
+function malformed(random: SeededRandom, length: number): string {
+  return random.pick([
     ...['bytes=', 'bytes=-', 'bytes=,', 'bytes', '', '=', '=0-1', 'bytes 0-1', 'bytes=0', 'bytes=a-b', 'bytes=--1'],
     ...['bytes=1-2-3', 'bytes=+1-2', 'bytes=0x1-2', 'bytes=1.5-2', 'bytes=1-2;3-4', 'bytes=1-2 3-4', 'bytes=1 - 2'],
     ...['bytes=1- 2', 'bytes =1-2', 'bytes= 1-2', 'bytes=1-2 ', 'bytes=\t1-2', 'bytes=1-2\t,\t4-5', 'bytes=,,1-2,,'],
@@ -96,8 +96,8 @@ function odd(chance: Chance, length: number): string {
   ]);
 }
 
-function bent(chance: Chance, value: string): string {
-  const at = 5 + chance.below(value.length - 4);
-  const cut = chance.below(2);
-  return value.slice(0, at) + (chance.percent(75) ? chance.of(JUNK) : '') + value.slice(at + cut);
+function mutated(random: SeededRandom, value: string): string {
+  const at = 5 + random.below(value.length - 4);
+  const cut = random.below(2);
+  return value.slice(0, at) + (random.percent(75) ? random.pick(JUNK) : '') + value.slice(at + cut);
 }

@@ -1,47 +1,47 @@
-// Requests as players, proxies and attackers write them: mostly well-formed, with ranges and conditions around what is
-// special about the asset, and a share that is bent in one place.
+// Requests as players, proxies and attackers write them: mostly well-formed, with ranges and conditions around the boundaries of
+// the asset, and a share that is mutated in one place.
 
 import { ASSETS, type Asset } from './assets.ts';
 import { conditionLines, ifRangeValue } from './conditions.ts';
-import { Chance } from './random.ts';
+import { SeededRandom } from './random.ts';
 import { rangeValue } from './ranges.ts';
-import type { Manner } from './stage.ts';
-import { assetTarget, strayTarget } from './targets.ts';
+import type { ApplianceMode } from './servers.ts';
+import { assetTarget, unusualTarget } from './targets.ts';
 
 const REQUESTS_MAX = 4;
 const BODY = 'abcdefgh';
 
 export interface Request {
-  /** What stands between the request before and the request line. */
+  /** Bytes before the request line. */
   readonly before: string;
   readonly method: string;
-  /** `/cN` stands for a folder that nobody has asked before. */
+  /** `/cN` stands for a directory that has not been requested before. */
   readonly target: string;
   readonly version: string;
-  /** Field lines as they go over the wire; the end of the section is not among them. */
+  /** Field lines as they are sent, without the empty line at the end. */
   readonly lines: readonly string[];
   readonly eol: string;
   readonly body: string;
-  /** What the target names, where it is sure to name something. */
+  /** The asset that the target names; null if it may name none. */
   readonly asset: Asset | null;
 }
 
 export interface Case {
   readonly number: number;
-  readonly manner: Manner;
-  /** All at once, or each after the answer to the one before. */
+  readonly mode: ApplianceMode;
+  /** Requests are sent all at once, not each after the response to the one before. */
   readonly pipelined: boolean;
   readonly requests: readonly Request[];
 }
 
-/** In latin1. */
+/** The request as text in latin1; `prefix` replaces `/cN`. */
 export function requestText(request: Request, prefix: string): string {
   const { before, method, target, version, lines, eol, body } = request;
   const start = [method, target.replaceAll('/cN', prefix), ...(version === '' ? [] : [version])].join(' ');
   return `${before}${[start, ...lines, '', ''].join(eol)}${body}`;
 }
 
-/** Name in lower case and value of each line that is a field; folded lines in one. */
+/** Name in lower case and value of each field line; folded lines are joined. */
 export function fieldsOf({ lines }: Request): (readonly [name: string, value: string])[] {
   return lines.flatMap((line) => {
     const colon = line.indexOf(':');
@@ -51,33 +51,35 @@ export function fieldsOf({ lines }: Request): (readonly [name: string, value: st
 }
 
 export function makeCase(seed: number, number: number): Case {
-  const chance = new Chance(seed, number);
-  const count = chance.weighted([
+  const random = new SeededRandom(seed, number);
+  const count = random.weighted([
     [50, 1],
     [25, 2],
     [15, 3],
     [10, REQUESTS_MAX],
   ]);
-  const favourite = pickAsset(chance);
-  const requests = chance.some(count, () => makeRequest(chance, chance.percent(70) ? favourite : pickAsset(chance)));
-  // Whoever writes on behind this one waits for ever: once is enough to know it.
+  const mainAsset = pickAsset(random);
+  const requests = random.times(count, () => makeRequest(random, random.percent(70) ? mainAsset : pickAsset(random)));
+  // A pipelined request behind an Upgrade is never answered. Each such case costs a deadline, so they are rare.
   const upgrades = requests.some(({ lines }) => lines.includes('Upgrade: h2c'));
   return {
     number,
-    manner: chance.percent(25) ? 'proxy' : 'plain',
-    pipelined: chance.percent(upgrades ? 1 : 30),
-    requests: requests.map((request, at) => (at < count - 1 && chance.percent(90) ? tame(request) : request)),
+    mode: random.percent(25) ? 'proxy' : 'plain',
+    pipelined: random.percent(upgrades ? 1 : 30),
+    requests: requests.map((request, at) =>
+      at < count - 1 && random.percent(90) ? keepingConnection(request) : request,
+    ),
   };
 }
 
-/** The big ones seldom: it is their edges that matter. */
-function pickAsset(chance: Chance): Asset {
-  const asset = chance.of(ASSETS);
-  return asset.body.length > 100_000 && chance.percent(50) ? chance.of(ASSETS) : asset;
+/** Large assets are picked less often. */
+function pickAsset(random: SeededRandom): Asset {
+  const asset = random.pick(ASSETS);
+  return asset.body.length > 100_000 && random.percent(50) ? random.pick(ASSETS) : asset;
 }
 
-/** Without what ends a connection, so that what follows is answered. */
-function tame(request: Request): Request {
+/** The request without anything that ends the connection, so that the next one is answered. */
+function keepingConnection(request: Request): Request {
   return {
     ...request,
     ...{ before: '', version: 'HTTP/1.1', eol: '\r\n', body: '' },
@@ -89,28 +91,28 @@ function tame(request: Request): Request {
   };
 }
 
-function makeRequest(chance: Chance, named: Asset): Request {
-  const method = chance.weighted([
+function makeRequest(random: SeededRandom, named: Asset): Request {
+  const method = random.weighted([
     [82, 'GET'],
     [10, 'HEAD'],
     [2, 'OPTIONS'],
-    [3, chance.of(['POST', 'PUT', 'DELETE', 'PATCH'])],
-    [2, chance.of(['TRACE', 'PROPFIND', 'PURGE', 'CONNECT'])],
-    [1, chance.of(['get', 'Get', 'FOO', 'GETT', 'G=T', ''])],
+    [3, random.pick(['POST', 'PUT', 'DELETE', 'PATCH'])],
+    [2, random.pick(['TRACE', 'PROPFIND', 'PURGE', 'CONNECT'])],
+    [1, random.pick(['get', 'Get', 'FOO', 'GETT', 'G=T', ''])],
   ]);
-  const stray = chance.percent(8);
-  const target = stray ? strayTarget(chance, named) : assetTarget(chance, named);
-  const asset = stray ? null : named;
+  const unusual = random.percent(8);
+  const target = unusual ? unusualTarget(random, named) : assetTarget(random, named);
+  const asset = unusual ? null : named;
   const request: Request = {
-    before: chance.percent(0.5) ? chance.of(['\r\n', '\r\n\r\n', '\n', ' ']) : '',
+    before: random.percent(0.5) ? random.pick(['\r\n', '\r\n\r\n', '\n', ' ']) : '',
     method,
     target,
-    version: chance.weighted([
+    version: random.weighted([
       [93, 'HTTP/1.1'],
       [5, 'HTTP/1.0'],
       [
         2,
-        chance.of([
+        random.pick([
           'HTTP/1.2',
           'HTTP/1.9',
           'HTTP/2.0',
@@ -123,30 +125,31 @@ function makeRequest(chance: Chance, named: Asset): Request {
         ]),
       ],
     ]),
-    lines: makeLines(chance, { method, asset: named }),
-    eol: chance.percent(0.5) ? '\n' : '\r\n',
+    lines: makeLines(random, { method, asset: named }),
+    eol: random.percent(0.5) ? '\n' : '\r\n',
     body: '',
     asset,
   };
-  return bent(chance, withBody(chance, kept(chance, request)));
+  return mutated(random, withBody(random, withKeepAlive(random, request)));
 }
 
-function makeLines(chance: Chance, spec: { readonly method: string; readonly asset: Asset }): string[] {
+function makeLines(random: SeededRandom, spec: { readonly method: string; readonly asset: Asset }): string[] {
   const { asset } = spec;
-  const lines = hostLines(chance);
-  if (chance.percent(65)) {
-    lines.push(`Range: ${rangeValue(chance, asset.body.length)}`);
-    if (chance.percent(20)) lines.push(`If-Range: ${ifRangeValue(chance, asset)}`);
-  } else if (chance.percent(3)) lines.push(`If-Range: ${ifRangeValue(chance, asset)}`);
-  if (chance.percent(30)) lines.push(...conditionLines(chance, asset));
-  if (chance.percent(25)) lines.push(...chance.some(1 + chance.below(2), () => chance.of(OTHERS).split('\r\n')).flat());
-  return chance.percent(20) ? chance.shuffled(lines) : lines;
+  const lines = hostLines(random);
+  if (random.percent(65)) {
+    lines.push(`Range: ${rangeValue(random, asset.body.length)}`);
+    if (random.percent(20)) lines.push(`If-Range: ${ifRangeValue(random, asset)}`);
+  } else if (random.percent(3)) lines.push(`If-Range: ${ifRangeValue(random, asset)}`);
+  if (random.percent(30)) lines.push(...conditionLines(random, asset));
+  if (random.percent(25))
+    lines.push(...random.times(1 + random.below(2), () => random.pick(OTHER_FIELDS).split('\r\n')).flat());
+  return random.percent(20) ? random.shuffled(lines) : lines;
 }
 
-function hostLines(chance: Chance): string[] {
-  if (chance.percent(96)) return ['Host: larder.test'];
-  return chance
-    .of<readonly string[]>([
+function hostLines(random: SeededRandom): string[] {
+  if (random.percent(96)) return ['Host: larder.test'];
+  return random
+    .pick<readonly string[]>([
       [],
       ['Host: a', 'Host: a'],
       ['Host: a', 'Host: b'],
@@ -156,8 +159,8 @@ function hostLines(chance: Chance): string[] {
     .slice();
 }
 
-/** Fields that change nothing about which bytes are meant. */
-const OTHERS: readonly string[] = [
+/** Fields that do not select other bytes. */
+const OTHER_FIELDS: readonly string[] = [
   'Connection: keep-alive',
   'Connection: close',
   'Connection: CLOSE',
@@ -193,16 +196,16 @@ const OTHERS: readonly string[] = [
   'Content-Type: text/plain',
 ];
 
-/** HTTP/1.0 keeps a connection only for those who ask. */
-const kept = (chance: Chance, request: Request): Request =>
-  request.version === 'HTTP/1.0' && chance.percent(30)
+/** HTTP/1.0 keeps a connection open only on request. */
+const withKeepAlive = (random: SeededRandom, request: Request): Request =>
+  request.version === 'HTTP/1.0' && random.percent(30)
     ? { ...request, lines: [...request.lines, 'Connection: keep-alive'] }
     : request;
 
-function withBody(chance: Chance, request: Request): Request {
-  if (!chance.percent(request.method === 'GET' || request.method === 'HEAD' ? 1.5 : 20)) return request;
+function withBody(random: SeededRandom, request: Request): Request {
+  if (!random.percent(request.method === 'GET' || request.method === 'HEAD' ? 1.5 : 20)) return request;
   const length = BODY.length;
-  const [lines, body] = chance.of<readonly [string[], string]>([
+  const [lines, body] = random.pick<readonly [string[], string]>([
     [[`Content-Length: ${length}`], BODY],
     [['Content-Length: 0'], ''],
     [['Transfer-Encoding: chunked'], `${length}\r\n${BODY}\r\n0\r\n\r\n`],
@@ -218,31 +221,31 @@ function withBody(chance: Chance, request: Request): Request {
   return { ...request, lines: [...request.lines, ...lines], body };
 }
 
-/** One thing in the field section that is not as it should be. */
-function bent(chance: Chance, request: Request): Request {
-  if (!chance.percent(6) || request.lines.length === 0) return request;
-  const at = chance.below(request.lines.length);
+/** The request with one field line changed. */
+function mutated(random: SeededRandom, request: Request): Request {
+  if (!random.percent(6) || request.lines.length === 0) return request;
+  const at = random.below(request.lines.length);
   const line = request.lines[at]!;
   const [name = '', value = ''] = line.split(/: ?(.*)/s);
-  const change = chance.weighted<() => readonly string[]>([
+  const change = random.weighted<() => readonly string[]>([
     [20, () => [line, line]],
-    [15, () => [line, `${name}: ${chance.of(['x', '*', '"x"', 'bytes=0-0', 'bytes=1-'])}`]],
+    [15, () => [line, `${name}: ${random.pick(['x', '*', '"x"', 'bytes=0-0', 'bytes=1-'])}`]],
     [10, () => [`${name}:${value}`]],
     [10, () => [`${name}: \t  ${value}  \t`]],
-    [10, () => [`${chance.percent(50) ? name.toUpperCase() : name.toLowerCase()}: ${value}`]],
+    [10, () => [`${random.percent(50) ? name.toUpperCase() : name.toLowerCase()}: ${value}`]],
     [
       10,
       () => [
-        `${name}:${chance.percent(50) ? '' : ` ${value.slice(0, 6)}`}\r\n${chance.of([' ', '\t'])}${value.slice(6)}`,
+        `${name}:${random.percent(50) ? '' : ` ${value.slice(0, 6)}`}\r\n${random.pick([' ', '\t'])}${value.slice(6)}`,
       ],
     ],
     [5, () => [`${name} : ${value}`]],
     [3, () => [` ${line}`]],
     [3, () => [line.replace(': ', ' ')]],
-    [3, () => [`${name}: ${value}${chance.of(['\0', '\x01', '\x7f', '\x0b', '\r'])}`]],
-    [3, () => [line, `${chance.of(['X Y', 'X(Y', 'X\x80', 'X_Y', '', 'X/Y'])}: z`]],
-    [3, () => [line, `X-Long: ${'x'.repeat(chance.of([1_000, 8_000, 9_000, 20_000]))}`]],
-    [3, () => [line, ...Array.from({ length: chance.of([50, 150]) }, (_, n) => `X-${n}: y`)]],
+    [3, () => [`${name}: ${value}${random.pick(['\0', '\x01', '\x7f', '\x0b', '\r'])}`]],
+    [3, () => [line, `${random.pick(['X Y', 'X(Y', 'X\x80', 'X_Y', '', 'X/Y'])}: z`]],
+    [3, () => [line, `X-Long: ${'x'.repeat(random.pick([1_000, 8_000, 9_000, 20_000]))}`]],
+    [3, () => [line, ...Array.from({ length: random.pick([50, 150]) }, (_, n) => `X-${n}: y`)]],
   ]);
   return { ...request, lines: request.lines.toSpliced(at, 1, ...change()) };
 }

@@ -1,67 +1,68 @@
-// Differences in how conditions are read (RFC 9110 13).
+// Differences in how conditions are evaluated (RFC 9110 13).
 
-import { THERE, turns, type Rule, type View } from './view.ts';
+import { FOUND, statusChanges, type Rule, type View } from './view.ts';
 
 export const CONDITION_RULES: readonly Rule[] = [
   {
-    asked: '`If-None-Match` and `If-Modified-Since`',
-    nginx: '304 only where both hold',
+    request: '`If-None-Match` and `If-Modified-Since`',
+    nginx: '304 only if both match',
     larder: 'If-None-Match decides alone',
     rfc: '13.2.2',
     right: 'Larder',
     explains: (view) =>
-      view.has('if-none-match') && view.has('if-modified-since') && turns(view, [200, 206, 416], [304]),
+      view.has('if-none-match') && view.has('if-modified-since') && statusChanges(view, [200, 206, 416], [304]),
   },
   {
-    asked: '`If-Match` and `If-Unmodified-Since`',
-    nginx: '412 where either fails',
+    request: '`If-Match` and `If-Unmodified-Since`',
+    nginx: '412 if either fails',
     larder: 'If-Match decides alone',
     rfc: '13.2.2',
     right: 'Larder',
-    explains: (view) => view.has('if-match') && view.has('if-unmodified-since') && turns(view, [412], SERVED),
+    explains: (view) => view.has('if-match') && view.has('if-unmodified-since') && statusChanges(view, [412], SERVED),
   },
   {
-    asked: '`If-Unmodified-Since` that is no date',
+    request: '`If-Unmodified-Since` that is not a date',
     nginx: '412',
-    larder: 'as if it were not there',
+    larder: 'ignores it',
     rfc: '13.1.4',
     right: 'Larder',
-    explains: (view) => oddDate(view, 'if-unmodified-since') && turns(view, [412], SERVED),
+    explains: (view) => malformedDate(view, 'if-unmodified-since') && statusChanges(view, [412], SERVED),
   },
   {
-    asked: '`If-Modified-Since` that is nearly a date',
-    nginx: 'reads what it can, and says 304',
-    larder: 'as if it were not there',
+    request: '`If-Modified-Since` with a malformed date',
+    nginx: 'parses what it can, and sends 304',
+    larder: 'ignores it',
     rfc: '13.1.3',
     right: 'Larder',
-    explains: (view) => oddDate(view, 'if-modified-since') && turns(view, [304], [200, 206, 416]),
+    explains: (view) => malformedDate(view, 'if-modified-since') && statusChanges(view, [304], [200, 206, 416]),
   },
   {
-    asked: '`If-Range` that is nearly a date',
-    nginx: 'reads what it can, and sends the range',
+    request: '`If-Range` with a malformed date',
+    nginx: 'parses what it can, and sends the range',
     larder: '200: no match',
     rfc: '13.1.5',
     right: 'Larder',
-    explains: (view) => oddDate(view, 'if-range') && turns(view, [206, 416], [200]),
+    explains: (view) => malformedDate(view, 'if-range') && statusChanges(view, [206, 416], [200]),
   },
   {
-    asked: 'a list of tags with a member that is none',
-    nginx: 'skips to the next comma, inside quotes too',
-    larder: 'nothing in it matches',
+    request: 'a list of entity tags with a malformed member',
+    nginx: 'skips to the next comma, even inside quotes',
+    larder: 'no tag of the list matches',
     rfc: '13.1.1, 13.1.2',
     right: 'both',
     explains: (view) =>
-      ['if-match', 'if-none-match'].some((name) => view.all(name).some(oddList)) && turns(view, THERE, THERE),
+      ['if-match', 'if-none-match'].some((name) => view.all(name).some(malformedList)) &&
+      statusChanges(view, FOUND, FOUND),
   },
 ];
 
-const SERVED = THERE.filter((status) => status !== 412);
+const SERVED = FOUND.filter((status) => status !== 412);
 
 const TAG = /^(?:W\/)?"[!#-~\x80-\xff]*"$/;
-const oddDate = (view: View, name: string): boolean =>
+const malformedDate = (view: View, name: string): boolean =>
   view.all(name).some((value) => !TAG.test(value) && !isHttpDate(value));
 
-/** 5.6.7: the instant that it seems to name, written in the three forms, is one of them; the weekday is not looked at. */
+/** The date, formatted in one of the three forms of 5.6.7, equals the text; the weekday is not compared. */
 function isHttpDate(text: string): boolean {
   const ms = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`);
   if (Number.isNaN(ms)) return false;
@@ -77,5 +78,5 @@ function isHttpDate(text: string): boolean {
   return rest !== text && forms.includes(rest);
 }
 
-const oddList = (value: string): boolean =>
+const malformedList = (value: string): boolean =>
   value !== '*' && !/^(?:[\t ,]*(?:W\/)?"[!#-~\x80-\xff]*"[\t ]*(?=,|$))+[\t ,]*$/.test(value);

@@ -1,105 +1,109 @@
-// Differences in what answers of the same status say of themselves.
+// Differences in the fields and bodies of responses with the same status.
 
-import { field, type Answer } from '../../appliance/test/wire.ts';
-import { about, added, byNode, says, type Rule, type View } from './view.ts';
+import { field, type HttpResponse } from '../../appliance/test/http-client.ts';
+import { concernsField, addedByAppliance, rejectedByNode, cacheStatusIncludes, type Rule, type View } from './view.ts';
 
-/** What the exchange itself may take on a busy machine. */
+/** How long the exchange itself may take on a busy machine. */
 const DATES_APART_MS = 15_000;
 
 export const FIELD_RULES: readonly Rule[] = [
   {
-    asked: 'anything',
+    request: 'any',
     nginx: 'names itself in `Server`',
-    larder: 'repeats that as a reverse proxy and of what passes, else not: it is the listener’s own',
+    larder: 'forwards it as a reverse proxy and for bypassed responses, otherwise not',
     rfc: '10.2.4',
     right: 'both',
-    explains: (view) => about(view, 'server'),
+    explains: (view) => concernsField(view, 'server'),
   },
   {
-    asked: 'anything',
+    request: 'any',
     nginx: '',
-    larder: 'adds `Via`, `Cache-Status` and `Age`, as a cache does',
+    larder: 'adds `Via`, `Cache-Status` and `Age`, as caches do',
     rfc: '7.6.3, 9111 5.1, 9211',
     right: 'both',
-    explains: (view) => about(view, 'via', 'cache-status', 'age') && (!view.ofNginx || added(view)),
+    explains: (view) =>
+      concernsField(view, 'via', 'cache-status', 'age') && (!view.againstNginx || addedByAppliance(view)),
   },
   {
-    asked: 'anything',
+    request: 'any',
     nginx: '',
     larder: 'adds CORS fields, unless it is a reverse proxy',
     rfc: 'Fetch 3.3',
     right: 'both',
-    explains: (view) => view.plain && /^(access-control|timing-allow)-/.test(view.facet) && added(view),
+    explains: (view) => view.plain && /^(access-control|timing-allow)-/.test(view.aspect) && addedByAppliance(view),
   },
   {
-    asked: 'anything',
-    nginx: 'tells of the connection in its way',
-    larder: 'in its own; whether it goes on is compared apart',
+    request: 'any',
+    nginx: 'sends its own connection fields',
+    larder: 'sends its own; persistence is compared separately',
     rfc: '7.6.1',
     right: 'both',
-    explains: (view) => about(view, 'connection', 'keep-alive'),
+    explains: (view) => concernsField(view, 'connection', 'keep-alive'),
   },
   {
-    asked: 'what is stored',
-    nginx: 'gives the `Date` of now',
-    larder: 'that of the origin’s answer; with `Age` it comes to the same',
+    request: 'a stored asset',
+    nginx: 'sends the current `Date`',
+    larder: 'sends the `Date` of the origin’s response; with `Age` it means the same',
     rfc: '9111 4.2.3, 5.1',
     right: 'both',
-    explains: (view) => about(view, 'date') && datesAgree(view),
+    explains: (view) => concernsField(view, 'date') && datesAgree(view),
   },
   {
-    asked: 'a range, or with a condition that holds back the body',
-    nginx: 'leaves `Accept-Ranges` to the 200',
-    larder: 'has it on 206 and 304 too',
+    request: 'a range, or a condition that gets a 304',
+    nginx: 'sends `Accept-Ranges` on a 200 only',
+    larder: 'sends it on 206 and 304 as well',
     rfc: '14.3, 15.3.7',
     right: 'both',
-    explains: (view) => about(view, 'accept-ranges') && [206, 304].includes(view.to),
+    explains: (view) => concernsField(view, 'accept-ranges') && [206, 304].includes(view.actualStatus),
   },
   {
-    asked: 'what cannot be had',
-    nginx: 'says so in HTML',
-    larder: 'in a line of text that nobody is to keep; what the origin says, as it says it',
+    request: 'a request that gets an error',
+    nginx: 'sends HTML',
+    larder: 'sends a line of text with no-store; errors of the origin are forwarded unchanged',
     rfc: '15.5',
     right: 'both',
     explains: (view) =>
-      view.to >= 400 &&
-      (byNode(view) || says(view.we, 'larder; detail=')) &&
-      (view.facet === 'body' ||
-        about(view, 'allow', 'cache-control', 'content-length', 'content-type', 'date', 'transfer-encoding')),
+      view.actualStatus >= 400 &&
+      (rejectedByNode(view) || cacheStatusIncludes(view.actualResponse, 'larder; detail=')) &&
+      (view.aspect === 'body' ||
+        concernsField(view, 'allow', 'cache-control', 'content-length', 'content-type', 'date', 'transfer-encoding')),
   },
   {
-    asked: 'a folder without its last `/`',
-    nginx: 'redirects to itself, by `Host`',
-    larder: 'to the path, so that nobody leaves it for the origin',
+    request: 'a directory without its final `/`',
+    nginx: 'redirects to an absolute URL made from `Host`',
+    larder: 'redirects to the path, so that clients do not leave for the origin',
     rfc: '10.2.2',
     right: 'both',
     explains: (view) =>
-      about(view, 'location') && (field(view.they!, 'location') ?? '').endsWith(field(view.we!, 'location') ?? '?'),
+      concernsField(view, 'location') &&
+      (field(view.expectedResponse!, 'location') ?? '').endsWith(field(view.actualResponse!, 'location') ?? '?'),
   },
   {
-    asked: 'for the first time, what may not be kept',
+    request: 'the first request for an asset that may not be stored',
     nginx: '',
-    larder: 'leaves out `Accept-Ranges`',
+    larder: 'sends no `Accept-Ranges`',
     rfc: '14.3',
     right: 'both',
     explains: (view) =>
-      about(view, 'accept-ranges') && [view.they, view.we].some((answer) => says(answer, 'fwd=uri-miss')),
+      concernsField(view, 'accept-ranges') &&
+      [view.expectedResponse, view.actualResponse].some((answer) => cacheStatusIncludes(answer, 'fwd=uri-miss')),
   },
   {
-    asked: 'with `Cookie`, `Authorization` or `no-store`, so that nothing is kept',
+    request: '`Cookie`, `Authorization` or `no-store`, so that nothing is stored',
     nginx: '',
-    larder: 'the origin’s own answer; its own once another request has it kept',
+    larder: 'forwards the response of the origin until another request has stored the asset',
     rfc: '9111 3.5',
     right: 'both',
-    explains: (view) => !view.ofNginx && passed(view.they) !== passed(view.we),
+    explains: (view) => !view.againstNginx && bypassed(view.expectedResponse) !== bypassed(view.actualResponse),
   },
 ];
 
-const passed = (answer: Answer | null): boolean => says(answer, 'fwd=bypass') || says(answer, 'fwd=request');
+const bypassed = (response: HttpResponse | null): boolean =>
+  cacheStatusIncludes(response, 'fwd=bypass') || cacheStatusIncludes(response, 'fwd=request');
 
-/** Date and Age together name an instant. */
-function datesAgree({ they, we }: View): boolean {
-  const instant = (answer: Answer | null): number =>
-    Date.parse(field(answer!, 'date') ?? '') + Number(field(answer!, 'age') ?? 0) * 1000;
-  return Math.abs(instant(they) - instant(we)) <= DATES_APART_MS;
+/** Date and Age together give the instant of the response. */
+function datesAgree({ expectedResponse, actualResponse }: View): boolean {
+  const instant = (response: HttpResponse | null): number =>
+    Date.parse(field(response!, 'date') ?? '') + Number(field(response!, 'age') ?? 0) * 1000;
+  return Math.abs(instant(expectedResponse) - instant(actualResponse)) <= DATES_APART_MS;
 }

@@ -1,98 +1,101 @@
-// Differences in what a Range asks for.
+// Differences in how Range is evaluated (RFC 9110 14).
 
-import { field } from '../../appliance/test/wire.ts';
-import { about, covered, turns, type Rule, type View } from './view.ts';
+import { field } from '../../appliance/test/http-client.ts';
+import { systemClock } from '../../runtime/clock.ts';
+import { concernsField, coveredRanges, statusChanges, type Rule, type View } from './view.ts';
 
-const range = (view: View): string => view.value('range');
+const rangeOf = (view: View): string => view.value('range');
 
 export const RANGE_RULES: readonly Rule[] = [
   {
-    asked: '`HEAD` with `Range`',
+    request: '`HEAD` with `Range`',
     nginx: '206 or 416',
-    larder: '200: a range is defined for GET alone',
+    larder: '200: Range is defined for GET only',
     rfc: '14.2',
     right: 'Larder',
-    explains: (view) => view.method === 'HEAD' && view.has('range') && turns(view, [206, 416], [200]),
+    explains: (view) => view.method === 'HEAD' && view.has('range') && statusChanges(view, [206, 416], [200]),
   },
   {
-    asked: 'ranges that touch or overlap',
-    nginx: 'a part for each, bytes twice',
-    larder: 'one part for all that touch, each byte once',
+    request: 'ranges that touch or overlap',
+    nginx: 'one part per range, overlapping bytes twice',
+    larder: 'one part for ranges that touch, each byte once',
     rfc: '14.2, 15.3.7.2, 17.15',
     right: 'both',
     explains: (view) =>
-      view.ofNginx &&
-      range(view).includes(',') &&
-      (view.facet === 'parts' || about(view, 'content-type', 'content-length', 'content-range')) &&
-      [view.from, view.to].every((status) => status === 206) &&
-      covered(view.they!) === covered(view.we!),
+      view.againstNginx &&
+      rangeOf(view).includes(',') &&
+      (view.aspect === 'parts' || concernsField(view, 'content-type', 'content-length', 'content-range')) &&
+      [view.expectedStatus, view.actualStatus].every((status) => status === 206) &&
+      coveredRanges(view.expectedResponse!) === coveredRanges(view.actualResponse!),
   },
   {
-    asked: 'a list of ranges with empty members',
+    request: 'a list of ranges with empty members',
     nginx: '416',
-    larder: 'skips them',
+    larder: 'ignores them',
     rfc: '5.6.1.2',
     right: 'Larder',
-    explains: (view) => /=[\t ]*,|,[\t ]*,|,[\t ]*$/.test(range(view)) && turns(view, [416], [200, 206]),
+    explains: (view) => /=[\t ]*,|,[\t ]*,|,[\t ]*$/.test(rangeOf(view)) && statusChanges(view, [416], [200, 206]),
   },
   {
-    asked: 'a list of ranges with tabs',
+    request: 'a list of ranges with tabs',
     nginx: '416',
-    larder: 'white space like any other',
+    larder: 'tabs are white space',
     rfc: '5.6.3',
     right: 'Larder',
-    explains: (view) => range(view).includes('\t') && turns(view, [416], [200, 206]),
+    explains: (view) => rangeOf(view).includes('\t') && statusChanges(view, [416], [200, 206]),
   },
   {
-    asked: 'a position of 2^63 or more',
+    request: 'a position of 2^63 or more',
     nginx: '416',
-    larder: 'a position like any other',
+    larder: 'clamps it to the length',
     rfc: '14.1.1',
     right: 'Larder',
-    explains: (view) => /\d{19}/.test(range(view)) && turns(view, [416], [200, 206]),
+    explains: (view) => /\d{19}/.test(rangeOf(view)) && statusChanges(view, [416], [200, 206]),
   },
   {
-    asked: 'blanks inside a range',
-    nginx: 'skips them',
+    request: 'spaces inside a range',
+    nginx: 'ignores them',
     larder: '416: malformed',
     rfc: '14.1.1, 14.2',
     right: 'both',
-    explains: (view) => /\d +-|- +\d/.test(range(view)) && turns(view, [200, 206], [416]),
+    explains: (view) => /\d +-|- +\d/.test(rangeOf(view)) && statusChanges(view, [200, 206], [416]),
   },
   {
-    asked: 'a list with a range that ends before it starts',
-    nginx: 'skips that one',
+    request: 'a list with a range whose last position precedes its first',
+    nginx: 'ignores that range',
     larder: '416: the list is malformed',
     rfc: '14.1.1, 14.2',
     right: 'both',
     explains: (view) =>
-      [...range(view).matchAll(/(\d+) *- *(\d+)/g)].some(([, first, last]) => Number(first) > Number(last)) &&
-      turns(view, [200, 206], [416]),
+      [...rangeOf(view).matchAll(/(\d+) *- *(\d+)/g)].some(([, first, last]) => Number(first) > Number(last)) &&
+      statusChanges(view, [200, 206], [416]),
   },
   {
-    asked: '`Range` without a unit, or without a set',
+    request: '`Range` without a unit or without a range set',
     nginx: '200',
     larder: '416: malformed',
     rfc: '14.2',
     right: 'both',
-    explains: (view) => !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+=./.test(range(view)) && turns(view, [200], [416]),
+    explains: (view) => !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+=./.test(rangeOf(view)) && statusChanges(view, [200], [416]),
   },
   {
-    asked: 'more than 32 ranges that lie apart',
-    nginx: 'as many parts',
+    request: 'more than 32 separate ranges',
+    nginx: 'a part for each',
     larder: '416',
     rfc: '14.2, 17.15',
     right: 'both',
-    explains: (view) => range(view).split(',').length > 32 && turns(view, [206], [416]),
+    explains: (view) => rangeOf(view).split(',').length > 32 && statusChanges(view, [206], [416]),
   },
   {
-    asked: '`If-Range` with a date of change that is not of the past',
-    nginx: 'the range',
+    request: '`If-Range` with a Last-Modified that is not in the past',
+    nginx: 'sends the range',
     larder: '200: such a date is a weak validator',
     rfc: '8.8.2.2, 13.1.5',
     right: 'Larder',
-    explains: (view) => view.has('if-range') && modifiedMs(view) > Date.now() && turns(view, [206, 416], [200]),
+    explains: (view) =>
+      view.has('if-range') && modifiedMs(view) > systemClock.now() && statusChanges(view, [206, 416], [200]),
   },
 ];
 
-const modifiedMs = ({ we }: View): number => Date.parse((we !== null && field(we, 'last-modified')) || '');
+const modifiedMs = ({ actualResponse }: View): number =>
+  Date.parse((actualResponse !== null && field(actualResponse, 'last-modified')) || '');

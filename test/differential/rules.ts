@@ -1,5 +1,5 @@
-// Every way in which an appliance may answer differently from nginx, and why. A difference that none of these explains is a
-// defect of one of the two, and a rule that a long run never needs is one of this table. decisions/0017 prints it.
+// Every way in which the response of an appliance may differ from nginx's, and why. A difference that no rule explains is a
+// defect, and so is a rule that a long run does not need. decisions/0017 prints the table.
 
 import type { Difference } from './compare.ts';
 import { CONDITION_RULES } from './rules-conditions.ts';
@@ -18,19 +18,19 @@ export const RULES: readonly Rule[] = [
   ...FIELD_RULES,
 ];
 
-/** The first that explains it. */
+/** The first rule that explains the difference. */
 export function ruleOf(difference: Difference): Rule | undefined {
   const view = viewOf(difference);
   return RULES.find(({ explains }) => explains(view));
 }
 
-/** As a table for people. */
-export function table(): string {
+/** The rules as a Markdown table. */
+export function rulesTable(): string {
   const line = (cells: readonly string[]): string =>
     `| ${cells.map((cell) => (cell === '' ? '–' : cell.replaceAll('|', '\\|'))).join(' | ')} |`;
   return [
-    line(['asked', 'nginx', 'Larder', 'RFC', 'right']),
+    line(['request', 'nginx', 'Larder', 'RFC', 'right']),
     line(['---', '---', '---', '---', '---']),
-    ...RULES.map(({ asked, nginx, larder, rfc, right }) => line([asked, nginx, larder, rfc, right])),
+    ...RULES.map(({ request, nginx, larder, rfc, right }) => line([request, nginx, larder, rfc, right])),
   ].join('\n');
 }

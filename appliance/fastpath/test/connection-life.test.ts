@@ -1,5 +1,5 @@
-// The life of a connection on the short way: how it comes back from node:http, waits, drains, is left, and what all of that
-// leaves in the accounts and in memory.
+// The life of a connection on the fast path: how it returns from node:http, how it waits, drains and is abandoned, and what
+// that leaves in the counters and in memory.
 
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
@@ -8,23 +8,24 @@ import { BufferPool } from '../../io/buffer-pool.ts';
 import { LIMITS } from '../../limits.ts';
 import { openBlocksMax } from '../../serve/block-reader.ts';
 import { blockPath } from '../../store/layout.ts';
-import { type End, LaneRig } from './fast-path-rig.ts';
-import { systemClock } from '../../../runtime/clock.ts';
+import { type MemorySocket, FastPathRig } from './fast-path-rig.ts';
+import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { noise } from '../../test/rig.ts';
+import { eventLoopRounds, until } from '../../test/waiting.ts';
 
 const MB = 2 ** 20;
 const FILM = noise(3 * MB + 77);
 const SMALL = noise(500, 3);
-const ask = (path: string, ...lines: string[]): string =>
+const getRequest = (path: string, ...lines: string[]): string =>
   [`GET ${path} HTTP/1.1`, 'Host: x', ...lines, '', ''].join('\r\n');
-const CLOSE = ask('/small', 'Connection: close');
+const CLOSE = getRequest('/small', 'Connection: close');
 
-let nowMs = 0;
-let rig: LaneRig;
+let clock: ManualClock;
+let rig: FastPathRig;
 
 beforeEach(async () => {
-  nowMs = 0;
-  rig = new LaneRig('alone', { ...systemClock, monotonic: () => nowMs });
+  clock = new ManualClock();
+  rig = new FastPathRig('alone', clock);
   await rig.put('/film', FILM);
   await rig.put('/small', SMALL);
   rig.counters.drain(0);
@@ -32,224 +33,226 @@ beforeEach(async () => {
 
 afterEach(() => rig.close());
 
-/** Bytes that a player has received, and when the connection has ended. */
-function listen(player: End): { bytes(): Buffer; readonly ended: Promise<unknown> } {
+/** Collects what a client receives. `ended` resolves when the connection has closed. */
+function collect(client: MemorySocket): { bytes(): Buffer; readonly ended: Promise<unknown> } {
   const chunks: Buffer[] = [];
-  player.on('data', (chunk: Buffer) => chunks.push(chunk));
-  return { bytes: () => Buffer.concat(chunks), ended: once(player, 'close') };
+  client.on('data', (chunk: Buffer) => chunks.push(chunk));
+  return { bytes: () => Buffer.concat(chunks), ended: once(client, 'close') };
 }
 
-const turns = async (count = 20): Promise<void> => {
-  for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-};
-
-describe('after node:http has answered', () => {
+describe('after a response from node:http', () => {
   test.each([
-    ['a miss', ask('/nothing')],
-    ['a condition', ask('/small', 'If-None-Match: "v2"')],
-    ['a request that is refused', ask('/small', 'Range: bytes=9999-')],
+    ['a miss', getRequest('/nothing')],
+    ['a conditional request', getRequest('/small', 'If-None-Match: "v2"')],
+    ['a request that is refused', getRequest('/small', 'Range: bytes=9999-')],
     ['OPTIONS', 'OPTIONS /small HTTP/1.1\r\nHost: x\r\n\r\n'],
-    ['two requests in one chunk', ask('/small') + ask('/film')],
-  ])('the next request goes the short way again: %s', async (_, odd) => {
-    await rig.converse('short', [odd, ask('/small'), odd, ask('/small'), ask('/film'), CLOSE]);
-    expect(rig.count('larder_fast_path_total')).toBe(3);
+    ['two requests in one chunk', getRequest('/small') + getRequest('/film')],
+  ])('the next request takes the fast path again: %s', async (_, odd) => {
+    await rig.exchange('fast', [odd, getRequest('/small'), odd, getRequest('/small'), getRequest('/film'), CLOSE]);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(3);
   });
 
-  test('a request in pieces comes back too, whatever the pieces', async () => {
-    await rig.converse('short', [...ask('/small'), ask('/small'), CLOSE]);
-    expect(rig.count('larder_fast_path_total')).toBe(1);
+  test('the next request takes the fast path also if this one came byte by byte', async () => {
+    await rig.exchange('fast', [...getRequest('/small'), getRequest('/small'), CLOSE]);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(1);
   });
 
-  test('what goes on with a request that began in the chunk of another is not taken for one', async () => {
-    const chunks = [`${ask('/nothing')}GET /small HTTP/1.1\r\nX-Odd: `, ask('/film'), CLOSE];
-    const text = (await rig.converse('short', chunks)).toString('latin1');
+  test('a chunk that continues a request begun in an earlier chunk is not parsed as a request of its own', async () => {
+    const chunks = [`${getRequest('/nothing')}GET /small HTTP/1.1\r\nX-Odd: `, getRequest('/film'), CLOSE];
+    const text = (await rig.exchange('fast', chunks)).toString('latin1');
     expect(text.split(SMALL.toString('latin1'))).toHaveLength(3);
     expect(text.length).toBeLessThan(MB);
-    expect(rig.count('larder_fast_path_total')).toBe(0);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(0);
   });
 
   test.each([
     ['half a request', 'GET /small HT'],
-    ['a body that is to come', 'OPTIONS /small HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n'],
-  ])('what is half said is not cut off: %s', async (_, half) => {
-    const answers = await rig.converse('short', [ask('/nothing'), half, ask('/small'), CLOSE]);
-    expect(rig.count('larder_fast_path_total')).toBe(0);
+    ['a request whose body is still to come', 'OPTIONS /small HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n'],
+  ])('a message that is still incomplete stays with node:http: %s', async (_, half) => {
+    const answers = await rig.exchange('fast', [getRequest('/nothing'), half, getRequest('/small'), CLOSE]);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(0);
     expect(answers.toString('latin1')).toContain('404');
   });
 });
 
-describe('waiting', () => {
-  const FIRST_MS = 10_000;
-  const KEEP_MS = 61_000;
+describe('an idle connection', () => {
+  const FIRST_REQUEST_MS = 10_000;
+  /** The 60 s that are announced and one of grace. */
+  const KEEP_ALIVE_MS = 61_000;
 
-  test('a connection that says nothing is told so and closed', async () => {
-    const player = listen(rig.open('short'));
-    nowMs = FIRST_MS;
-    rig.lane.sweep();
-    await turns();
-    expect(player.bytes().length).toBe(0);
-    nowMs += 1;
-    rig.lane.sweep();
-    await player.ended;
-    expect(player.bytes().toString()).toBe('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n');
-    expect(rig.lane.size).toBe(0);
+  test('that sends nothing gets a 408 and is closed', async () => {
+    const received = collect(rig.open('fast'));
+    clock.advance(FIRST_REQUEST_MS);
+    rig.fastPath.sweep();
+    await eventLoopRounds();
+    expect(received.bytes().length).toBe(0);
+    clock.advance(1);
+    rig.fastPath.sweep();
+    await received.ended;
+    expect(received.bytes().toString()).toBe('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n');
+    expect(rig.fastPath.size).toBe(0);
   });
 
   test.each([
-    ['the short way', ask('/small')],
-    ['the long way', ask('/nothing')],
-  ])('one that was answered by %s is kept for as long as was promised', async (_, text) => {
-    const end = rig.open('short');
-    const player = listen(end);
-    nowMs = FIRST_MS - 1;
-    end.write(text);
-    await turns();
-    nowMs += KEEP_MS;
-    rig.lane.sweep();
-    await turns();
-    expect(rig.lane.size).toBe(1);
-    nowMs += 1;
-    rig.lane.sweep();
-    await player.ended;
-    expect(rig.lane.size).toBe(0);
+    ['the fast path', getRequest('/small')],
+    ['node:http', getRequest('/nothing')],
+  ])('is kept after a response from %s for as long as was announced', async (_, text) => {
+    const socket = rig.open('fast');
+    const received = collect(socket);
+    clock.advance(FIRST_REQUEST_MS - 1);
+    socket.write(text);
+    await eventLoopRounds();
+    clock.advance(KEEP_ALIVE_MS);
+    rig.fastPath.sweep();
+    await eventLoopRounds();
+    expect(rig.fastPath.size).toBe(1);
+    clock.advance(1);
+    rig.fastPath.sweep();
+    await received.ended;
+    expect(rig.fastPath.size).toBe(0);
   });
 
-  test('what node:http keeps for a connection is let go in the meantime, and made again', async () => {
-    let kept = 0;
+  test('gives up its node:http socket after five seconds, and gets a new one with the next request', async () => {
+    let bridges = 0;
     rig.http.on('connection', (bridge) => {
-      kept += 1;
-      bridge.on('close', () => (kept -= 1));
+      bridges += 1;
+      bridge.on('close', () => (bridges -= 1));
     });
-    const end = rig.open('short');
-    const player = listen(end);
-    for (let turn = 1; turn <= 3; turn += 1) {
-      end.write(ask('/nothing'));
-      await until(() => player.bytes().toString().split('HTTP/1.1 404').length === turn + 1);
-      await turns();
-      rig.lane.sweep();
-      await turns();
-      expect(kept).toBe(1);
-      nowMs += 5_001;
-      rig.lane.sweep();
-      await turns();
-      expect(kept).toBe(0);
+    const socket = rig.open('fast');
+    const received = collect(socket);
+    for (let count = 1; count <= 3; count += 1) {
+      socket.write(getRequest('/nothing'));
+      await until(() => received.bytes().toString().split('HTTP/1.1 404').length === count + 1);
+      await eventLoopRounds();
+      rig.fastPath.sweep();
+      await eventLoopRounds();
+      expect(bridges).toBe(1);
+      clock.advance(5_001);
+      rig.fastPath.sweep();
+      await eventLoopRounds();
+      expect(bridges).toBe(0);
     }
-    expect(rig.lane.size).toBe(1);
+    expect(rig.fastPath.size).toBe(1);
   });
 
-  test('a look at who waits may come at any moment', async () => {
+  test('may be swept at any moment of any request', async () => {
     for (const text of [
       'broken\r\n\r\n',
-      ask('/nothing'),
-      ask('/film'),
+      getRequest('/nothing'),
+      getRequest('/film'),
       CLOSE,
       'CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n',
     ]) {
-      rig.open('short').write(text);
+      rig.open('fast').write(text);
       for (let step = 0; step < 200; step += 1) {
-        rig.lane.sweep();
-        await (step % 20 === 19 ? turns(1) : Promise.resolve());
+        rig.fastPath.sweep();
+        await (step % 20 === 19 ? eventLoopRounds(1) : Promise.resolve());
       }
     }
   });
 
-  test('an answer under way may take as long as its reader takes', async () => {
-    const end = rig.open('short', { stuck: true });
-    const player = listen(end);
-    end.write(ask('/film'));
-    await turns();
-    nowMs += 10 * KEEP_MS;
-    rig.lane.sweep();
-    end.peer.unstick();
-    await turns(40);
-    expect(player.bytes().subarray(-FILM.length).equals(FILM)).toBe(true);
+  test('is not one that is sending a response: that may take as long as its reader needs', async () => {
+    const socket = rig.open('fast', { blocked: true });
+    const received = collect(socket);
+    socket.write(getRequest('/film'));
+    await eventLoopRounds();
+    clock.advance(10 * KEEP_ALIVE_MS);
+    rig.fastPath.sweep();
+    socket.peer.unblock();
+    await until(() => bodyOf(received.bytes()).length === FILM.length);
+    expect(bodyOf(received.bytes()).equals(FILM)).toBe(true);
   });
 });
 
-describe('an answer that is not the same for all, or not for ever', () => {
+describe('a stored response', () => {
   test.each([
-    ['has aged', { headers: { 'cache-control': 'max-age=60' }, generatedAtMs: Date.now() - 61_000 }, 0],
-    ['must be asked about', { headers: { 'cache-control': 'no-cache' }, generatedAtMs: Date.now() }, 0],
-    ['is fresh', { headers: { vary: 'accept-encoding', 'cache-control': 'max-age=60' }, generatedAtMs: Date.now() }, 1],
-  ])('%s', async (_, options, fast) => {
-    await rig.put('/news', SMALL, options);
-    const answer = await rig.converse('short', [ask('/news'), CLOSE]);
-    expect(answer.indexOf(SMALL)).toBeGreaterThan(0);
-    expect(rig.count('larder_fast_path_total')).toBe(fast);
+    ['is stale', 'node:http', { 'cache-control': 'max-age=60' }, 61_000],
+    ['has no-cache', 'node:http', { 'cache-control': 'no-cache' }, 0],
+    [
+      'is fresh and varies by Accept-Encoding alone',
+      'fast path',
+      { vary: 'accept-encoding', 'cache-control': 'max-age=60' },
+      0,
+    ],
+  ])('that %s is served by the %s', async (_, server, headers, ageMs) => {
+    await rig.put('/news', SMALL, { headers, generatedAtMs: clock.now() - ageMs });
+    const response = await rig.exchange('fast', [getRequest('/news'), CLOSE]);
+    expect(response.indexOf(SMALL)).toBeGreaterThan(0);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(server === 'fast path' ? 1 : 0);
   });
 });
 
-describe('a player that says no more', () => {
-  test('and whose last words are broken is refused, whatever it had before', async () => {
-    const player = rig.open('short');
-    const heard = listen(player);
-    player.write(ask('/nothing'));
-    await until(() => heard.bytes().length > 0);
-    player.write('GARBAGE\r\n\r\n');
-    player.end();
-    await heard.ended;
-    expect(heard.bytes().toString('latin1')).toMatch(/^HTTP\/1.1 404 [^]*HTTP\/1.1 400 /);
+describe('a client that has closed its half of the connection', () => {
+  test('gets a 400 for a malformed last request, after the responses before it', async () => {
+    const client = rig.open('fast');
+    const received = collect(client);
+    client.write(getRequest('/nothing'));
+    await until(() => received.bytes().length > 0);
+    client.write('GARBAGE\r\n\r\n');
+    client.end();
+    await received.ended;
+    expect(received.bytes().toString('latin1')).toMatch(/^HTTP\/1.1 404 [^]*HTTP\/1.1 400 /);
   });
 
-  test('is answered first', async () => {
-    const player = rig.open('short');
-    const heard = listen(player);
-    player.write(ask('/film'));
-    player.end();
-    await heard.ended;
-    expect(bodyOf(heard.bytes()).equals(FILM)).toBe(true);
-    expect(rig.count('larder_fast_path_total')).toBe(1);
+  test('gets its response first', async () => {
+    const client = rig.open('fast');
+    const received = collect(client);
+    client.write(getRequest('/film'));
+    client.end();
+    await received.ended;
+    expect(bodyOf(received.bytes()).equals(FILM)).toBe(true);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(1);
   });
 
-  test('and is gone before its turn costs nothing', async () => {
-    const player = rig.open('short');
-    player.write(ask('/small'));
+  test('or both halves, before its request was read, costs nothing', async () => {
+    const client = rig.open('fast');
+    client.write(getRequest('/small'));
     await new Promise((resolve) => process.nextTick(resolve));
-    player.peer.destroy();
-    await turns();
-    expect([rig.count('larder_fast_path_total'), rig.count('larder_requests_total')]).toEqual([0, 0]);
+    client.peer.destroy();
+    await eventLoopRounds();
+    expect([rig.drainCount('larder_fast_path_total'), rig.drainCount('larder_requests_total')]).toEqual([0, 0]);
   });
 });
 
 describe('a drain', () => {
-  test('ends who waits, lets an answer go on to its end, and takes no next request the short way', async () => {
-    const idle = listen(rig.open('short'));
-    const busyEnd = rig.open('short', { stuck: true });
-    const busy = listen(busyEnd);
-    // node:http has an idle parser for this connection, which it will want to close.
-    busyEnd.peer.unstick();
-    busyEnd.write(ask('/nothing'));
-    await turns();
-    busyEnd.peer.stick();
-    busyEnd.write(ask('/film'));
-    await turns();
+  test('closes idle connections, completes the running response, and leaves the next request to node:http', async () => {
+    const idle = collect(rig.open('fast'));
+    const busySocket = rig.open('fast', { blocked: true });
+    const busy = collect(busySocket);
+    // node:http has an idle parser for this connection, and will try to close it.
+    busySocket.peer.unblock();
+    busySocket.write(getRequest('/nothing'));
+    await eventLoopRounds();
+    busySocket.peer.block();
+    busySocket.write(getRequest('/film'));
+    await eventLoopRounds();
     rig.draining = true;
-    rig.lane.closeIdle();
+    rig.fastPath.closeIdle();
     rig.http.closeIdleConnections();
     await idle.ended;
-    expect(rig.lane.size).toBe(1);
-    busyEnd.write(ask('/small'));
-    busyEnd.peer.unstick();
+    expect(rig.fastPath.size).toBe(1);
+    busySocket.write(getRequest('/small'));
+    busySocket.peer.unblock();
     await busy.ended;
     const text = busy.bytes().toString('latin1');
     expect(text).toContain(FILM.toString('latin1'));
     expect(text.slice(-SMALL.length)).toBe(SMALL.toString('latin1'));
     expect(text).toContain('connection: close');
-    expect(rig.count('larder_fast_path_total')).toBe(1);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(1);
   });
 });
 
-describe('accounts', () => {
-  test('are the same on both ways', async () => {
+describe('counters', () => {
+  test('are the same on both paths', async () => {
     const chunks = [
-      ask('/film'),
-      ask('/film', 'Range: bytes=5-1048580'),
+      getRequest('/film'),
+      getRequest('/film', 'Range: bytes=5-1048580'),
       'HEAD /film HTTP/1.1\r\nHost: x\r\n\r\n',
       CLOSE,
     ];
     const reports = [];
-    for (const way of ['short', 'long'] as const) {
-      await rig.converse(way, chunks);
+    for (const path of ['fast', 'slow'] as const) {
+      await rig.exchange(path, chunks);
       const { counts, ...report } = rig.counters.drain(0);
       const sums: Record<string, number> = {};
       for (const { name, labels, value } of counts) {
@@ -262,71 +265,71 @@ describe('accounts', () => {
     expect(reports[0]!.bytes).toBe(FILM.length + 1_048_576 + SMALL.length);
   });
 
-  test('a player that hangs up in the middle is counted, with what it was sent', async () => {
-    const end = rig.open('short', { stuck: true });
-    end.write(ask('/film'));
-    await turns();
-    end.peer.destroy();
-    await turns();
+  test('count a client that hangs up in mid-response, with the bytes that it was sent', async () => {
+    const socket = rig.open('fast', { blocked: true });
+    socket.write(getRequest('/film'));
+    await eventLoopRounds();
+    socket.peer.destroy();
+    await eventLoopRounds();
     const { counts, bytes } = rig.counters.drain(0);
     expect(bytes).toBe(512 * 1024);
     expect(counts.find(({ name }) => name === 'larder_aborted_total')?.value).toBe(1);
-    expect(rig.lane.size).toBe(0);
+    expect(rig.fastPath.size).toBe(0);
   });
 });
 
-describe('what is not at hand after all', () => {
-  test('goes the long way where the first byte is concerned', async () => {
+describe('a block that is no longer open', () => {
+  test('sends the request to node:http if it holds the first byte', async () => {
     rig.reader.closeAll();
-    const answer = await rig.converse('short', [CLOSE.replace('/small', '/film')]);
+    const answer = await rig.exchange('fast', [CLOSE.replace('/small', '/film')]);
     expect(answer.subarray(-FILM.length).equals(FILM)).toBe(true);
-    expect(rig.count('larder_fast_path_total')).toBe(0);
+    expect(rig.drainCount('larder_fast_path_total')).toBe(0);
   });
 
-  test('is read from the disk where it turns out on the way', async () => {
-    const end = rig.open('short', { stuck: true });
-    const player = listen(end);
-    end.write(ask('/film'));
-    await turns();
-    expect(rig.count('larder_fast_path_total')).toBe(1);
+  test('is read from disk if it is missed in mid-response', async () => {
+    const socket = rig.open('fast', { blocked: true });
+    const received = collect(socket);
+    socket.write(getRequest('/film'));
+    await eventLoopRounds();
+    expect(rig.drainCount('larder_fast_path_total')).toBe(1);
     rig.reader.closeAll();
-    end.peer.unstick();
-    await until(() => bodyOf(player.bytes()).length === FILM.length);
-    expect(player.bytes().subarray(-FILM.length).equals(FILM)).toBe(true);
+    socket.peer.unblock();
+    await until(() => bodyOf(received.bytes()).length === FILM.length);
+    expect(received.bytes().subarray(-FILM.length).equals(FILM)).toBe(true);
   });
 
-  test('ends the answer short where it is gone, and nothing is learnt from it', async () => {
-    const end = rig.open('short', { stuck: true });
-    const player = listen(end);
-    end.write(ask('/film'));
-    await turns();
-    const view = rig.views.get('/film')!;
-    rig.views.set('/film', { ...view, version: '"other"' });
-    for (const number of [1, 2, 3]) rmSync(blockPath(rig.directory, view.id, number));
+  test('ends the response short if its file is gone and the asset has changed, and the asset is not remembered', async () => {
+    const socket = rig.open('fast', { blocked: true });
+    const received = collect(socket);
+    socket.write(getRequest('/film'));
+    await eventLoopRounds();
+    const asset = rig.assets.get('/film')!;
+    rig.assets.set('/film', { ...asset, version: '"other"' });
+    for (const number of [1, 2, 3]) rmSync(blockPath(rig.directory, asset.id, number));
     rig.reader.closeAll();
-    end.peer.unstick();
-    await player.ended;
-    expect(player.bytes().subarray(-MB).equals(FILM.subarray(0, MB))).toBe(true);
-    expect(rig.count('larder_faults_total')).toBe(1);
+    socket.peer.unblock();
+    await received.ended;
+    expect(received.bytes().subarray(-MB).equals(FILM.subarray(0, MB))).toBe(true);
+    expect(rig.drainCount('larder_faults_total')).toBe(1);
     expect(rig.server.freshHit('/film')).toBe(null);
   });
 });
 
-test('requests that come while an answer is under way are answered in order', async () => {
-  const end = rig.open('short', { stuck: true });
-  const player = listen(end);
-  end.write(ask('/film'));
-  await turns();
-  for (let at = 0; at < 3; at += 1) end.write(ask('/small'));
-  await turns();
-  end.peer.unstick();
-  const text = (): string => player.bytes().toString('latin1');
+test('requests that come while a response is being sent are answered in order', async () => {
+  const socket = rig.open('fast', { blocked: true });
+  const received = collect(socket);
+  socket.write(getRequest('/film'));
+  await eventLoopRounds();
+  for (let at = 0; at < 3; at += 1) socket.write(getRequest('/small'));
+  await eventLoopRounds();
+  socket.peer.unblock();
+  const text = (): string => received.bytes().toString('latin1');
   await until(() => text().split(SMALL.toString('latin1')).length === 4);
   expect(text().slice(-SMALL.length)).toBe(SMALL.toString('latin1'));
-  expect(bodyOf(player.bytes()).subarray(0, FILM.length).equals(FILM)).toBe(true);
+  expect(bodyOf(received.bytes()).subarray(0, FILM.length).equals(FILM)).toBe(true);
 });
 
-test('a worker keeps open what a quarter of memory and its files let it', () => {
+test('a worker keeps as many block files open as a quarter of memory and its file limit allow', () => {
   const GB = 2 ** 30;
   const most = (memoryBytes: number, filesMax: number): number =>
     openBlocksMax({ memoryBytes, filesMax, connectionsMax: 5_000 });
@@ -336,49 +339,43 @@ test('a worker keeps open what a quarter of memory and its files let it', () => 
   expect(most(16 * GB, 1_024)).toBe(256);
 });
 
-test('readers that stall hold a large piece only while few of them do', async () => {
+test('stalled readers hold large buffers only while there are at most 256 of them', async () => {
   const STALLED = 600;
-  const ends = Array.from({ length: STALLED }, () => rig.open('short', { stuck: true }));
-  for (const end of ends) end.write(ask('/film'));
-  await until(() => ends.every((end) => end.peer.heldBytes > 0));
-  const sizes = ends.map((end) => end.peer.heldBytes);
+  const sockets = Array.from({ length: STALLED }, () => rig.open('fast', { blocked: true }));
+  for (const socket of sockets) socket.write(getRequest('/film'));
+  await until(() => sockets.every((socket) => socket.peer.blockedBytes > 0));
+  const sizes = sockets.map((socket) => socket.peer.blockedBytes);
   expect(sizes.filter((bytes) => bytes > 200_000).length).toBeLessThanOrEqual(256);
-  // Everybody hangs up: large pieces are there for the next.
-  for (const end of ends) end.peer.destroy();
-  await turns();
-  const next = rig.open('short', { stuck: true });
-  next.write(ask('/film'));
-  await until(() => next.peer.heldBytes > 0);
-  expect(next.peer.heldBytes).toBeGreaterThan(200_000);
+  // When they hang up, the next reader gets a large buffer again.
+  for (const socket of sockets) socket.peer.destroy();
+  await eventLoopRounds();
+  const next = rig.open('fast', { blocked: true });
+  next.write(getRequest('/film'));
+  await until(() => next.peer.blockedBytes > 0);
+  expect(next.peer.blockedBytes).toBeGreaterThan(200_000);
 });
 
-test('ten thousand readers that stall hold a gigabyte of buffers and no more', () => {
+test('ten thousand stalled readers hold no more than 1.1 GiB of buffers', () => {
   const pool = new BufferPool();
-  const slabs = Array.from({ length: 10_000 }, () => pool.acquire(LIMITS.largeBufferBytes));
-  expect(slabs.reduce((bytes, { buffer }) => bytes + buffer.length, 0)).toBeLessThan(1.1 * 2 ** 30);
-  for (const slab of slabs) pool.release(slab);
+  const buffers = Array.from({ length: 10_000 }, () => pool.acquire(LIMITS.largeBufferBytes));
+  expect(buffers.reduce((bytes, { buffer }) => bytes + buffer.length, 0)).toBeLessThan(1.1 * 2 ** 30);
+  for (const pooled of buffers) pool.release(pooled);
   expect(pool.acquire(LIMITS.largeBufferBytes).room).toBe(LIMITS.largeBufferBytes);
 });
 
-test('pieces that are out do not share a byte, and those of the huge page go before others', () => {
+test('acquired buffers do not overlap, and those of the huge page are handed out first', () => {
   const pool = new BufferPool();
-  const slabs = [LIMITS.largeBufferBytes, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
-  for (const [at, { buffer }] of slabs.entries()) buffer.fill(at);
-  for (const [at, { buffer }] of slabs.entries()) expect(buffer.equals(Buffer.alloc(buffer.length, at))).toBe(true);
-  const huge = slabs.filter((slab) => slab.inHugePage);
-  for (const slab of [...huge, ...slabs.filter((slab) => !slab.inHugePage)]) pool.release(slab);
+  const buffers = [LIMITS.largeBufferBytes, 1].flatMap((bytes) =>
+    Array.from({ length: 20 }, () => pool.acquire(bytes)),
+  );
+  for (const [at, { buffer }] of buffers.entries()) buffer.fill(at);
+  for (const [at, { buffer }] of buffers.entries()) expect(buffer.equals(Buffer.alloc(buffer.length, at))).toBe(true);
+  const huge = buffers.filter((pooled) => pooled.inHugePage);
+  for (const pooled of [...huge, ...buffers.filter((pooled) => !pooled.inHugePage)]) pool.release(pooled);
   const again = [LIMITS.largeBufferBytes, 1].flatMap((bytes) => Array.from({ length: 20 }, () => pool.acquire(bytes)));
   const first = [...again.slice(0, 3), ...again.slice(20, 27)];
   expect(huge).toHaveLength(first.length);
-  for (const slab of first) expect(slab.inHugePage).toBe(true);
+  for (const pooled of first) expect(pooled.inHugePage).toBe(true);
 });
 
 const bodyOf = (received: Buffer): Buffer => received.subarray(received.indexOf('\r\n\r\n') + 4);
-
-async function until(condition: () => boolean): Promise<void> {
-  const end = performance.now() + 10_000;
-  while (!condition()) {
-    if (performance.now() > end) throw new Error('condition not met in 10 s');
-    await turns(1);
-  }
-}

@@ -1,5 +1,5 @@
-// The serving part of a worker inside a test: block files on disk, node:http, the short way beside it, and connections whose
-// chunks are exactly those that the test wrote.
+// The serving half of a worker inside a test: block files on disk, node:http with the fast path beside it, and connections in
+// memory whose chunks are exactly those that the test wrote.
 
 import { once } from 'node:events';
 import { createServer, type Server as HttpServer } from 'node:http';
@@ -25,25 +25,29 @@ import { AssetServer } from '../../serve/serve.ts';
 import { WorkerCounters } from '../../serve/counters.ts';
 import { PipelineQueue } from '../../serve/pipelining.ts';
 import { blockPath } from '../../store/layout.ts';
+import { eventLoopRounds } from '../../test/waiting.ts';
 
-/** Turns of the event loop without a byte, after which none is to come: nothing here waits for a disk or a network. */
-const QUIET_TURNS = 12;
-/** A server that waits for the rest of a body would wait for minutes; the player leaves. */
-const PATIENCE_MS = 5_000;
+/** Rounds of the event loop without a byte after which none follows: nothing here waits for a disk or a network. */
+const QUIET_ROUNDS = 12;
+/** A server that waits for the rest of a request body does so for minutes; the client hangs up instead. */
+const HANG_UP_MS = 5_000;
 
 const ABSENT = 'no such asset\n';
 const MISSED: Forward = { reason: 'uri-miss', status: 404, stored: false, collapsed: false };
 
-export class LaneRig {
-  readonly directory = mkdtempSync(join(tmpdir(), 'larder-lane-'));
+export class FastPathRig {
+  readonly directory = mkdtempSync(join(tmpdir(), 'larder-fast-path-'));
   readonly counters = new WorkerCounters();
   readonly reader: BlockReader;
   readonly server: AssetServer;
   readonly http: HttpServer;
-  readonly lane: FastPath;
-  readonly views = new Map<string, AssetView>();
-  /** Its connections come to the lane as a worker's do. */
-  readonly #tcp: TcpServer = listen({ pauseOnConnect: true, noDelay: true }, (socket) => void this.lane.accept(socket));
+  readonly fastPath: FastPath;
+  readonly assets = new Map<string, AssetView>();
+  /** Passes its connections to the fast path, as a worker does. */
+  readonly #tcp: TcpServer = listen(
+    { pauseOnConnect: true, noDelay: true },
+    (socket) => void this.fastPath.accept(socket),
+  );
   draining = false;
   #ids = 0;
 
@@ -51,7 +55,7 @@ export class LaneRig {
     const pool = new BufferPool();
     this.reader = new BlockReader(pool, 1_024);
     const storekeeper = {
-      fetch: async (request: { readonly key: string }) => this.#answer(request.key),
+      fetch: async ({ key }: { readonly key: string }) => this.#reply(key),
       arePresent: async () => true,
     } as unknown as StorekeeperClient;
     const identity = { reverseProxy: false, via: 'box-1' };
@@ -66,18 +70,26 @@ export class LaneRig {
     };
     const rest = { mode, log: silentLog, draining: () => this.draining };
     this.server = new AssetServer({ appliance: 'box-1', bypass: new Bypass(shared), ...shared, ...rest });
-    const turns = new PipelineQueue();
+    const pipeline = new PipelineQueue();
     this.http = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
       watchBridge(request, response);
-      turns.enqueue(request, response, () => void this.server.serve(request, response));
+      pipeline.enqueue(request, response, () => void this.server.serve(request, response));
     });
-    // As in a worker: node:http keeps count of its connections from here on.
+    // As in a worker: from here on node:http tracks its connections.
     this.http.emit('listening');
     const { server, http } = this;
-    this.lane = new FastPath({ server, http, pool, ...shared, ...rest, firstRequestMs: 10_000, keepAliveMs: 60_000 });
+    this.fastPath = new FastPath({
+      server,
+      http,
+      pool,
+      ...shared,
+      ...rest,
+      firstRequestMs: 10_000,
+      keepAliveMs: 60_000,
+    });
   }
 
-  /** On disk, located and read once, so that nothing of it is cold. */
+  /** Writes an asset to disk and reads it once, so that no part of it is cold. */
   async put(
     key: string,
     body: Buffer,
@@ -106,59 +118,59 @@ export class LaneRig {
       const head = { key, version, assetBytes: body.length, number, bytes: payload.length, generatedAtMs };
       await writeBlock(path, { ...head, crcs: chunkCrcs(payload), headers: view.headers, holding: null }, payload);
     }
-    this.views.set(key, view);
-    await this.warm(key);
+    this.assets.set(key, view);
+    await this.warmUp(key);
   }
 
-  async warm(key: string): Promise<void> {
-    await this.converse('short', [`GET ${key} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`]);
+  async warmUp(key: string): Promise<void> {
+    await this.exchange('fast', [`GET ${key} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`]);
   }
 
-  /** A connection of a player's: `short` may take the short way, `long` is node:http's alone. */
-  open(way: 'short' | 'long', options: EndOptions = {}): End {
-    const [player, ours] = endsOf(options);
-    if (way === 'short') this.lane.accept(ours as unknown as Socket);
-    else this.http.emit('connection', ours);
-    return player;
+  /** Opens a connection in memory: `fast` may take the fast path, `slow` goes through node:http alone. */
+  open(way: 'fast' | 'slow', options: MemorySocketOptions = {}): MemorySocket {
+    const [client, server] = memorySocketPair(options);
+    if (way === 'fast') this.fastPath.accept(server as unknown as Socket);
+    else this.http.emit('connection', server);
+    return client;
   }
 
   /**
-   * Everything that comes back until the connection ends, or the player's patience. Each chunk is sent when the answers to those before it have come:
-   * node:http lets a broken request spoil answers that are under way, the short way need not.
+   * Everything that comes back on one connection. Each chunk is sent when the responses to the chunks before it have come:
+   * in node:http a malformed request spoils responses that are still being sent, which the fast path need not imitate.
    */
-  async converse(
-    way: 'short' | 'long',
+  async exchange(
+    way: 'fast' | 'slow',
     chunks: readonly (string | Buffer)[],
-    options: EndOptions = {},
+    options: MemorySocketOptions = {},
   ): Promise<Buffer> {
-    const player = this.open(way, options);
+    const client = this.open(way, options);
     const received: Buffer[] = [];
-    player.on('data', (chunk: Buffer) => received.push(chunk));
-    const ended = new Promise((resolve) => player.once('close', resolve));
+    client.on('data', (chunk: Buffer) => received.push(chunk));
+    const ended = new Promise((resolve) => client.once('close', resolve));
     for (const chunk of chunks) {
-      player.write(chunk, 'latin1');
-      for (let quiet = 0, had = 0; quiet < QUIET_TURNS; quiet += 1) {
-        if (received.length > had) quiet = 0;
-        had = received.length;
-        await new Promise((resolve) => setImmediate(resolve));
+      client.write(chunk, 'latin1');
+      for (let quiet = 0, seen = 0; quiet < QUIET_ROUNDS; quiet += 1) {
+        if (received.length > seen) quiet = 0;
+        seen = received.length;
+        await eventLoopRounds(1);
       }
     }
-    const leaves = setTimeout(() => player.destroy(), PATIENCE_MS);
+    const hangUp = systemClock.setTimeout(() => client.destroy(), HANG_UP_MS);
     await ended;
-    clearTimeout(leaves);
+    systemClock.clear(hangUp);
     return Buffer.concat(received);
   }
 
-  /** A real connection that goes the short way. */
+  /** A TCP connection that is handed to the fast path. */
   async connect(): Promise<Socket> {
     if (!this.#tcp.listening) await once(this.#tcp.listen(0, '127.0.0.1'), 'listening');
-    const player = connect({ port: (this.#tcp.address() as AddressInfo).port, host: '127.0.0.1', noDelay: true });
-    await once(player, 'connect');
-    return player;
+    const client = connect({ port: (this.#tcp.address() as AddressInfo).port, host: '127.0.0.1', noDelay: true });
+    await once(client, 'connect');
+    return client;
   }
 
-  /** What was counted since the last look. */
-  count(name: string): number {
+  /** Sum of a counter since the last call; all counters start again from 0. */
+  drainCount(name: string): number {
     const { counts } = this.counters.drain(0);
     return counts.filter((count) => count.name === name).reduce((sum, { value }) => sum + value, 0);
   }
@@ -169,8 +181,8 @@ export class LaneRig {
     rmSync(this.directory, { recursive: true, force: true });
   }
 
-  #answer(key: string): object {
-    const asset = this.views.get(key);
+  #reply(key: string): object {
+    const asset = this.assets.get(key);
     const body = byteStreamOf(Readable.from([Buffer.from(ABSENT)]));
     const headers = { 'content-type': 'text/plain', 'content-length': String(ABSENT.length) };
     return asset === undefined
@@ -179,38 +191,38 @@ export class LaneRig {
   }
 }
 
-interface EndOptions {
-  /** A write is done only in a later turn of the event loop, as into a full socket. */
-  readonly late?: boolean;
-  /** No write is done until `unstick`: the player takes nothing. */
-  readonly stuck?: boolean;
+interface MemorySocketOptions {
+  /** Writes complete in a later round of the event loop, as into a full socket. */
+  readonly deferWrites?: boolean;
+  /** No write completes until `unblock`: the client does not read. */
+  readonly blocked?: boolean;
 }
 
-/** Half of a connection in memory: what one end writes is what the other reads, chunk by chunk. */
-export class End extends Duplex {
-  peer!: End;
-  readonly #late: boolean;
-  #stuck: boolean;
+/** One end of a connection in memory: what it writes, its peer reads, chunk by chunk. */
+export class MemorySocket extends Duplex {
+  peer!: MemorySocket;
+  readonly #deferWrites: boolean;
+  #blocked: boolean;
   #held: { readonly chunk: Buffer; readonly done: () => void } | null = null;
 
-  constructor(options: EndOptions) {
+  constructor(options: MemorySocketOptions) {
     super({ allowHalfOpen: false });
-    this.#late = options.late ?? false;
-    this.#stuck = options.stuck ?? false;
+    this.#deferWrites = options.deferWrites ?? false;
+    this.#blocked = options.blocked ?? false;
     this.on('error', () => undefined);
   }
 
-  /** Bytes that the writer cannot have back yet. */
-  get heldBytes(): number {
+  /** Bytes of the write that has not completed: the writer may not reuse their buffer. */
+  get blockedBytes(): number {
     return this.#held?.chunk.length ?? 0;
   }
 
-  stick(): void {
-    this.#stuck = true;
+  block(): void {
+    this.#blocked = true;
   }
 
-  unstick(): void {
-    this.#stuck = false;
+  unblock(): void {
+    this.#blocked = false;
     const held = this.#held;
     this.#held = null;
     if (held !== null) this._write(held.chunk, '', held.done);
@@ -223,17 +235,17 @@ export class End extends Duplex {
   }
 
   override _read(): void {
-    // The peer pushes when it has something.
+    // The peer pushes when it writes.
   }
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    if (this.#stuck) {
+    if (this.#blocked) {
       this.#held = { chunk, done };
       return;
     }
-    // Copied: the writer's buffer is its own again when this is done.
+    // Copied, because the writer may reuse its buffer once `done` has been called.
     if (!this.peer.destroyed) this.peer.push(Buffer.from(chunk));
-    if (this.#late) setImmediate(done);
+    if (this.#deferWrites) setImmediate(done);
     else done();
   }
 
@@ -246,14 +258,14 @@ export class End extends Duplex {
     if (!this.peer.readableEnded) this.peer.push(null);
     this.#held?.done();
     this.#held = null;
-    // A real handle says that it is closed a turn later.
+    // A real handle reports its close in a later round of the event loop.
     setImmediate(done, error);
   }
 }
 
-function endsOf(options: EndOptions): [End, End] {
-  const [player, ours] = [new End({}), new End(options)];
-  player.peer = ours;
-  ours.peer = player;
-  return [player, ours];
+function memorySocketPair(options: MemorySocketOptions): [MemorySocket, MemorySocket] {
+  const [client, server] = [new MemorySocket({}), new MemorySocket(options)];
+  client.peer = server;
+  server.peer = client;
+  return [client, server];
 }

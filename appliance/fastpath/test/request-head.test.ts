@@ -1,4 +1,5 @@
-// The strict reader of plain requests: what it accepts it must read as the full parsers do, and the odd it must turn down.
+// The strict parser of plain requests: what it accepts it must parse as the full parsers do; everything else it must leave to
+// them.
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -8,7 +9,7 @@ import { selectRanges } from '../../http/range.ts';
 
 const LENGTH = 1_000;
 const head = new RequestHead();
-const reads = (text: string): boolean => head.parse(text);
+const accepts = (text: string): boolean => head.parse(text);
 const withField = (line: string): string => `GET /a HTTP/1.1\r\nHost: x\r\n${line}\r\n\r\n`;
 
 describe('a plain request', () => {
@@ -21,10 +22,10 @@ describe('a plain request', () => {
     withField('Range: bytes=0-0'),
     withField('Sec-Fetch-Dest: video'),
     withField('CMCD-Object: br=1,ot=v'),
-  ])('is read: %j', (text) => expect(reads(text)).toBe(true));
+  ])('is accepted: %j', (text) => expect(accepts(text)).toBe(true));
 });
 
-describe('turned down is', () => {
+describe('left to node:http is', () => {
   test.each([
     ...['', 'GET', 'GET /a HTTP/1.1\r\n\r\n', 'GET /a HTTP/1.1\r\nHost: x\r\n', 'GET /a HTTP/1.1\r\nHost: x\n\n'],
     ...[
@@ -76,10 +77,10 @@ describe('turned down is', () => {
       ],
       ...['Cmcd-\x01: a', 'X Y: z', 'Via: 1.1 x'],
     ].map(withField),
-  ])('%j', (text) => expect(reads(text)).toBe(false));
+  ])('%j', (text) => expect(accepts(text)).toBe(false));
 });
 
-test('property: a range that is read names the bytes that the full parser selects', () => {
+test('property: an accepted range selects the bytes that the full parser selects', () => {
   const digits = fc.oneof(
     fc.nat(2 * LENGTH).map(String),
     fc.constantFrom('', '0', '000', '7', '999', '1000', '99999999999'),
@@ -95,7 +96,7 @@ test('property: a range that is read names the bytes that the full parser select
   let accepted = 0;
   fc.assert(
     fc.property(value, (range) => {
-      if (!reads(withField(`Range: ${range}`))) return;
+      if (!accepts(withField(`Range: ${range}`))) return;
       accepted += 1;
       const first = head.first === -1 ? Math.max(0, LENGTH - head.last) : head.first;
       const last = head.first === -1 ? LENGTH - 1 : Math.min(head.last, LENGTH - 1);
@@ -108,7 +109,7 @@ test('property: a range that is read names the bytes that the full parser select
   expect(accepted).toBeGreaterThan(250);
 });
 
-test('property: a key is the one that the full parser finds, or there is none', () => {
+test('property: the key is the one that the full parser finds, or there is none', () => {
   const word = fc.constantFrom(
     'a',
     'film.m4s',

@@ -1,4 +1,4 @@
-// From request target to key: one asset, one key; nothing that two parsers could read in two ways.
+// From request target to cache key: one key per asset, and no key for a target that two parsers could read differently.
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -23,7 +23,7 @@ const target = fc.oneof(
   fc.string(),
 );
 
-test('a key is a path that means the same to whoever decodes it, or there is none', () => {
+test('a target has no key, or a key that every decoder reads as the same path', () => {
   fc.assert(
     fc.property(target, (text) => {
       const key = keyOf(text);
@@ -40,7 +40,7 @@ test('a key is a path that means the same to whoever decodes it, or there is non
   );
 });
 
-test('a key is its own key, and the absolute form of a target has the same', () => {
+test('a key is its own key, and the absolute form of a target has the same key', () => {
   fc.assert(
     fc.property(target, (text) => {
       const key = keyOf(text);
@@ -52,7 +52,7 @@ test('a key is its own key, and the absolute form of a target has the same', () 
   );
 });
 
-test('escaping what needs no escape makes no other key', () => {
+test('percent-encoding of unreserved characters does not change the key', () => {
   const path = fc.string({ unit: fc.constantFrom(...'abzAZ019-_~/'), minLength: 1, maxLength: 12 });
   fc.assert(
     fc.property(path, fc.infiniteStream(fc.nat(2)), (text, how) => {
@@ -74,7 +74,7 @@ test('different paths and queries have different keys', () => {
   });
   fc.assert(
     fc.property(plain, plain, (a, b) => {
-      // An empty query is no query.
+      // An empty query equals none.
       const [one, other] = [`/${a}`, `/${b}`].map((text) => text.replace(/^([^?]*)\?$/, '$1')) as [string, string];
       if (one !== other) expect(keyOf(one) === null || keyOf(one) !== keyOf(other)).toBe(true);
     }),
@@ -82,7 +82,7 @@ test('different paths and queries have different keys', () => {
   );
 });
 
-describe('the two modes', () => {
+describe('in the modes alone and fleet', () => {
   test.each<readonly [string, string, string, string | null]>([
     ['/a/b.mp4', '/a/b.mp4', '/a/b.mp4', null],
     ['/a?x=1', '/a?x=1', '/a', null],
@@ -99,24 +99,24 @@ describe('the two modes', () => {
     ['http://x', '/', '/', null],
     ['http://x?y', '/?y', '/', null],
     ['http://x/~abc/a?y', '/~abc/a?y', '/a', 'abc'],
-  ])('%s', (text, alone, fleet, session) => {
+  ])('the target %s has the keys %s and %s, and session %s', (text, alone, fleet, session) => {
     expect(parseTarget(text, 'alone')).toEqual({ key: alone, session: null });
     expect(parseTarget(text, 'fleet')).toEqual({ key: fleet, session });
   });
 
-  test('no query, of a thousand, makes another key in a fleet', () => {
+  test('a query does not change the key in a fleet', () => {
     const keys = Array.from({ length: 1_000 }, (_, at) => parseTarget(`/film?x=${at}`, 'fleet').key);
     expect(new Set(keys)).toEqual(new Set(['/film']));
   });
 });
 
 test.each(['http://', 'http:///a', 'http://?a', 'http://x@y/a', 'http://a b/', 'http://x:y/a', 'http://x%zz/a'])(
-  '%s names no host, so it names no asset (RFC 9110 4.2.1, 4.2.4)',
+  '%s has no valid host, so it has no key (RFC 9110 4.2.1, 4.2.4)',
   (text) => {
     expect(keyOf(text)).toBeNull();
   },
 );
 
-test.each(['http://[::1]:80/a', 'http://x.example:/a', 'HTTPS://%41.example:8080/a'])('%s names one', (text) => {
+test.each(['http://[::1]:80/a', 'http://x.example:/a', 'HTTPS://%41.example:8080/a'])('%s has a valid host', (text) => {
   expect(keyOf(text)).toBe('/a');
 });

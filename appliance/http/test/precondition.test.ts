@@ -24,14 +24,14 @@ const asset = (etag: string | null, modified: string | null = day(2), date: stri
   date,
 });
 
-/** 8.8.3: etagc, with the characters that break a list which is split at its commas. */
+/** Opaque tags (8.8.3) with characters that break a parser which splits lists at commas. */
 const opaque = fc
   .string({ unit: fc.constantFrom('a', 'b', ',', ' ', '\\', 'W', '/', '*', '!', '\xff'), maxLength: 5 })
   .map((text) => text.replaceAll(' ', ''));
 const tag = fc.tuple(fc.boolean(), opaque).map(([weak, text]) => `${weak ? 'W/' : ''}"${text}"`);
 const bare = (value: string): string => value.replace(/^W\//, '');
 
-test('If-None-Match compares weakly, If-Match strongly, with every tag of a list', () => {
+test('If-None-Match compares weakly and If-Match strongly, with every tag of a list', () => {
   fc.assert(
     fc.property(
       fc.array(tag, { minLength: 1, maxLength: 5 }),
@@ -51,25 +51,25 @@ test('If-None-Match compares weakly, If-Match strongly, with every tag of a list
   );
 });
 
-test('If-Range never holds for what is weak, nor for another tag', () => {
+test('If-Range matches neither a weak tag nor another tag', () => {
   fc.assert(
-    fc.property(tag, tag, (asked, own) => {
-      expect(ifRangeMatches(asked, asset(own))).toBe(asked === own && !own.startsWith('W/'));
+    fc.property(tag, tag, (value, own) => {
+      expect(ifRangeMatches(value, asset(own))).toBe(value === own && !own.startsWith('W/'));
     }),
   );
 });
 
-test('no header at all, however odd, throws or turns a request without conditions away', () => {
+test('no field value, however odd, throws or fails a condition that was not stated', () => {
   const odd = fc.option(fc.oneof(fc.string(), tag, fc.constant('*'), fc.constant(day(3))), { nil: null });
   fc.assert(
     fc.property(
       fc.record({ ifMatch: odd, ifUnmodifiedSince: odd, ifNoneMatch: odd, ifModifiedSince: odd, ifRange: odd }),
       tag,
       (conditions, own) => {
-        const verdict = evaluatePreconditions(conditions, asset(own));
-        if (conditions.ifMatch === null && conditions.ifUnmodifiedSince === null) expect(verdict).not.toBe('failed');
+        const result = evaluatePreconditions(conditions, asset(own));
+        if (conditions.ifMatch === null && conditions.ifUnmodifiedSince === null) expect(result).not.toBe('failed');
         if (conditions.ifNoneMatch === null && conditions.ifModifiedSince === null)
-          expect(verdict).not.toBe('not_modified');
+          expect(result).not.toBe('not_modified');
         if (conditions.ifRange !== null) ifRangeMatches(conditions.ifRange, asset(own));
       },
     ),
@@ -77,36 +77,41 @@ test('no header at all, however odd, throws or turns a request without condition
   );
 });
 
-describe('13.2.2, in order', () => {
-  test.each<readonly [string, Partial<Preconditions>, Validators, string]>([
-    ['nothing asked', {}, asset('"a"'), 'proceed'],
-    ['If-Match: * of an asset without a tag', { ifMatch: '*' }, asset(null), 'proceed'],
-    ['If-Match of an asset without a tag', { ifMatch: '"a"' }, asset(null), 'failed'],
-    ['If-Match false before If-None-Match true', { ifMatch: '"b"', ifNoneMatch: '"a"' }, asset('"a"'), 'failed'],
-    ['If-Match true hides If-Unmodified-Since', { ifMatch: '"a"', ifUnmodifiedSince: day(1) }, asset('"a"'), 'proceed'],
-    ['If-Unmodified-Since before the change', { ifUnmodifiedSince: day(1) }, asset('"a"'), 'failed'],
-    ['If-Unmodified-Since at the change', { ifUnmodifiedSince: day(2) }, asset('"a"'), 'proceed'],
-    ['If-Unmodified-Since of an undated asset', { ifUnmodifiedSince: day(1) }, asset('"a"', null), 'proceed'],
-    ['If-None-Match: *', { ifNoneMatch: '*' }, asset(null), 'not_modified'],
-    ['If-None-Match of an asset without a tag', { ifNoneMatch: '"a"' }, asset(null), 'proceed'],
+describe('the order of 13.2.2', () => {
+  test.each<readonly [string, string, Partial<Preconditions>, Validators]>([
+    ['no condition', 'proceed', {}, asset('"a"')],
+    ['If-Match: * of an asset without a tag', 'proceed', { ifMatch: '*' }, asset(null)],
+    ['If-Match of an asset without a tag', 'failed', { ifMatch: '"a"' }, asset(null)],
+    ['If-Match that fails, If-None-Match that matches', 'failed', { ifMatch: '"b"', ifNoneMatch: '"a"' }, asset('"a"')],
     [
-      'If-None-Match false hides If-Modified-Since',
+      'If-Match that holds, If-Unmodified-Since that fails',
+      'proceed',
+      { ifMatch: '"a"', ifUnmodifiedSince: day(1) },
+      asset('"a"'),
+    ],
+    ['If-Unmodified-Since before the change', 'failed', { ifUnmodifiedSince: day(1) }, asset('"a"')],
+    ['If-Unmodified-Since at the change', 'proceed', { ifUnmodifiedSince: day(2) }, asset('"a"')],
+    ['If-Unmodified-Since of an undated asset', 'proceed', { ifUnmodifiedSince: day(1) }, asset('"a"', null)],
+    ['If-None-Match: *', 'not_modified', { ifNoneMatch: '*' }, asset(null)],
+    ['If-None-Match of an asset without a tag', 'proceed', { ifNoneMatch: '"a"' }, asset(null)],
+    [
+      'If-None-Match that does not match, If-Modified-Since that does',
+      'proceed',
       { ifNoneMatch: '"b"', ifModifiedSince: day(3) },
       asset('"a"'),
-      'proceed',
     ],
-    ['If-Modified-Since at the change', { ifModifiedSince: day(2) }, asset('"a"'), 'not_modified'],
-    ['If-Modified-Since before the change', { ifModifiedSince: day(1) }, asset('"a"'), 'proceed'],
-    ['If-Modified-Since of an undated asset', { ifModifiedSince: day(3) }, asset('"a"', null), 'proceed'],
-    ['If-Modified-Since of no date', { ifModifiedSince: '3 days ago' }, asset('"a"'), 'proceed'],
-    ['If-Modified-Since of a number', { ifModifiedSince: '99999999999' }, asset('"a"'), 'proceed'],
-  ])('%s', (_, conditions, validators, verdict) => {
-    expect(evaluatePreconditions({ ...NONE, ...conditions }, validators)).toBe(verdict);
+    ['If-Modified-Since at the change', 'not_modified', { ifModifiedSince: day(2) }, asset('"a"')],
+    ['If-Modified-Since before the change', 'proceed', { ifModifiedSince: day(1) }, asset('"a"')],
+    ['If-Modified-Since of an undated asset', 'proceed', { ifModifiedSince: day(3) }, asset('"a"', null)],
+    ['If-Modified-Since that is not a date', 'proceed', { ifModifiedSince: '3 days ago' }, asset('"a"')],
+    ['If-Modified-Since of a number', 'proceed', { ifModifiedSince: '99999999999' }, asset('"a"')],
+  ])('%s: %s', (_, expected, conditions, validators) => {
+    expect(evaluatePreconditions({ ...NONE, ...conditions }, validators)).toBe(expected);
   });
 });
 
 test.each(['"a"x', 'x"a"', '"b"a"', '"b" "a"', '"a""b"', 'w/"a"', 'W/ "a"', '"b", a, "a"', '"a"\u00a0', '*\u00a0'])(
-  'a list with a member that is no entity tag matches nothing: %s',
+  'a list with a member that is not an entity tag matches nothing: %s',
   (list) => {
     expect(evaluatePreconditions({ ...NONE, ifNoneMatch: list }, asset('"a"'))).toBe('proceed');
     expect(evaluatePreconditions({ ...NONE, ifMatch: list }, asset('"a"'))).toBe('failed');
@@ -125,7 +130,7 @@ describe('dates of conditions', () => {
     'Sun Mar 01 09:08:07 2026',
     'Sunday, 01-Mar-69 09:08:07 GMT',
     'Fri, 31 Dec 9999 23:59:59 GMT',
-  ])('%s is understood (5.6.7)', (text) => {
+  ])('%s is parsed (5.6.7)', (text) => {
     expect(since(text)).toBe('not_modified');
   });
 
@@ -146,22 +151,22 @@ describe('dates of conditions', () => {
     '01 Mar 2027 09:08:07 GMT',
     '2027-03-01T09:08:07Z',
     '',
-  ])('%s is earlier, or no date of HTTP and so no condition (13.1.3)', (text) => {
+  ])('%s is earlier, or not an HTTP date and therefore ignored (13.1.3)', (text) => {
     expect(since(text)).toBe('proceed');
   });
 });
 
 describe('If-Range by date', () => {
-  test.each<readonly [string, string, Validators, boolean]>([
-    ['the very date', day(2), asset(null), true],
-    ['a later date', day(3), asset(null), false],
-    ['an earlier date', day(1), asset(null), false],
-    ['no date', 'soon', asset(null), false],
-    ['of an asset without a date of change', day(2), asset(null, null), false],
-    ['where it is not known when the asset was got', day(2), asset(null, day(2), null), false],
-    ['got in the second of the change: weak', day(2), asset(null, day(2), day(2)), false],
-  ])('%s', (_, value, validators, holds) => {
-    expect(ifRangeMatches(value, validators)).toBe(holds);
+  test.each<readonly [string, 'matches' | 'does not match', string, Validators]>([
+    ['the date of change', 'matches', day(2), asset(null)],
+    ['a later date', 'does not match', day(3), asset(null)],
+    ['an earlier date', 'does not match', day(1), asset(null)],
+    ['text that is not a date', 'does not match', 'soon', asset(null)],
+    ['the date, for an asset without Last-Modified', 'does not match', day(2), asset(null, null)],
+    ['the date of change, for an asset without Date', 'does not match', day(2), asset(null, day(2), null)],
+    ['the date of change, if Date is the same second', 'does not match', day(2), asset(null, day(2), day(2))],
+  ])('with %s %s', (_, result, value, validators) => {
+    expect(ifRangeMatches(value, validators)).toBe(result === 'matches');
   });
 });
 
@@ -176,6 +181,6 @@ test.each<readonly [string | null, boolean]>([
   ['"a b"', false],
   ['', false],
   [null, false],
-])('%j is a strong entity tag: %s', (value, strong) => {
+])('%j as a strong entity tag: %s', (value, strong) => {
   expect(isStrong(value)).toBe(strong);
 });

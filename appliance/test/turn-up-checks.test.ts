@@ -1,4 +1,4 @@
-// Turn-up checks: each passes on a sound box, and each is made to fail here by what it is there to find.
+// Turn-up checks: each passes on a sound appliance and fails on the defect that it exists to find.
 
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { ensureFleetKey, verifyToken } from '../../runtime/auth.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import { resolveConfig } from '../../runtime/config.ts';
 import { packageRoot } from '../../runtime/paths.ts';
 import { CHECKS, runChecks, type CheckResult, type Probes } from '../turn-up-checks.ts';
@@ -17,7 +18,7 @@ import { APPLIANCE_TABLE, type ApplianceConfig } from '../config.ts';
 import { RunningAppliance } from './rig.ts';
 
 const run = promisify(execFile);
-/** Nobody listens there. */
+/** A port without a listener. */
 const CLOSED = 'http://127.0.0.1:1';
 
 let directory: string;
@@ -45,7 +46,7 @@ async function serve(listener: RequestListener): Promise<string> {
 
 const healthy = (): Promise<string> => serve((_, response) => response.end('{}'));
 
-/** Settings of a sound box in a sound fleet, changed as a test wants. */
+/** Settings of a sound appliance in a sound fleet, with `changes`. */
 async function settings(changes: Record<string, string | readonly string[]> = {}): Promise<ApplianceConfig> {
   const fleetKey = join(directory, 'fleet.key');
   const key = ensureFleetKey(fleetKey);
@@ -80,13 +81,13 @@ async function outcomeOf(name: string, config: ApplianceConfig, probes?: Probes)
   return results.find((result) => result.name === name)!;
 }
 
-test('a sound box passes every check', async () => {
+test('a sound appliance passes every check', async () => {
   const results = await runChecks(await settings());
   expect(results.filter((result) => result.outcome !== 'passed')).toEqual([]);
   expect(results.map((result) => result.name)).toEqual(CHECKS.map((check) => check.name));
 });
 
-test('the advertised URL of a running appliance passes', async () => {
+test('the check of the advertised URL passes for a running appliance with the right id', async () => {
   const appliance = await RunningAppliance.start({ origin: await healthy() });
   const own = await settings({ advertise: [appliance.url], id: 'appliance' });
   expect(await outcomeOf('advertised URL', own)).toMatchObject({ outcome: 'passed' });
@@ -103,33 +104,33 @@ test.each<[string, Record<string, string | readonly string[]>, RegExp]>([
   ['fill', { fill: CLOSED }, /--fill/],
   ['fill', { token: `larder_appliance_box-1_${'0'.repeat(64)}` }, /larder keys issue --appliance box-1/],
   ['advertised URL', { advertise: [CLOSED] }, /firewall/],
-])('%s fails with %j and says what mends it', async (name, changes, remedy) => {
+])('the check of %s fails with %j and names the remedy', async (name, changes, remedy) => {
   const result = await outcomeOf(name, await settings(changes));
   expect(result.outcome).toBe('failed');
   expect(result.remedy).toMatch(remedy);
 });
 
-test('an advertised URL that leads to something else fails', async () => {
+test('the check of the advertised URL fails if the URL leads to another server', async () => {
   const result = await outcomeOf('advertised URL', await settings({ advertise: [await healthy()] }));
   expect(result).toMatchObject({ outcome: 'failed', remedy: expect.stringMatching(/--listen/) });
 });
 
-test('a clock that is an hour off fails', async () => {
-  const late = await serve((_, response) =>
-    response.writeHead(200, { date: new Date(Date.now() - 3_600_000).toUTCString() }).end(),
+test('the check of the clock fails if it is an hour off', async () => {
+  const slowClock = await serve((_, response) =>
+    response.writeHead(200, { date: new Date(systemClock.now() - 3_600_000).toUTCString() }).end(),
   );
-  expect(await outcomeOf('clock', await settings({ steering: [late] }))).toMatchObject({
+  expect(await outcomeOf('clock', await settings({ steering: [slowClock] }))).toMatchObject({
     outcome: 'failed',
     remedy: expect.stringMatching(/timedatectl/),
   });
 });
 
-test('a disk that writes 10 MB/s fails', async () => {
+test('the check of the disk rate fails at 10 MB/s', async () => {
   const result = await outcomeOf('disk rate', await settings(), { writeRate: async () => 10e6 });
   expect(result).toMatchObject({ outcome: 'failed', detail: expect.stringMatching(/80\.0 Mb\/s/) });
 });
 
-test('a limit of 256 open files fails, and the command says so, exits 1 and prints JSON alone', async () => {
+test('the check of open files fails at a limit of 256; the command exits with 1 and prints nothing but JSON', async () => {
   const config = await settings();
   const flags = [
     '--origin',

@@ -1,24 +1,24 @@
-// Who is compared: an nginx that serves files, and two appliances before that same nginx, one plain and one as a reverse
-// proxy. Every file is there under any number of paths (`/cN/film.mp4`), so that an asset can be cold as often as one likes.
+// The servers that are compared: an nginx that serves files, and two appliances in front of that nginx, one stand-alone and one
+// reverse proxy. Every file has any number of paths (`/cN/film.mp4`), so an asset can be cold as often as needed.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ask, field } from '../../appliance/test/wire.ts';
+import { sendRequest, field } from '../../appliance/test/http-client.ts';
 import { RunningAppliance } from '../../appliance/test/rig.ts';
+import { until } from '../../appliance/test/waiting.ts';
 import { freePort } from '../../bench/testbed.ts';
-import { ASSETS, HABITS, SENTINEL, writeAssets } from './assets.ts';
+import { ASSETS, CACHING_BY_EXTENSION, SENTINEL, writeAssets } from './assets.ts';
 
-const START_MS = 10_000;
 const STORE_BYTES = '128MB';
 
-export type Manner = 'plain' | 'proxy';
+export type ApplianceMode = 'plain' | 'proxy';
 
-export class Stage {
+export class Servers {
   readonly nginxPort: number;
-  readonly #appliances: Readonly<Record<Manner, RunningAppliance>>;
+  readonly #appliances: Readonly<Record<ApplianceMode, RunningAppliance>>;
   readonly #nginx: ChildProcess;
   readonly #directory: string;
 
@@ -26,7 +26,7 @@ export class Stage {
     readonly nginxPort: number;
     readonly nginx: ChildProcess;
     readonly directory: string;
-    readonly appliances: Readonly<Record<Manner, RunningAppliance>>;
+    readonly appliances: Readonly<Record<ApplianceMode, RunningAppliance>>;
   }) {
     this.nginxPort = parts.nginxPort;
     this.#nginx = parts.nginx;
@@ -34,7 +34,7 @@ export class Stage {
     this.#appliances = parts.appliances;
   }
 
-  static async start(nginxPath: string): Promise<Stage> {
+  static async start(nginxPath: string): Promise<Servers> {
     const directory = mkdtempSync(join(tmpdir(), 'larder-differential-'));
     const [nginxPort, originPort] = [await freePort(), await freePort()];
     const nginx = await startNginx({ nginxPath, directory, port: nginxPort, originPort });
@@ -44,14 +44,14 @@ export class Stage {
       RunningAppliance.start({ origin, flags }),
       RunningAppliance.start({ origin, flags: [...flags, '--reverse-proxy'] }),
     ]);
-    return new Stage({ nginxPort, nginx, directory, appliances: { plain, proxy } });
+    return new Servers({ nginxPort, nginx, directory, appliances: { plain, proxy } });
   }
 
-  portOf(manner: Manner): number {
-    return this.#appliances[manner].port;
+  portOf(mode: ApplianceMode): number {
+    return this.#appliances[mode].port;
   }
 
-  /** The end of each log, for whoever has to explain a failure. */
+  /** The end of each log, for the report of a failure. */
   get logs(): string {
     const { plain, proxy } = this.#appliances;
     const nginx = readFileSync(join(this.#directory, 'error.log'), 'utf8');
@@ -79,25 +79,26 @@ async function startNginx(spec: {
   const file = join(directory, 'nginx.conf');
   writeFileSync(file, configuration({ ...spec, root }));
   const nginx = spawn(spec.nginxPath, ['-p', directory, '-c', file], { stdio: 'ignore' });
-  const end = performance.now() + START_MS;
-  for (;;) {
-    const answer = await ask(port, { path: '/sentinel', method: 'HEAD' }).catch(() => null);
-    if (answer !== null && field(answer, 'etag') === SENTINEL.etag) break;
-    if (nginx.exitCode !== null || performance.now() > end)
-      throw new Error(`nginx does not serve the files:\n${readFileSync(join(directory, 'error.log'), 'utf8')}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  const explain = (): string => readFileSync(join(directory, 'error.log'), 'utf8');
+  await until(
+    async () => {
+      if (nginx.exitCode !== null) throw new Error(`nginx does not start:\n${explain()}`);
+      const response = await sendRequest(port, { path: '/sentinel', method: 'HEAD' }).catch(() => null);
+      return response !== null && field(response, 'etag') === SENTINEL.etag;
+    },
+    { explain },
+  );
   for (const { name, etag } of ASSETS) {
     const path = `/c0/${name.split('/').map(encodeURIComponent).join('/')}`;
-    const said = field(await ask(port, { path, method: 'HEAD' }), 'etag');
-    if (said !== etag) throw new Error(`nginx gives ${name} the entity tag ${said}, not ${etag}`);
+    const sent = field(await sendRequest(port, { path, method: 'HEAD' }), 'etag');
+    if (sent !== etag) throw new Error(`nginx sends the entity tag ${sent} for ${name}, not ${etag}`);
   }
   return nginx;
 }
 
 /**
- * nginx as it comes, but for dates: told to, it compares them as RFC 9110 13.1.3 says. The appliances' origin is that nginx
- * behind another that keeps every connection: a file server that hangs up after each 412 is another test's matter.
+ * nginx with its defaults, except that it compares dates as RFC 9110 13.1.3 says. The origin of the appliances is that nginx
+ * behind a second server block that keeps every connection open: origins that close after each 412 are not tested here.
  */
 function configuration(spec: {
   readonly directory: string;
@@ -106,14 +107,14 @@ function configuration(spec: {
   readonly originPort: number;
 }): string {
   const { directory, root, port, originPort } = spec;
-  // As root nginx would drop to a user that cannot enter our directory.
+  // Started by root, nginx would switch to a user that cannot read the directory.
   const user = process.getuid?.() === 0 ? 'user root;\n' : '';
-  const rooms = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
-  const locations = [...Object.entries(HABITS), ['', ''] as const].map(([ending, says]) => {
-    const rest = ending === '' ? '/.*' : `/.*\\.${ending}`;
-    return `location ~ ^/c[0-9]+(?<rest>${rest})$ { ${says} alias ${root}$rest; }`;
+  const temporaryPaths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
+  const locations = [...Object.entries(CACHING_BY_EXTENSION), ['', ''] as const].map(([extension, directives]) => {
+    const rest = extension === '' ? '/.*' : `/.*\\.${extension}`;
+    return `location ~ ^/c[0-9]+(?<rest>${rest})$ { ${directives} alias ${root}$rest; }`;
   });
-  const types = Object.entries(TYPES).map(([type, ending]) => `${type} ${ending};`);
+  const types = Object.entries(TYPES).map(([type, extension]) => `${type} ${extension};`);
   return `${user}daemon off;
 worker_processes 1;
 pid ${directory}/pid;
@@ -121,7 +122,7 @@ error_log ${directory}/error.log crit;
 events { worker_connections 1024; }
 http {
     access_log off;
-    ${rooms.map((name) => `${name}_temp_path ${directory}/${name};`).join(' ')}
+    ${temporaryPaths.map((name) => `${name}_temp_path ${directory}/${name};`).join(' ')}
     types { ${types.join(' ')} }
     default_type application/octet-stream;
     if_modified_since before;

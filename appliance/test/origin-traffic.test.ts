@@ -1,31 +1,33 @@
-// What the origin is spared: one fetch per byte however many ask, nothing of a huge asset but what was wanted, and no
-// memory for readers who do not read.
+// Traffic to the origin: each byte is fetched once for any number of clients, of a huge asset only the requested blocks, and
+// nothing for readers that do not read.
 
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { createServer, get, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createConnection, type AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { waitWritable } from '../../runtime/backpressure.ts';
+import { systemClock } from '../../runtime/clock.ts';
+import { residentBytes } from './processes.ts';
 import { noise, RunningAppliance } from './rig.ts';
-import { ask, field, parts, requestText } from './wire.ts';
+import { deferred } from './waiting.ts';
+import { sendRequest, field, multipartParts, requestText } from './http-client.ts';
 
 const MB = 2 ** 20;
 const GB = 1_000_000_000;
-const LARGE_BUFFER_BYTES = 2 ** 16;
+const PIECE_BYTES = 2 ** 16;
 
-/** Bytes of any offset, made and not kept. The period is no multiple of anything that the appliance counts in. */
+/** Content of an asset of any size, computed per offset. The period is no multiple of a block, chunk or page. */
 const PERIOD = noise(1_000_003);
 const TWICE = Buffer.concat([PERIOD, PERIOD]);
 const bytesAt = (at: number, count: number): Buffer => TWICE.subarray(at % PERIOD.length, (at % PERIOD.length) + count);
 
-/** An origin of assets of any length, `/SIZE/name`, which waits where it is told to and writes down what it sent. */
+/** An origin with an asset of SIZE bytes at every path `/SIZE/name`. It records what it sends, and waits where `holdBefore` says. */
 class VirtualOrigin {
   readonly sent: { readonly path: string; readonly first: number; count: number }[] = [];
   active = 0;
-  /** Awaited before each piece. */
-  gate: (at: number) => Promise<void> | undefined = () => undefined;
-  readonly #server: Server = createServer((request, response) => void this.#answer(request, response));
+  /** Awaited before the piece at each offset is sent. */
+  holdBefore: (at: number) => Promise<void> | undefined = () => undefined;
+  readonly #server: Server = createServer((request, response) => void this.#respond(request, response));
 
   async start(): Promise<string> {
     this.#server.listen(0, '127.0.0.1');
@@ -44,12 +46,12 @@ class VirtualOrigin {
   }
 
   /** Whether any byte of an asset was sent twice. */
-  repeats(path: string): boolean {
-    const stretches = this.sent.filter((one) => one.path === path && one.count > 0).sort((a, b) => a.first - b.first);
-    return stretches.some((one, at) => at > 0 && one.first < stretches[at - 1]!.first + stretches[at - 1]!.count);
+  sentTwice(path: string): boolean {
+    const ranges = this.sent.filter((one) => one.path === path && one.count > 0).sort((a, b) => a.first - b.first);
+    return ranges.some((one, at) => at > 0 && one.first < ranges[at - 1]!.first + ranges[at - 1]!.count);
   }
 
-  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => undefined);
     const size = Number(/^\/(\d+)\//.exec(request.url!)?.[1]);
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
@@ -66,14 +68,14 @@ class VirtualOrigin {
       'content-length': last - first + 1,
       ...(range === null ? {} : { 'content-range': `bytes ${first}-${last}/${size}` }),
     });
-    const account = { path: request.url!, first, count: 0 };
-    this.sent.push(account);
+    const record = { path: request.url!, first, count: 0 };
+    this.sent.push(record);
     this.active += 1;
     for (let at = first; at <= last && !response.destroyed;) {
-      await this.gate(at);
-      const piece = bytesAt(at, Math.min(LARGE_BUFFER_BYTES, last + 1 - at));
+      await this.holdBefore(at);
+      const piece = bytesAt(at, Math.min(PIECE_BYTES, last + 1 - at));
       at += piece.length;
-      account.count += piece.length;
+      record.count += piece.length;
       response.write(piece);
       await waitWritable(response);
     }
@@ -92,7 +94,7 @@ beforeAll(async () => {
 });
 
 beforeEach(() => {
-  origin.gate = () => undefined;
+  origin.holdBefore = () => undefined;
 });
 
 afterAll(async () => {
@@ -105,22 +107,22 @@ function asset(size: number): string {
   return `/${size}/${names}`;
 }
 
-/** A reader that compares as it reads and keeps nothing. */
+/** A client that compares each chunk with the asset as it reads. */
 class Reader {
   bytes = 0;
   wrong = false;
-  /** Resolves at the end of the answer: true if it was whole. */
+  /** Resolves at the end of the response: true if it was whole. */
   readonly ended: Promise<boolean>;
   readonly #response: Promise<IncomingMessage>;
-  readonly #asked: Promise<unknown>;
-  readonly #leave: () => void;
+  readonly #requestSent: Promise<unknown>;
+  readonly #hangUp: () => void;
   #waiting: { readonly bytes: number; readonly resolve: () => void }[] = [];
 
   constructor(path: string, first: number, last: number | null) {
     const headers = first === 0 && last === null ? {} : { range: `bytes=${first}-${last ?? ''}` };
     const request = get({ port: appliance.port, path, headers, agent: false });
-    this.#asked = once(request, 'finish');
-    this.#leave = () => request.destroy();
+    this.#requestSent = once(request, 'finish');
+    this.#hangUp = () => request.destroy();
     this.#response = once(request, 'response').then(([response]) => response as IncomingMessage);
     this.#response.catch(() => undefined);
     this.ended = new Promise((resolve) => {
@@ -134,15 +136,15 @@ class Reader {
     });
   }
 
-  asked(): Promise<unknown> {
-    return this.#asked;
+  requestSent(): Promise<unknown> {
+    return this.#requestSent;
   }
 
-  leave(): void {
-    this.#leave();
+  hangUp(): void {
+    this.#hangUp();
   }
 
-  has(bytes: number): Promise<void> {
+  received(bytes: number): Promise<void> {
     return new Promise((resolve) => {
       if (this.bytes >= bytes) resolve();
       else this.#waiting.push({ bytes, resolve });
@@ -157,64 +159,55 @@ class Reader {
   }
 }
 
-test('200 clients of one cold asset, whole and in ranges, cost the origin each byte once', async () => {
+test('200 concurrent clients of a cold asset, whole and in ranges, cost the origin each byte once', async () => {
   const size = 2 * MB + 33;
   const path = asset(size);
-  let open = (): void => undefined;
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  origin.gate = () => opened;
+  const released = deferred();
+  origin.holdBefore = () => released.promise;
   const readers = Array.from({ length: 200 }, (_, at) => {
     const first = at % 2 === 0 ? 0 : (at * 104_729) % size;
     const last = at % 4 === 3 ? Math.min(first + 99_999, size - 1) : null;
     return { reader: new Reader(path, first, last), bytes: (last ?? size - 1) - first + 1 };
   });
-  await Promise.all(readers.map(({ reader }) => reader.asked()));
-  open();
+  await Promise.all(readers.map(({ reader }) => reader.requestSent()));
+  released.resolve();
   for (const { reader, bytes } of readers)
     expect([await reader.ended, reader.wrong, reader.bytes]).toEqual([true, false, bytes]);
-  expect(origin.repeats(path)).toBe(false);
+  expect(origin.sentTwice(path)).toBe(false);
   expect(origin.bytesOf(path)).toBe(size);
 });
 
-test('the client that caused a fetch leaves: the others have all of it, each byte fetched once', async () => {
+test('when the client that caused a fetch hangs up, the others get the whole asset, and each byte is fetched once', async () => {
   const size = 3 * MB + 1;
   const path = asset(size);
-  let open = (): void => undefined;
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  origin.gate = (at) => (at >= 300_000 ? opened : undefined);
+  const released = deferred();
+  origin.holdBefore = (at) => (at >= 300_000 ? released.promise : undefined);
   const leader = new Reader(path, 0, null);
-  await leader.has(1);
+  await leader.received(1);
   const followers = Array.from({ length: 20 }, () => new Reader(path, 0, null));
-  await Promise.all(followers.map((follower) => follower.has(1)));
-  leader.leave();
+  await Promise.all(followers.map((follower) => follower.received(1)));
+  leader.hangUp();
   expect(await leader.ended).toBe(false);
-  open();
+  released.resolve();
   for (const follower of followers)
     expect([await follower.ended, follower.wrong, follower.bytes]).toEqual([true, false, size]);
-  expect(origin.repeats(path)).toBe(false);
+  expect(origin.sentTwice(path)).toBe(false);
   expect(origin.bytesOf(path)).toBe(size);
 });
 
-test('all clients leave in mid-fetch: the next one has all of it, and no byte was fetched twice', async () => {
+test('when all clients hang up in mid-fetch, the next one gets the whole asset, and no byte is fetched twice', async () => {
   const size = MB + 500_000;
   const path = asset(size);
-  let open = (): void => undefined;
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  origin.gate = (at) => (at >= 300_000 ? opened : undefined);
+  const released = deferred();
+  origin.holdBefore = (at) => (at >= 300_000 ? released.promise : undefined);
   const readers = Array.from({ length: 5 }, () => new Reader(path, 0, null));
-  await Promise.all(readers.map((reader) => reader.has(1)));
-  for (const reader of readers) reader.leave();
+  await Promise.all(readers.map((reader) => reader.received(1)));
+  for (const reader of readers) reader.hangUp();
   await Promise.all(readers.map((reader) => reader.ended));
-  open();
+  released.resolve();
   const next = new Reader(path, 0, null);
   expect([await next.ended, next.wrong, next.bytes]).toEqual([true, false, size]);
-  expect(origin.repeats(path)).toBe(false);
+  expect(origin.sentTwice(path)).toBe(false);
 });
 
 test.each<readonly [string, string, number, number]>([
@@ -223,95 +216,98 @@ test.each<readonly [string, string, number, number]>([
   ['of one byte', `bytes=${7 * GB}-${7 * GB}`, 7 * GB, 1],
   ['at the very end', 'bytes=-1000', 10 * GB - 1_000, 1_000],
   ['of 3 MB', `bytes=${3 * GB}-${3 * GB + 2_999_999}`, 3 * GB, 3_000_000],
-])('a cold range of 10 GB, %s, costs its bytes and at most two blocks', async (_, range, first, count) => {
-  const path = asset(10 * GB);
-  const got = await ask(appliance.port, { path, lines: [`Range: ${range}`] });
-  expect(got.status).toBe(206);
-  expect(field(got, 'content-range')).toBe(`bytes ${first}-${first + count - 1}/${10 * GB}`);
-  for (let at = 0; at < count; at += MB / 2) {
-    const want = bytesAt(first + at, Math.min(MB / 2, count - at));
-    expect(got.body.subarray(at, at + MB / 2).equals(want)).toBe(true);
-  }
-  await appliance.until(() => origin.active === 0);
-  expect(origin.bytesOf(path)).toBeLessThanOrEqual(count + 2 * MB);
-  await appliance.until(async () => {
-    const again = await ask(appliance.port, { path, lines: [`Range: ${range}`] });
-    expect(again.body.equals(got.body)).toBe(true);
-    return /^larder; hit; ttl=\d+$/.test(field(again, 'cache-status') ?? '');
-  });
-  expect(origin.repeats(path)).toBe(false);
-});
+])(
+  'a range of a cold 10 GB asset, %s, costs the origin its bytes and at most two blocks more',
+  async (_, range, first, count) => {
+    const path = asset(10 * GB);
+    const got = await sendRequest(appliance.port, { path, lines: [`Range: ${range}`] });
+    expect(got.status).toBe(206);
+    expect(field(got, 'content-range')).toBe(`bytes ${first}-${first + count - 1}/${10 * GB}`);
+    for (let at = 0; at < count; at += MB / 2) {
+      const want = bytesAt(first + at, Math.min(MB / 2, count - at));
+      expect(got.body.subarray(at, at + MB / 2).equals(want)).toBe(true);
+    }
+    await appliance.until(() => origin.active === 0);
+    expect(origin.bytesOf(path)).toBeLessThanOrEqual(count + 2 * MB);
+    await appliance.until(async () => {
+      const again = await sendRequest(appliance.port, { path, lines: [`Range: ${range}`] });
+      expect(again.body.equals(got.body)).toBe(true);
+      return /^larder; hit; ttl=\d+$/.test(field(again, 'cache-status') ?? '');
+    });
+    expect(origin.sentTwice(path)).toBe(false);
+  },
+);
 
-test('parts far apart of a cold 10 GB cost their blocks', async () => {
+test('ranges far apart in a cold 10 GB asset cost at most two blocks each', async () => {
   const path = asset(10 * GB);
   const firsts = [8 * GB, 5, 4 * GB];
   const range = firsts.map((first) => `${first}-${first + 9}`).join(',');
-  const got = parts(await ask(appliance.port, { path, lines: [`Range: bytes=${range}`] }));
+  const got = multipartParts(await sendRequest(appliance.port, { path, lines: [`Range: bytes=${range}`] }));
   expect(got.map(({ first }) => first)).toEqual(firsts);
   for (const part of got) expect(part.body.equals(bytesAt(part.first, 10))).toBe(true);
   await appliance.until(() => origin.active === 0);
   expect(origin.bytesOf(path)).toBeLessThanOrEqual(firsts.length * 2 * MB);
 });
 
-test('HEAD and a range beyond the end of a cold 10 GB cost a block or two', async () => {
+test('HEAD, and a range beyond the end, of a cold 10 GB asset cost at most two blocks', async () => {
   for (const [method, range, status] of [
     ['HEAD', 'bytes=0-', 200],
     ['GET', `bytes=${10 * GB}-`, 416],
   ] as const) {
     const path = asset(10 * GB);
-    expect((await ask(appliance.port, { method, path, lines: [`Range: ${range}`] })).status).toBe(status);
+    expect((await sendRequest(appliance.port, { method, path, lines: [`Range: ${range}`] })).status).toBe(status);
     await appliance.until(() => origin.active === 0);
     expect(origin.bytesOf(path)).toBeLessThanOrEqual(2 * MB);
   }
 });
 
-test('a client that asks for the rest of 10 GB and leaves: the fetch stops soon after', async () => {
+test('when the client of an open-ended range hangs up, the fetch stops within 64 MiB', async () => {
   const path = asset(10 * GB);
   const reader = new Reader(path, 5 * GB, null);
-  await reader.has(200_000);
-  reader.leave();
+  await reader.received(200_000);
+  reader.hangUp();
   await reader.ended;
   expect(reader.wrong).toBe(false);
   await appliance.until(() => origin.active === 0);
   expect(origin.bytesOf(path)).toBeLessThanOrEqual(64 * MB);
-  expect(origin.repeats(path)).toBe(false);
+  expect(origin.sentTwice(path)).toBe(false);
 });
 
-test('readers who do not read cost no memory, no origin traffic, and no other reader its pace', async () => {
+test('stalled readers cost neither memory nor origin traffic, and do not slow other readers down', async () => {
   const path = asset(10 * GB);
-  const fast = async (first: number): Promise<void> => {
+  const readQuickly = async (first: number): Promise<void> => {
     const reader = new Reader(path, first, first + 32 * MB - 1);
     expect([await reader.ended, reader.wrong, reader.bytes]).toEqual([true, false, 32 * MB]);
   };
-  await Promise.all([0, 32 * MB].map(fast));
+  await Promise.all([0, 32 * MB].map(readQuickly));
   const { supervisor, storekeeper, workers } = await appliance.pids();
   const pids = [supervisor, storekeeper, ...workers];
   const before = residentBytes(pids);
-  const lazy = Array.from({ length: 24 }, (_, at) => {
+  const stalled = Array.from({ length: 24 }, (_, at) => {
     const first = at < 8 ? 0 : at * 300 * MB;
     const socket = createConnection({ port: appliance.port, host: '127.0.0.1' });
     socket.on('error', () => undefined).pause();
     socket.write(requestText({ path, lines: [`Range: bytes=${first}-`] }));
     return { socket, first };
   });
-  // Every one of them has been answered and has stopped reading before the others start.
-  await Promise.all(lazy.map(({ socket }) => once(socket, 'readable')));
+  // Each has received the start of its response before the others begin.
+  await Promise.all(stalled.map(({ socket }) => once(socket, 'readable')));
   await appliance.until(() => origin.active === 0);
-  // Each first fetch of up to 16 blocks may wait for the disk; nothing that the readers do not take comes on top.
+  // The first fetch of each, up to 16 blocks, may wait in memory for the disk; nothing is fetched beyond it.
   const settled = residentBytes(pids);
   expect(settled - before).toBeLessThan(400 * MB);
-  let most = settled;
-  const watch = setInterval(() => {
-    most = Math.max(most, residentBytes(pids));
+  let peak = settled;
+  const watch = systemClock.setInterval(() => {
+    peak = Math.max(peak, residentBytes(pids));
   }, 20);
-  await Promise.all([0, 64 * MB, 96 * MB].map(fast));
+  await Promise.all([0, 64 * MB, 96 * MB].map(readQuickly));
   await appliance.until(() => origin.active === 0);
-  clearInterval(watch);
-  expect(most - settled).toBeLessThan(150 * MB);
-  expect(origin.bytesOf(path)).toBeLessThan((5 * 32 + lazy.length * 32) * MB);
+  systemClock.clear(watch);
+  expect(peak - settled).toBeLessThan(150 * MB);
+  expect(origin.bytesOf(path)).toBeLessThan((5 * 32 + stalled.length * 32) * MB);
 
-  // One of them wakes up: what it was promised comes, though much of it was evicted and fetched again meanwhile.
-  const { socket, first } = lazy[9]!;
+  // One of them reads on and gets the right bytes, although many blocks were evicted and fetched again meanwhile.
+  const { socket, first } = stalled[9]!;
   let head = '';
   let bytes = 0;
   socket.on('data', (chunk: Buffer) => {
@@ -325,12 +321,5 @@ test('readers who do not read cost no memory, no origin traffic, and no other re
     bytes += body.length;
   });
   await appliance.until(() => bytes > 24 * MB);
-  for (const one of lazy) one.socket.destroy();
+  for (const one of stalled) one.socket.destroy();
 });
-
-function residentBytes(pids: readonly number[]): number {
-  return pids.reduce(
-    (sum, pid) => sum + Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024,
-    0,
-  );
-}

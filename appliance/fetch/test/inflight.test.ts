@@ -1,0 +1,35 @@
+// Upstream fetches: what readers may follow, what is stored, and what is left in the index afterwards.
+
+import { createHash } from 'node:crypto';
+import { expect, test } from 'vitest';
+import { BLOCK_BYTES, diskBytesOf } from '../../store/block-file.ts';
+import { noise } from '../../test/rig.ts';
+import { until } from '../../test/waiting.ts';
+import { fetchBlock, inflightRig, metaOf } from './inflight-rig.ts';
+
+test('a reader of a block whose digest is wrong gets digest_mismatch and no byte of it', async () => {
+  const body = noise(50_000);
+  const digests = [createHash('sha256').update('something else').digest('hex')];
+  const { cache, inflight } = inflightRig({ blocks: 4, body, digests });
+  const entry = await cache.ensureEntry(metaOf('/a', body.length));
+  const pending = inflight.start(entry, { number: 0, lastWanted: 0, pool: 'miss' });
+  await expect(pending.follow(0, body.length).next()).rejects.toMatchObject({ code: 'digest_mismatch' });
+});
+
+test('an asset of which nothing can be stored leaves the index when its fetch ends', async () => {
+  const body = noise(50_000);
+  const { cache, inflight } = inflightRig({ blocks: 0, body });
+  for (const key of ['/a', '/b', '/c']) await fetchBlock(inflight, await cache.ensureEntry(metaOf(key, body.length)));
+  await until(() => cache.assets === 0);
+});
+
+test('a block that is fetched twice counts once in the held bytes of its rendition', async () => {
+  // A viewer and a fill did so, and a rendition with a hole was reported as held.
+  const body = noise(2 * BLOCK_BYTES);
+  const { cache, inflight } = inflightRig({ blocks: 4, body });
+  const entry = await cache.ensureEntry(metaOf('/a', body.length, 'film:video'));
+  await fetchBlock(inflight, entry);
+  await fetchBlock(inflight, entry);
+  expect(cache.heldBytes('film:video')).toBe(BLOCK_BYTES);
+  expect(cache.usage()[0]).toMatchObject({ demandBytes: diskBytesOf(BLOCK_BYTES), reservedBytes: 0 });
+});
