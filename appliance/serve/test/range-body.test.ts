@@ -1,6 +1,10 @@
-// The bytes of a range from the storekeeper: what happens when the client or the range ends before the stream does.
+// The bytes of a range from the storekeeper: what happens when the client or the range ends before the stream does, and when
+// the storekeeper is down.
 
+import { Readable } from 'node:stream';
 import { expect, test, vi } from 'vitest';
+import { Fault } from '../../../protocol/faults.ts';
+import { expectFallback, RecordedCounters } from '../../test/metrics.ts';
 import { until } from '../../test/waiting.ts';
 import { WorkerCounters } from '../counters.ts';
 import { RangeBody, type RangeBodyDeps } from '../range-body.ts';
@@ -45,4 +49,17 @@ test('a stream that carries more than the range is closed at the end of the rang
   expect((await source.next())!.bytes.toString()).toBe('a');
   expect(source.next()).toBeNull();
   expect(closed).toHaveBeenCalledTimes(1);
+});
+
+test('while the storekeeper is down the origin is asked for the bytes (storekeeper_down_origin)', async () => {
+  const counters = new RecordedCounters();
+  const deps = {
+    reader: { read: () => null },
+    storekeeper: { fetch: () => Promise.reject(new Fault('unreachable', 'the storekeeper is down')) },
+    origin: { fetch: async () => ({ kind: 'bytes', first: 0, body: Readable.from([Buffer.from('abc')]) }) },
+    counters,
+  } as unknown as RangeBodyDeps;
+  const source = new RangeBody(deps, ASSET, { at: 0, end: 3, headers: {}, opening: null });
+  expect((await source.next())!.bytes.toString()).toBe('abc');
+  await expectFallback(counters, 'storekeeper_down_origin');
 });
