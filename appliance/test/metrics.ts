@@ -4,7 +4,7 @@
 import { expect } from 'vitest';
 import type { FallbackName } from '../../runtime/fallbacks.ts';
 import type { ApplianceMetric, Counters } from '../metrics.ts';
-import { RunningAppliance } from './rig.ts';
+import type { RunningAppliance } from './rig.ts';
 
 /** Value of one series, such as `larder_workers` or `larder_fallback_total{name="store_full_pass"}`; 0 if it is absent. */
 export async function metricValue({ admin, token }: RunningAppliance, series: string): Promise<number> {
