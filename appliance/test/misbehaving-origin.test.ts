@@ -134,12 +134,12 @@ async function expectRecovery(path: string): Promise<void> {
 }
 
 describe('an origin that', () => {
-  const right: readonly Outcome[] = ['right'];
-  const refused: readonly Outcome[] = ['refused'];
-  const noBytes: readonly Outcome[] = ['refused', 'short'];
-  const any: readonly Outcome[] = ['right', 'refused', 'short'];
+  const right = 'right';
+  const refused = 'refused';
+  const noBytes = 'refused or short';
+  const any = 'right, refused or short';
 
-  test.each<readonly [string, readonly Outcome[], Handler]>([
+  test.each<readonly [string, string, Handler]>([
     [
       'sends the whole asset for a range',
       right,
@@ -443,7 +443,7 @@ describe('an origin that', () => {
         response.writeEarlyHints({ link: '</x>; rel=preload' }, () => respond(request, response));
       },
     ],
-  ])('%s: the client gets one of %j', async (_, allowed, handler) => {
+  ])('%s: the response is %s', async (_, allowed, handler) => {
     const [first, second] = [scripted(handler), scripted(handler)];
     const outcomes = [await getWhole(first), await getRange(second)];
     for (const outcome of outcomes) expect(allowed).toContain(outcome);

@@ -121,7 +121,7 @@ describe('a failure of the origin', () => {
     expect([(await resource.get()).status, (await resource.get([], 'HEAD')).status]).toEqual([200, 200]);
   });
 
-  test('is not what a 404 is: it removes the stored response', async () => {
+  test('does not include a 404: that removes the stored response', async () => {
     const resource = await new Resource({ headers: aged('max-age=10, stale-if-error=60', 20) }).fetchAndStore();
     resource.respondWith((_, response) => response.writeHead(404).end('gone'));
     for (let count = 0; count < 2; count += 1) expect((await resource.get()).status).toBe(404);

@@ -12,6 +12,7 @@ import type { CatalogAsset, Title } from '../../../protocol/catalog.ts';
 import { Fault } from '../../../protocol/faults.ts';
 import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
+import { expectFallback, RecordedCounters } from '../../test/metrics.ts';
 import { Catalog } from '../catalog.ts';
 import { openState, type StateDb } from '../state.ts';
 
@@ -19,12 +20,14 @@ let directory: string;
 let db: StateDb;
 let fill: ScriptedFill;
 let url: string;
+let counters: RecordedCounters;
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'larder-catalog-'));
   db = await openState(directory);
   fill = new ScriptedFill();
   url = await fill.listen();
+  counters = new RecordedCounters();
 });
 
 afterEach(async () => {
@@ -92,10 +95,7 @@ class ScriptedFill {
 }
 
 const openCatalog = (onRetired: (keys: readonly string[]) => Promise<void> = async () => undefined): Promise<Catalog> =>
-  Catalog.open({
-    ...{ db, fill: url, token: 't', onRetired },
-    ...{ counters: { add: () => undefined }, clock: systemClock, log: silentLog },
-  });
+  Catalog.open({ db, fill: url, token: 't', onRetired, counters, clock: systemClock, log: silentLog });
 
 test('versions that a revision replaces are retired at the next start if a crash interrupts the revision', async () => {
   fill.put('film', '/film/', { a: '1', b: '1', c: '1' });
@@ -133,4 +133,14 @@ test('a sync that finds the disk full reports failure and does not throw', async
   const noSpace = Object.assign(new Error('IO error: No space left on device'), { code: 'LEVEL_IO_ERROR' });
   Object.assign(db, { batch: () => Promise.reject(noSpace) });
   expect(await catalog.sync()).toBe(false);
+});
+
+test('while fill is down the last catalog stays in force (fill_down_catalog_kept)', async () => {
+  fill.put('film', '/film/', { a: '1' });
+  const catalog = await openCatalog();
+  expect(await catalog.sync()).toBe(true);
+  fill.close();
+  expect(await catalog.sync()).toBe(false);
+  await expectFallback(counters, 'fill_down_catalog_kept');
+  expect((await catalog.getOrSync('/film/a'))?.asset.etag).toBe('"1"');
 });
