@@ -9,7 +9,7 @@ import { option, type Values } from '../runtime/config.ts';
 import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
 import type { ProxyIdentity } from './http/response-headers.ts';
-import { ADMISSION_POLICIES, type AdmissionPolicy } from './store/admission.ts';
+import { ADMISSION_POLICIES, type AdmissionPolicy } from './store/demand-policy.ts';
 import type { TlsFiles } from './tls/material.ts';
 
 /** Per volume. */

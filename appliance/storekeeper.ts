@@ -28,10 +28,11 @@ import { openState, stateFault, type StateDb } from './fleet/state.ts';
 import type { FromSupervisor, StorekeeperSpec, ToSupervisor } from './ipc.ts';
 import { LinkServer } from './link/server.ts';
 import { METRICS } from './metrics.ts';
-import { assetsToRemember, demandPolicy, type Admission } from './store/admission.ts';
+import type { Admission } from './store/admission.ts';
+import { assetsToRemember, demandPolicy } from './store/demand-policy.ts';
 import { Cache } from './store/cache.ts';
 import { DiskVolume } from './store/disk-volume.ts';
-import { DISK_RUN_GEOMETRY } from './store/eviction.ts';
+import { DISK_RUN_GEOMETRY } from './store/eviction-policy.ts';
 import type { AssetMeta, Entry } from './store/volume.ts';
 import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
 

@@ -4,8 +4,9 @@
 // The policies are those of the appliance. As a check of the simulation, LRU must have the hit ratio that theory predicts, and no
 // policy may have more byte hits than Belady.
 
-import { admitAll, demandPolicy, type AdmissionPolicy } from '../appliance/store/admission.ts';
-import { DISK_RUN_GEOMETRY, runKey } from '../appliance/store/eviction.ts';
+import { admitAll } from '../appliance/store/admission.ts';
+import { demandPolicy, type AdmissionPolicy } from '../appliance/store/demand-policy.ts';
+import { DISK_RUN_GEOMETRY, runKey } from '../appliance/store/eviction-policy.ts';
 import { belady } from './belady.ts';
 import { absolute, type Bench, type Finding, type Peer } from './bench.ts';
 import { cheHitRatio } from './che-approximation.ts';

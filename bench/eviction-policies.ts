@@ -1,6 +1,6 @@
 // Eviction policies for comparison, behind the interface of those that appliances use.
 
-import type { EvictionPolicy, RunKey, RunGeometry } from '../appliance/store/eviction.ts';
+import type { EvictionPolicy, RunKey, RunGeometry } from '../appliance/store/eviction-policy.ts';
 import { newList, RunTable } from '../appliance/store/run-table.ts';
 
 /** FIFO: evicts in the order of insertion, regardless of hits. */

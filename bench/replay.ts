@@ -8,7 +8,7 @@ import {
   type EvictionPolicy,
   type HashRun,
   type RunGeometry,
-} from '../appliance/store/eviction.ts';
+} from '../appliance/store/eviction-policy.ts';
 import { BLOCK_BYTES } from '../appliance/store/block-file.ts';
 import { hashPart } from '../appliance/store/bloom-filter.ts';
 import type { Trace } from './trace.ts';

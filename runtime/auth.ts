@@ -54,7 +54,8 @@ export function ensureFleetKey(file: string): Buffer {
   const present = readFleetKey(file);
   if (present !== null) return present;
   mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-  const temporary = `${file}.${process.pid}.tmp`;
+  // Processes of two containers may have the same id.
+  const temporary = `${file}.${randomBytes(8).toString('hex')}.tmp`;
   const fd = openSync(temporary, 'wx', 0o600);
   try {
     fchmodSync(fd, 0o600);
@@ -79,7 +80,7 @@ export function verifyToken(key: Buffer, authorization: string | undefined): Cal
   const bearer = /^Bearer +(\S{1,300})$/i.exec(authorization ?? '');
   if (bearer === null) throw new Fault('token_missing', 'no bearer token was sent');
   const parts = /^larder_(operator|service|appliance)_([a-z0-9][a-z0-9._-]{0,62})_([0-9a-f]{64})$/.exec(bearer[1]!);
-  if (parts === null) throw new Fault('token_forged', 'the token has not the shape of a Larder token');
+  if (parts === null) throw new Fault('token_forged', 'the token does not have the format of a Larder token');
   const caller: Caller = { role: parts[1] as Role, id: parts[2]! };
   if (!timingSafeEqual(Buffer.from(parts[3]!, 'hex'), mac(key, caller)))
     throw new Fault('token_forged', `the token for ${caller.role} ${caller.id} was not made with this fleet's key`);

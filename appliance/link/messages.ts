@@ -8,7 +8,7 @@
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { Forward } from '../http/cache-status.ts';
-import type { RunKey } from '../store/eviction.ts';
+import type { RunKey } from '../store/eviction-policy.ts';
 
 export const READ_SOCKET = 'read.sock';
 export const LINK_SOCKET = 'link.sock';

@@ -1,5 +1,5 @@
-// Requests that bypass the cache: they are forwarded to the origin and its response to the client, bodies streaming both ways. Misses
-// go the same way while the storekeeper is down. How many may be under way is bounded by the bypass pool of `fetch/origin.ts`.
+// Requests that bypass the cache: they are forwarded to the origin and its response to the client, bodies streaming both ways. How
+// many may be under way is bounded by the bypass pool of `fetch/origin.ts`.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';

@@ -4,7 +4,7 @@ import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { WorkerReport } from '../link/messages.ts';
 import type { ApplianceMetric, Counters } from '../metrics.ts';
-import { runKey, type RunKey } from '../store/eviction.ts';
+import { runKey, type RunKey } from '../store/eviction-policy.ts';
 
 const TOUCHED_RUNS_MAX = 100_000;
 const HOLDINGS_MAX = 50_000;

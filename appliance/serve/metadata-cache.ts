@@ -19,6 +19,7 @@ import type { Forward } from '../http/cache-status.ts';
 import type { FetchRequest, ReplyHead, Revalidation } from '../link/messages.ts';
 import type { WorkerCounters } from './counters.ts';
 import type { CacheRequest } from './request.ts';
+import { isStorekeeperDown, withoutLookup } from './storekeeper-down.ts';
 
 const ENTRIES_MAX = 50_000;
 /** Attempts to find a response that does not become stale while it is looked up. */
@@ -113,7 +114,13 @@ export class MetadataCache {
       if (!directives.has('only-if-cached') && directives.has('no-store'))
         return { kind: 'bypass', forward: 'request', detail: '' };
       const revalidate = cached === null ? null : revalidationOf(cached);
-      const found = await this.#fetch(cacheRequest, { revalidate, directives: [...directives] });
+      let found: CacheLookup & { readonly validated?: boolean };
+      try {
+        found = await this.#fetch(cacheRequest, { revalidate, directives: [...directives] });
+      } catch (error) {
+        if (isStorekeeperDown(error)) return withoutLookup(this.#deps, directives);
+        throw error;
+      }
       if (found.kind !== 'asset') return found;
       if (found.validated === true || attempt >= ATTEMPTS_MAX) return this.#withForwardReason(found, cached);
       if (this.#judge(found, cacheRequest) !== 'validate') return found;
@@ -125,12 +132,17 @@ export class MetadataCache {
   /** The stored response after a HEAD that was to revalidate it did not reach the origin. Throws `validation_failed`. */
   async staleAfterFailure(cacheRequest: CacheRequest, cached: CachedAsset): Promise<CachedAsset> {
     const revalidate = { ...revalidationOf(cached), originFailed: true };
-    const found = await this.#fetch(cacheRequest, { revalidate, directives: [...cacheRequest.directives] });
-    if (found.kind === 'asset') {
+    const found = await this.#fetch(cacheRequest, { revalidate, directives: [...cacheRequest.directives] }).catch(
+      (error: unknown) => {
+        if (isStorekeeperDown(error)) return null;
+        throw error;
+      },
+    );
+    if (found?.kind === 'asset') {
       closeBody(found.openBody);
       return found;
     }
-    if (found.kind === 'relay') closeBody(found);
+    if (found?.kind === 'relay') closeBody(found);
     throw new Fault('validation_failed', `${cacheRequest.key} is stale and the origin cannot be reached`);
   }
 
@@ -162,8 +174,6 @@ export class MetadataCache {
     let reply: FetchReply;
     try {
       reply = await this.#deps.storekeeper.fetch(request);
-    } catch (error) {
-      return this.#withoutStorekeeper(error);
     } finally {
       isCurrent = this.#lookups.get(key) === lookup;
       if (isCurrent) this.#lookups.delete(key);
@@ -178,15 +188,6 @@ export class MetadataCache {
     if (isCurrent) this.#store(cached);
     const openBody = head.body ? { reply, from: request.from === 'suffix' ? 0 : request.from } : null;
     return { kind: 'asset', ...cached, openBody, forward, validated };
-  }
-
-  #withoutStorekeeper(error: unknown): CacheLookup {
-    if (!isFault(error) || error.code !== 'unreachable') throw error;
-    // In a fleet only what the catalog names may be served, and only the storekeeper knows the catalog.
-    if (this.#deps.mode === 'fleet')
-      throw new Fault('overloaded', 'the storekeeper is being restarted; assets that are not known here wait for it');
-    this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-    return { kind: 'bypass', forward: 'bypass', detail: 'storekeeper-down' };
   }
 
   #store(cached: CachedAsset): void {

@@ -1,16 +1,17 @@
 // The bytes of one range of one asset version, in order, wherever they are: in a block file, or in the storekeeper's stream while they
 // are being fetched. Bytes of another version are never delivered: then the body throws, and the response ends short.
 
-import { Fault, isFault } from '../../protocol/faults.ts';
-import { discardBody, type Origin } from '../fetch/origin.ts';
+import { Fault } from '../../protocol/faults.ts';
+import type { Origin } from '../fetch/origin.ts';
 import type { AssetView } from '../http/asset.ts';
-import { byteStreamOf, type ByteSlice, type ByteStream } from '../io/byte-stream.ts';
+import type { ByteSlice, ByteStream } from '../io/byte-stream.ts';
 import type { StorekeeperClient } from '../link/client.ts';
 import type { FetchReply } from '../link/connection.ts';
 import type { Forward } from '../http/cache-status.ts';
 import type { Counters } from '../metrics.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { isDiskFault, type BlockReader } from './block-reader.ts';
+import { fetchRangeFromOrigin, isStorekeeperDown } from './storekeeper-down.ts';
 
 /** Replies without a byte in a row after which the storekeeper is not asked again. */
 const EMPTY_REPLIES_MAX = 3;
@@ -155,8 +156,10 @@ export class RangeBody {
         continuation,
       });
     } catch (error) {
-      if (!isFault(error) || error.code !== 'unreachable') throw error;
-      return this.#fetchFromOrigin(error);
+      if (!isStorekeeperDown(error)) throw error;
+      const missing = { first: this.#at, last: this.#end - 1, headers: this.#headers, cause: error };
+      this.#stream = await fetchRangeFromOrigin(this.#deps, this.#asset, missing);
+      return this.next();
     }
     const { head } = reply;
     const isSame = head.kind === 'asset' && head.asset.version === version && head.asset.bytes === this.#asset.bytes;
@@ -167,38 +170,6 @@ export class RangeBody {
     this.#asset = head.asset;
     this.forward ??= head.forward;
     if (head.body) this.#stream = reply.body;
-    return this.next();
-  }
-
-  /** The storekeeper is down. The origin is asked for this very version by its own entity tag; a version without one has to wait. */
-  async #fetchFromOrigin(cause: Fault): Promise<ByteSlice | null> {
-    const { key, originTag } = this.#asset;
-    if (originTag === null)
-      throw new Fault(
-        'overloaded',
-        `${key}: the storekeeper is being restarted, and nobody else can verify this version`,
-        {
-          cause,
-        },
-      );
-    this.#deps.counters.add('larder_fallback_total', 1, { name: 'storekeeper_down_origin' });
-    const response = await this.#deps.origin.fetch('bypass', {
-      key,
-      first: this.#at,
-      last: this.#end - 1,
-      ifMatch: originTag,
-      headers: this.#headers,
-      signal: null,
-    });
-    if (response.kind === 'relay') {
-      discardBody(response.body);
-      throw new Fault('origin_refused', `${key}: the origin answered ${response.status}`);
-    }
-    if (response.first !== this.#at) {
-      discardBody(response.body);
-      throw new Fault('origin_protocol_error', `${key}: the origin sent bytes from ${response.first}, not ${this.#at}`);
-    }
-    this.#stream = byteStreamOf(response.body);
     return this.next();
   }
 }

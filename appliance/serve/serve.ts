@@ -124,7 +124,7 @@ export class AssetServer {
         return await this.#serveCached(cacheRequest, exchange);
       } catch (error) {
         const code = isFault(error) ? error.code : null;
-        // What is known of this asset is out of date. Other assets are none the worse.
+        // What is known of this asset is out of date; what is known of others is not affected.
         if (code === 'version_gone' || code === 'disk_failed') this.#metadata.invalidateVariant(cacheRequest);
         if (code !== 'version_gone' || exchange.response.headersSent || attempt > 1) throw error;
       }

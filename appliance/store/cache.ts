@@ -6,8 +6,9 @@
 // Read in this order:
 //   volume.ts                     the port of a volume; what an entry is
 //   cache.ts, volume-budget.ts    reserve, store, evict, pin, remove; the accounts of one volume
-//   eviction.ts                   the port of eviction; lru.ts and s3-fifo.ts implement it on run-table.ts
+//   eviction-policy.ts            what a policy is; lru.ts and s3-fifo.ts are two, on run-table.ts
 //   admission.ts                  whether a miss is stored; bloom-filter.ts remembers recent requests
+//   demand-policy.ts              which of these `--admission` selects
 //   disk-volume.ts                a volume on disk: block-file.ts and layout.ts for its files; volume-index.ts, index-record.ts,
 //                                 index-writer.ts and bitmap.ts for its index; recovery.ts for its start
 //   page-cache-release.ts         written blocks leave the page cache; nonblocking-io.ts makes the system calls
@@ -30,7 +31,7 @@ import {
   type EvictionPolicy,
   type HashRun,
   type RunKey,
-} from './eviction.ts';
+} from './eviction-policy.ts';
 import type { AssetMeta, Entry, Volume } from './volume.ts';
 import { freeBytes, newVolumeBudget, usageOf, type VolumeBudget, type VolumeUsage } from './volume-budget.ts';
 
@@ -307,14 +308,16 @@ export class Cache {
     removal: Promise<void>,
     invalidation: Invalidation,
   ): Promise<void> {
-    budget.removingBytes += bytes;
-    try {
-      await removal;
-      await this.#deps.broadcast(invalidation);
-    } catch (error) {
+    const report = (error: unknown): void => {
       if (!isFault(error)) throw error;
       this.#deps.counters.add('larder_faults_total', 1, { code: error.code });
       this.#deps.log.error({ err: error, volume: budget.volume.directory }, 'blocks cannot be removed');
+    };
+    budget.removingBytes += bytes;
+    try {
+      // A volume unlinks the files even if its index cannot be written, so the workers must close them in either case.
+      await removal.catch(report);
+      await this.#deps.broadcast(invalidation).catch(report);
     } finally {
       budget.removingBytes -= bytes;
     }

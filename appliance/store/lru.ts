@@ -1,6 +1,6 @@
 // Least recently used: evicts the run whose last request is longest ago.
 
-import type { EvictionPolicy, RunGeometry, RunKey } from './eviction.ts';
+import type { EvictionPolicy, RunGeometry, RunKey } from './eviction-policy.ts';
 import { newList, RunTable, type RunList } from './run-table.ts';
 
 export class Lru implements EvictionPolicy {

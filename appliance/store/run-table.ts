@@ -7,7 +7,7 @@
 
 import { strict as assert } from 'node:assert';
 import { murmurFinalizer } from '../../protocol/hash.ts';
-import type { RunGeometry, RunKey } from './eviction.ts';
+import type { RunGeometry, RunKey } from './eviction-policy.ts';
 
 const PAGE_BITS = 13;
 const PAGE_SLOTS = 2 ** PAGE_BITS;

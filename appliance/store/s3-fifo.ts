@@ -6,7 +6,7 @@
 // unknown here because pins move it. And because a player reads a run in many requests, touches count once an epoch: the time
 // in which a hundredth of the policy's bytes is added.
 
-import type { EvictionPolicy, HashRun, RunGeometry, RunKey } from './eviction.ts';
+import type { EvictionPolicy, HashRun, RunGeometry, RunKey } from './eviction-policy.ts';
 import { RotatingBloomFilter } from './bloom-filter.ts';
 import { newList, RunTable, type RunList } from './run-table.ts';
 

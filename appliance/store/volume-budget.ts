@@ -8,7 +8,7 @@ import {
   type EvictionPolicy,
   type HashRun,
   type RunKey,
-} from './eviction.ts';
+} from './eviction-policy.ts';
 import { hashKey, hashPart } from './bloom-filter.ts';
 import { Lru } from './lru.ts';
 import type { Volume } from './volume.ts';

@@ -1,4 +1,4 @@
-// While the storekeeper is down a worker continues a response from the origin only where the origin knows the version by name.
+// What a worker sends to the origin while the storekeeper is down, and what it refuses.
 
 import { Readable } from 'node:stream';
 import { expect, test, vi } from 'vitest';
@@ -7,6 +7,7 @@ import type { RangeRequest } from '../../fetch/origin.ts';
 import type { AssetView } from '../../http/asset.ts';
 import { WorkerCounters } from '../counters.ts';
 import { RangeBody, type RangeBodyDeps } from '../range-body.ts';
+import { withoutLookup } from '../storekeeper-down.ts';
 
 const ASSET: AssetView = {
   ...{ key: '/film', version: '"0123456789abcdef0123456789abcdef"', originTag: null, bytes: 3, headers: {} },
@@ -41,4 +42,18 @@ test('an asset with an entity tag of the origin is continued from there by that 
   expect(fetchFromOrigin.mock.calls[0]).toMatchObject(['bypass', { ifMatch: '"v1"', first: 0, last: 2 }]);
   const fallback = { name: 'larder_fallback_total', value: 1, labels: { name: 'storekeeper_down_origin' } };
   expect(counters.drain(0).counts).toContainEqual(fallback);
+});
+
+test('a request for an unknown asset is forwarded stand-alone, and refused in a fleet, where only the catalog is served', () => {
+  const counters = new WorkerCounters();
+  expect(withoutLookup({ mode: 'alone', counters }, new Map())).toMatchObject({ kind: 'bypass' });
+  expect(() => withoutLookup({ mode: 'fleet', counters }, new Map())).toThrow('assets that are not known here');
+});
+
+test('a request with only-if-cached is not forwarded (RFC 9111 5.2.1.7)', () => {
+  const counters = new WorkerCounters();
+  expect(withoutLookup({ mode: 'alone', counters }, new Map([['only-if-cached', null]]))).toEqual({
+    kind: 'not-cached',
+  });
+  expect(counters.drain(0).counts).toEqual([]);
 });

@@ -2,8 +2,9 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { assetsToRemember, demandPolicy, SecondHit } from '../admission.ts';
-import { DISK_RUN_GEOMETRY } from '../eviction.ts';
+import { SecondHit } from '../admission.ts';
+import { assetsToRemember, demandPolicy } from '../demand-policy.ts';
+import { DISK_RUN_GEOMETRY } from '../eviction-policy.ts';
 import { FALSE_POSITIVES_MAX, hashKey, hashPart, RotatingBloomFilter } from '../bloom-filter.ts';
 
 const KEYS = 20_000;

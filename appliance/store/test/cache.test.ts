@@ -1,7 +1,8 @@
 // The accounts of the cache: budget, eviction, pins, and reservations that wait for workers.
 
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
+import { Fault } from '../../../protocol/faults.ts';
 import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from '../block-file.ts';
@@ -119,6 +120,21 @@ test('evicted bytes count against the budget until every worker has closed them'
   expect(cache.usage()[0]!.removingBytes).toBe(BLOCK_ON_DISK);
   closed();
   expect(await reserved).toBe(true);
+  expect(cache.usage()[0]!.removingBytes).toBe(0);
+});
+
+test('workers are told to close evicted blocks also if the index cannot be written', async () => {
+  const broadcast = vi.fn<BroadcastInvalidation>(async () => undefined);
+  const cache = cacheOf({ blocks: 1, broadcast });
+  const a = await cache.ensureEntry(metaOf('/a', 1));
+  await put(cache, a, 0);
+  const removeEntry = a.volume.removeEntry.bind(a.volume);
+  a.volume.removeEntry = async (entry) => {
+    await removeEntry(entry);
+    throw new Fault('disk_full', 'no space left on device');
+  };
+  await cache.removeEntry(a);
+  expect(broadcast).toHaveBeenCalledWith({ keys: ['/a'], blocks: [{ volume: 0, id: a.id, number: 0 }] });
   expect(cache.usage()[0]!.removingBytes).toBe(0);
 });
 

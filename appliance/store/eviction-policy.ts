@@ -1,5 +1,6 @@
-// The port of eviction: a policy orders runs of blocks, knows how many bytes it can evict and names the next victim. It
-// deletes nothing, has no clock and does no I/O, so the bench replays traces through the code that serves.
+// The interface of an eviction policy: it orders runs of blocks, knows how many bytes it can evict and names the next victim. lru.ts and
+// s3-fifo.ts implement it, and demand-policy.ts chooses one. A policy deletes nothing, has no clock and does no I/O, so the bench
+// replays traces through the code that serves. cache.ts asks it for victims, and disk-volume.ts unlinks their block files.
 //
 // A run is eight consecutive blocks of one asset, so that a film of 10 GB is 1,250 entries, not 10,000.
 

@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { systemClock } from '../../../runtime/clock.ts';
-import { DISK_RUN_GEOMETRY, runKey, type EvictionPolicy, type RunKey } from '../eviction.ts';
+import { DISK_RUN_GEOMETRY, runKey, type EvictionPolicy, type RunKey } from '../eviction-policy.ts';
 import { Lru } from '../lru.ts';
 import { newList, RunTable } from '../run-table.ts';
 import { Ghosts, S3Fifo } from '../s3-fifo.ts';
