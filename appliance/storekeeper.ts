@@ -34,7 +34,7 @@ import { Cache } from './store/cache.ts';
 import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUN_GEOMETRY } from './store/eviction-policy.ts';
 import type { AssetMeta, Entry } from './store/volume.ts';
-import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
+import { growHeapBeforeCollecting } from './v8-tuning.ts';
 
 const SAVE_MS = 30_000;
 const CATALOG_MS = 10_000;
@@ -48,7 +48,6 @@ const clock = systemClock;
 const counters = createMetrics(METRICS);
 dieOnDefect(log);
 growHeapBeforeCollecting();
-optimizeEarly();
 followParent();
 try {
   await start();

@@ -12,16 +12,6 @@ export function growHeapBeforeCollecting(): void {
   setFlagsFromString('--heap-growing-percent=500');
 }
 
-/**
- * V8 optimizes a function after a budget of executed bytecode. By default the code of a miss, of which there are a few dozen a
- * second, stays unoptimized for minutes. And a young generation of 1 MiB is scavenged before helper threads have woken up, so
- * one thread does it.
- */
-export function optimizeEarly(): void {
-  setFlagsFromString('--interrupt-budget=10000');
-  setFlagsFromString('--no-parallel-scavenge');
-}
-
 /** For the supervisor, which is started without `--max-semi-space-size`: keeps its young generation at its present size under load. */
 export function capYoungGeneration(): void {
   setFlagsFromString('--semi-space-growth-factor=1');

@@ -24,7 +24,7 @@ import { filesMax, memoryBytes } from './system-limits.ts';
 import { TlsAcceptor } from './tls/acceptor.ts';
 import type { TlsSecrets } from './tls/certificate-store.ts';
 import { Http2Acceptor } from './tls/http2.ts';
-import { growHeapBeforeCollecting, optimizeEarly } from './v8-tuning.ts';
+import { growHeapBeforeCollecting } from './v8-tuning.ts';
 
 const REPORT_MS = 500;
 /** How long a drain waits for the last lines of the access log on a slow disk. */
@@ -41,7 +41,6 @@ const spec = JSON.parse(process.env['LARDER_WORKER']!) as WorkerSpec;
 const log = createLog('worker', { appliance: spec.appliance, worker: String(spec.worker) });
 dieOnDefect(log);
 growHeapBeforeCollecting();
-optimizeEarly();
 followParent();
 start(spec, log);
 
