@@ -82,7 +82,7 @@ sub vcl_backend_response { set beresp.ttl = 10d; set beresp.do_gzip = false; }
     ...place,
     ...flags,
   ]);
-  // The root path does not exist at the origin; any response shows that Varnish is ready.
+  // Varnish responds 503 until it reaches the origin, whose response for this path is 403 or 404.
   const url = `http://127.0.0.1:${port}`;
   const readyMs = await waitForResponse(`${url}/`, server);
   return { name: 'varnish', role: 'cache', url, server, admin: null, readyMs, configuration: flags.join(' ') };

@@ -97,7 +97,7 @@ async function measureRestart(spec: {
     readyMs.push(larder.readyMs);
     bytes.push(processTreeUsage(larder.server.pid).residentBytes - spec.empty);
     await assertAssetsPresent(larder, home, assets);
-    // Alternates between the start after a crash and after a clean stop.
+    // Alternates between a crash and a clean stop, after which the next round starts.
     await testbed.stop(larder.server, round % 2 === 0 ? 'SIGKILL' : 'SIGTERM');
     spec.log(`${store.what}: round ${round + 1} of ${rounds}`);
   }
