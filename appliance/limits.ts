@@ -20,7 +20,11 @@ export const LIMITS = {
   requestBodyIdleMs: 15_000,
 
   // Memory of a client.
+  /** Accepted connections that the supervisor queues while no worker is ready. */
+  connectionsQueuedMax: 1_024,
   requestHeadBytesMax: 16 * 1024,
+  /** Fields of one HTTP/2 request. */
+  headerPairsMax: 100,
   /** Requests that one connection may have waiting behind the one that is being answered. */
   pipelinedMax: 128,
   /** Concurrent streams of one HTTP/2 connection: players ask for a few segments at a time. */

@@ -14,11 +14,10 @@ import { Child, type ChildDeps } from './child.ts';
 import { inFleet, proxyIdentityOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
 import type { FromSupervisor, StorekeeperSpec, WorkerSpec } from './ipc.ts';
+import { LIMITS } from './limits.ts';
 import { CertificateStore, type TlsSecrets } from './tls/certificate-store.ts';
 import { collectNow, capYoungGeneration } from './v8-tuning.ts';
 
-/** Accepted connections that are queued while no worker is ready. */
-const QUEUED_MAX = 1_024;
 const BACKLOG = 4_096;
 /** Each connection handed over leaves 3 kB of garbage, and collecting 30 MB of it takes 3 ms. */
 const CONNECTIONS_PER_COLLECTION = 2_000;
@@ -90,7 +89,7 @@ class ProcessGroup {
   dispatch(socket: Socket): void {
     const ready = this.#started ? this.#workers.filter((worker) => worker.ready) : [];
     if (ready.length === 0) {
-      if (this.#stopping || this.#queue.length >= QUEUED_MAX) socket.destroy();
+      if (this.#stopping || this.#queue.length >= LIMITS.connectionsQueuedMax) socket.destroy();
       else this.#queue.push(socket);
       return;
     }

@@ -266,7 +266,8 @@ describe('names', () => {
     `Known Asked Ask Told Look Locate Located Question Sealing isSealed Remembered Changes Landing Flight Terms Standing Book
     NewBlocks Turns Places room roomWithin pour steady Slab Shelf Piece Pieces family TlsDoor TlsKeeper Manner collectSeldom
     stayYoung optimiseEarly Footing Ground Scene Past Present Now Moment Live Recorded Contender lapsed Desk layOut Part Ending
-    onStage Verdict Place Reading Tally Found Kept Outcome Scope nameOf forwarded`.split(/\s+/),
+    onStage Verdict Place Reading Tally Found Kept Outcome Scope nameOf forwarded heard
+    hear stand warden story standsFor`.split(/\s+/),
   );
 
   it('are none of those that were retired', () => {

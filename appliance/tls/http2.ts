@@ -14,8 +14,6 @@ import type { TLSSocket } from 'node:tls';
 import { LIMITS } from '../limits.ts';
 import type { Counters } from '../metrics.ts';
 
-const HEADER_PAIRS_MAX = 100;
-
 export interface Http2AcceptorDeps {
   /** Concurrent streams of all connections together: a stream takes as much memory as a connection of HTTP/1.1. */
   readonly streamsMax: number;
@@ -37,7 +35,7 @@ export class Http2Acceptor {
       {
         Http2ServerRequest: StreamRequest,
         Http2ServerResponse: StreamResponse,
-        maxHeaderListPairs: HEADER_PAIRS_MAX,
+        maxHeaderListPairs: LIMITS.headerPairsMax,
         settings: {
           maxConcurrentStreams: LIMITS.http2StreamsMax,
           maxHeaderListSize: LIMITS.requestHeadBytesMax,
