@@ -32,7 +32,8 @@ export const LIMITS = {
   /** HTTP/2 flow control: an upload over a long line goes on without a round trip per frame. */
   http2WindowBytes: 2 ** 20,
 
-  // Memory of a response. A buffer is lent from the read of its bytes until the kernel has taken the last of them.
+  // Memory of a response. A buffer is lent from the read of its bytes until the kernel has taken the last of them
+  // (io/buffer-pool.ts lends them, fastpath/send.ts and serve/block-reader.ts acquire them).
   /** One read and one write of a fast reader: 256 KiB lost a third of the rate at 1 MiB. */
   largeBufferBytes: 512 * 1024,
   /** What a slow reader gets: with 64 KiB, 5,000 readers took an eighth more CPU (decisions/0020-gc-cost-of-misses.md). */

@@ -1,6 +1,6 @@
 // Revalidation (RFC 9111 4.3): the origin is asked whether a stored response still holds, and for the bytes wanted when it does not.
-// Whether a stale response is served instead of an error is decided here and nowhere else, by the directives of the request and of
-// the stored response, with what the origin actually said.
+// Whether a stale response is served instead of an error is decided here and nowhere else, from what the origin actually answered, by
+// the rule `mayServeStaleOnError` of http/freshness.ts.
 
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';

@@ -129,7 +129,7 @@ export function mayServeStaleOnError(
   const staleMs = spec.nowMs - freshness.generatedAtMs - freshness.lifetimeMs;
   const allowedMs = Math.max(freshness.staleIfErrorMs, (secondsOf(request, 'stale-if-error') ?? 0) * 1000);
   if (staleMs <= allowedMs) return spec.status === null || [500, 502, 503, 504].includes(spec.status);
-  // RFC 9111 4.2.4: a disconnected cache may serve stale responses, unless stale-if-error sets a limit.
+  // RFC 9111 4.2.4: a disconnected cache may serve stale responses, unless a stale-if-error of theirs sets a limit.
   return spec.status === null && freshness.staleIfErrorMs === 0;
 }
 

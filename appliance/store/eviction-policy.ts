@@ -1,6 +1,8 @@
-// The interface of an eviction policy: it orders runs of blocks, knows how many bytes it can evict and names the next victim. lru.ts and
-// s3-fifo.ts implement it, and demand-policy.ts chooses one. A policy deletes nothing, has no clock and does no I/O, so the bench
-// replays traces through the code that serves. cache.ts asks it for victims, and disk-volume.ts unlinks their block files.
+// The interface of an eviction policy: it orders runs of blocks, knows how many bytes it can evict and names the next victim. lru.ts is
+// the default, s3-fifo.ts what `--admission s3-fifo` selects (demand-policy.ts). Pinned blocks are never given to a policy.
+//
+// A policy deletes nothing, has no clock and does no I/O, so the bench replays traces through the code that serves. `Cache.#evict` in
+// cache.ts asks it for victims, and `DiskVolume.#unlinkAfter` in disk-volume.ts unlinks their block files.
 //
 // A run is eight consecutive blocks of one asset, so that a film of 10 GB is 1,250 entries, not 10,000.
 
