@@ -34,13 +34,16 @@ export function prepareVolume(directory: string): void {
       if (found.layout !== LAYOUT.layout || found.blockBytes !== LAYOUT.blockBytes) {
         throw new Fault(
           'store_mismatch',
-          `${directory} has layout ${found.layout} with blocks of ${found.blockBytes} bytes; this version reads layout ${LAYOUT.layout} with ${LAYOUT.blockBytes}`,
+          `${directory} has layout ${found.layout} with blocks of ${found.blockBytes} bytes; this version reads layout ${LAYOUT.layout} with ${LAYOUT.blockBytes}; use an empty --store directory`,
         );
       }
       return;
     }
     if (!blockFiles(directory).next().done)
-      throw new Fault('store_mismatch', `${directory} has blocks but no larder-store.json`);
+      throw new Fault(
+        'store_mismatch',
+        `${directory} has blocks but no larder-store.json; use an empty --store directory`,
+      );
     for (let at = 0; at < FANOUT; at += 1) makeDirectory(join(directory, 'blocks', at.toString(16).padStart(2, '0')));
     writeFileSync(`${file}.tmp`, `${JSON.stringify(LAYOUT)}\n`, { flush: true });
     renameSync(`${file}.tmp`, file);

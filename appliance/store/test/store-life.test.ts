@@ -137,7 +137,7 @@ test('a store with another layout refuses to start and names the remedy', async 
   writeFileSync(join(appliance.stores()[0]!, 'larder-store.json'), '{"layout":9,"blockBytes":1048576}');
   await expect(appliance.start()).rejects.toThrow();
   expect(appliance.process.exitCode).toBe(2);
-  expect(appliance.log).toMatch(/layout 9.*\n.*empty --store directory/);
+  expect(appliance.log).toMatch(/layout 9.*; use an empty --store directory/);
 });
 
 test('without a storekeeper hits are served and misses bypass to the origin (storekeeper_down_origin); within seconds it stores again', async () => {
