@@ -53,7 +53,6 @@ export function parseAssetPath(raw: string): { readonly path: string } | { reado
   } catch {
     return { problem: 'has a broken percent escape' };
   }
-  // eslint-disable-next-line no-control-regex
   if (/[\u0000-\u001f\u007f\\]/.test(decoded)) return { problem: 'holds a control character or backslash' };
   if (/(^|\/)\.{1,2}(\/|$)/.test(decoded)) return { problem: 'must have no . or .. segment' };
   return { path: raw };
