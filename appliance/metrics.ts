@@ -41,6 +41,7 @@ export const METRICS = {
   larder_blocks_stored_total: { type: 'counter', help: 'Blocks written.' },
   larder_blocks_evicted_total: { type: 'counter', help: 'Blocks removed for space.' },
   larder_blocks_discarded_total: { type: 'counter', help: 'Blocks removed because they were damaged.' },
+  larder_scrubbed_bytes_total: { type: 'counter', help: 'Bytes on disk that the scrub has checked.' },
   larder_heartbeats_total: { type: 'counter', help: 'Heartbeats by outcome.', labels: ['outcome'] },
   larder_fill_bytes_total: { type: 'counter', help: 'Bytes fetched, verified and stored by fills.' },
   larder_catalog_revision: { type: 'gauge', help: 'Revision of the catalog copy.' },

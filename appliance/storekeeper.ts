@@ -1,7 +1,7 @@
 // The storekeeper: the one process that owns volumes, eviction, upstream fetches and the control link. This file composes it.
 
 import { randomInt } from 'node:crypto';
-import { isFault } from '../protocol/faults.ts';
+import { Fault, isFault } from '../protocol/faults.ts';
 import type { Order } from '../protocol/heartbeat.ts';
 import { holdingOf, type HoldingId } from '../protocol/ids.ts';
 import { ensureFleetKey, readFleetKey } from '../runtime/auth.ts';
@@ -33,6 +33,8 @@ import { assetsToRemember, demandPolicy } from './store/demand-policy.ts';
 import { Cache } from './store/cache.ts';
 import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUN_GEOMETRY } from './store/eviction-policy.ts';
+import { Scrub } from './store/scrub.ts';
+import type { VolumeUsage } from './store/volume-budget.ts';
 import type { AssetMeta, Entry } from './store/volume.ts';
 import { growHeapBeforeCollecting } from './v8-tuning.ts';
 
@@ -93,8 +95,7 @@ async function start(): Promise<void> {
     ?.retire()
     .catch((error: unknown) => log.warn({ err: stateFault(error) }, 'outdated versions stay in the cache for now'));
   await link.listen({
-    fetch: async (request) =>
-      replyTo(request, await miss.open(request), async (entry) => (await integrityOf(entry)).originTag),
+    fetch: async (request) => replyTo(request, await miss.open(request), originTagOf),
     update: (update) => lookup.applyUpdate(update),
     arePresent: (query) => cache.arePresent(query),
     onReport: (worker, report) => {
@@ -111,7 +112,19 @@ async function start(): Promise<void> {
     if (message.kind === 'prepare-drain') prepareDrain();
     else void stop();
   });
+  const scrubs = store.volumes.map((volume, at) =>
+    createScrub(volume, { bytes: () => storedBytes(cache.usage()[at]!), repair }),
+  );
+  for (const scrub of scrubs) scrub.start();
   await joinFleet({ catalog, link, status, fleet, heartbeats });
+
+  /** Discards a damaged block, and fetches it again where its version can still be asked for. */
+  async function repair(entry: Entry, number: number): Promise<void> {
+    counters.add('larder_fallback_total', 1, { name: 'block_damaged_refetch' });
+    await cache.discardBlock(entry, number);
+    if (entry.removed || !hasStrongValidator(entry) || inflight.has(entry, number)) return;
+    await inflight.start(entry, { number, lastWanted: number, pool: 'fill' }).done;
+  }
 
   /** Steering learns at once that no new plays are wanted, while workers finish the running ones. */
   function prepareDrain(): void {
@@ -121,6 +134,7 @@ async function start(): Promise<void> {
 
   async function stop(): Promise<void> {
     clock.clear(saving);
+    await Promise.all(scrubs.map((scrub) => scrub.stop()));
     status.shutdown = 'stopped';
     fleet?.filler.stop();
     await fleet?.plays.stop();
@@ -179,6 +193,19 @@ async function openVolumes(): Promise<DiskVolume[]> {
   return volumes;
 }
 
+function createScrub(
+  volume: DiskVolume,
+  deps: { readonly bytes: () => number; readonly repair: (entry: Entry, number: number) => Promise<void> },
+): Scrub {
+  const onChecked = (bytes: number): void => counters.add('larder_scrubbed_bytes_total', bytes);
+  const firstFolder = randomInt(2 ** 16);
+  return new Scrub({ volume, bytes: deps.bytes, onDamaged: deps.repair, onChecked, firstFolder, clock, log });
+}
+
+function storedBytes({ pinnedBytes, demandBytes }: VolumeUsage): number {
+  return pinnedBytes + demandBytes;
+}
+
 /** Null stand-alone: then the origin alone says what exists. */
 async function openCatalog(deps: {
   readonly db: StateDb;
@@ -212,12 +239,18 @@ function catalogLookup(catalog: Catalog | null): ((key: string) => Promise<Asset
   };
 }
 
-/** Catalogued bytes are verified by their digests, others by the entity tag that the origin is asked for, if it is a strong one. */
+/** In a fleet bytes are verified by the digests of the catalog, stand-alone by the entity tag that the origin is asked for. */
 async function integrityIn(catalog: Catalog | null, entry: Entry): Promise<IntegrityCheck> {
+  if (!inFleet(config)) return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
   const asset = (await catalog?.get(entry.key))?.asset;
-  if (asset === undefined || asset.etag !== entry.version)
-    return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
+  if (asset === undefined) throw new Fault('asset_uncatalogued', `${entry.key} is not in the catalog`);
+  if (asset.etag !== entry.version) throw new Fault('version_gone', `the catalog has another version of ${entry.key}`);
   return { digests: asset.digest.chunks, originTag: asset.validator === 'origin' ? asset.etag : null };
+}
+
+/** The tag by which a worker may ask the origin itself. Null in a fleet, where only the storekeeper can verify what comes back. */
+function originTagOf(entry: Entry): string | null {
+  return inFleet(config) || !hasStrongValidator(entry) ? null : entry.version;
 }
 
 interface FleetMembership {

@@ -115,6 +115,7 @@ describe('the rooms of appliance/', () => {
         'disk-volume',
         'eviction-policy',
         'layout',
+        'scrub',
         'volume',
         'volume-budget',
       ],

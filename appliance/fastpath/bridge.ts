@@ -18,8 +18,8 @@ interface WritevChunk {
 export interface BridgeEvents {
   /** Every request that was fed in has been answered, and no partial request is left in the parser. */
   bridgeIdle(): void;
-  /** node:http has closed the connection. */
-  bridgeClosed(): void;
+  /** node:http has closed the connection. `cutShort`: a response has begun and will not be completed. */
+  bridgeClosed(cutShort: boolean): void;
 }
 
 export class HttpBridge extends Duplex {
@@ -27,7 +27,7 @@ export class HttpBridge extends Duplex {
   declare readonly encrypted?: true;
   readonly #socket: Socket;
   readonly #events: BridgeEvents;
-  #pendingResponses = 0;
+  readonly #responses = new Set<ServerResponse>();
   /** Whether every request so far was read to its end. After one that was not, the parser is inside a message. */
   #requestsComplete = true;
   /** The last four bytes that were fed in, as a number. A head without a body ends in CR LF CR LF. */
@@ -43,7 +43,7 @@ export class HttpBridge extends Duplex {
   }
 
   get pendingResponses(): number {
-    return this.#pendingResponses;
+    return this.#responses.size;
   }
 
   get remoteAddress(): string | undefined {
@@ -58,9 +58,9 @@ export class HttpBridge extends Duplex {
 
   /** To be called for each request that node:http reads from this bridge. */
   track(request: IncomingMessage, response: ServerResponse): void {
-    this.#pendingResponses += 1;
+    this.#responses.add(response);
     response.once('close', () => {
-      this.#pendingResponses -= 1;
+      this.#responses.delete(response);
       this.#requestsComplete &&= request.complete;
       if (this.#isIdle()) this.#events.bridgeIdle();
     });
@@ -90,7 +90,12 @@ export class HttpBridge extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    this.#events.bridgeClosed();
+    // Bytes that the kernel has will arrive, also those of a response whose end node:http has not reported yet.
+    let cutShort = this.#responses.size > 0 && this.writableLength > 0;
+    // A response behind one that ends the connection gets no socket, and none of it is ever sent.
+    for (const { socket, headersSent, writableEnded } of this.#responses)
+      cutShort ||= socket !== null && headersSent && !writableEnded;
+    this.#events.bridgeClosed(cutShort);
     callback(error);
   }
 
@@ -114,7 +119,7 @@ export class HttpBridge extends Duplex {
 
   #isIdle(): boolean {
     return (
-      this.#pendingResponses === 0 &&
+      this.#responses.size === 0 &&
       this.#requestsComplete &&
       this.#lastBytes === END_OF_HEAD &&
       this.readableLength === 0 &&

@@ -36,6 +36,7 @@ type State = 'idle' | 'queued' | 'sending' | 'bridged' | 'closed';
 export class FastConnection implements BridgeEvents, ResponseSenderEvents, QueuedRequest {
   readonly socket: Socket;
   readonly #deps: FastConnectionDeps;
+  readonly #directSocket: DirectSocket;
   readonly #sender: ResponseSender;
   /** The client's address in the access log, computed at the first request. */
   #client: string | null = null;
@@ -51,10 +52,10 @@ export class FastConnection implements BridgeEvents, ResponseSenderEvents, Queue
   #inputEnded = false;
 
   constructor(accepted: Socket, deps: FastConnectionDeps) {
-    const socket = new DirectSocket(accepted, (buffer, bytes) => this.#onData(buffer, bytes));
-    this.socket = socket.stream;
+    this.#directSocket = new DirectSocket(accepted, (buffer, bytes) => this.#onData(buffer, bytes));
+    this.socket = this.#directSocket.stream;
     this.#deps = deps;
-    this.#sender = new ResponseSender(socket, deps, this);
+    this.#sender = new ResponseSender(this.#directSocket, deps, this);
     this.#stateSinceMs = deps.clock.monotonic();
     this.socket.on('end', () => this.#onEnd());
     this.socket.on('error', () => undefined);
@@ -84,11 +85,12 @@ export class FastConnection implements BridgeEvents, ResponseSenderEvents, Queue
   }
 
   /** While draining, node:http closes connections that it considers idle. A fast response under way is not cut off by that. */
-  bridgeClosed(): void {
+  bridgeClosed(cutShort: boolean): void {
     this.#bridge = null;
     if (this.#state !== 'bridged') return;
     this.#state = 'closed';
-    this.socket.destroy();
+    if (cutShort) this.#directSocket.reset();
+    else this.socket.destroy();
   }
 
   /** The queue has reached this connection. */

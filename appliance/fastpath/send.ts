@@ -103,12 +103,12 @@ export class ResponseSender {
   send(hit: CachedAsset, spec: ResponseHeadSpec, logged: LoggedRequest | null): boolean {
     if (!this.#areBlocksOpen(hit, spec)) return false;
     const { pool, heads, reader, hotCounters } = this.#deps;
-    const buffer = pool.acquire(this.#pieceBytes(spec.last - spec.first + 1));
+    const buffer = pool.acquire(this.#pieceBytes(reader.bufferBytes(spec.first, spec.last + 1)));
     let bytes = 0;
     let headAt = -1;
     try {
       bytes = reader.readCached(hit.asset, spec.first, spec.last + 1, buffer);
-      if (bytes > 0) headAt = heads.write(hit, spec, buffer.buffer, HEAD_ROOM_BYTES);
+      if (bytes > 0) headAt = heads.write(hit, spec, buffer.buffer, buffer.payloadAt);
     } catch {
       // The slow path meets the same fault and reports it.
     }
@@ -119,7 +119,7 @@ export class ResponseSender {
     hotCounters.hit.value += 1;
     this.#start(hit, spec, logged);
     this.#advance(bytes);
-    this.#write(buffer, headAt, HEAD_ROOM_BYTES + bytes);
+    this.#write(buffer, headAt, buffer.payloadAt + bytes);
     return true;
   }
 
@@ -217,7 +217,7 @@ export class ResponseSender {
   #writeNext(): void {
     if (this.#body === null) {
       const { pool, reader } = this.#deps;
-      const buffer = pool.acquire(this.#pieceBytes(this.#end - this.#offset));
+      const buffer = pool.acquire(this.#pieceBytes(reader.bufferBytes(this.#offset, this.#end)));
       let bytes = 0;
       try {
         bytes = reader.readCached(this.#hit!.asset, this.#offset, this.#end, buffer);
@@ -226,7 +226,7 @@ export class ResponseSender {
       }
       if (bytes > 0) {
         this.#advance(bytes);
-        return this.#write(buffer, HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytes);
+        return this.#write(buffer, buffer.payloadAt, buffer.payloadAt + bytes);
       }
       pool.release(buffer);
       const spec = { at: this.#offset, end: this.#end, headers: {}, open: null };
@@ -261,7 +261,7 @@ export class ResponseSender {
     counters.add('larder_faults_total', 1, { code: isFault(error) ? error.code : 'internal' });
     server.invalidate([key]);
     this.#finish();
-    this.#socket.stream.destroy();
+    this.#socket.reset();
   }
 
   /** Logs and counts the response. */

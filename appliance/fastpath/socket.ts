@@ -50,6 +50,15 @@ export class DirectSocket {
   }
 
   /**
+   * Closes the connection in a way that no client takes for the end of a response: a body without a length would end at a plain close.
+   * Over TLS the missing close_notify says the same.
+   */
+  reset(): void {
+    if (this.#fd === -1) this.stream.destroy();
+    else this.stream.resetAndDestroy();
+  }
+
+  /**
    * Writes the bytes [from, to). True if the kernel has taken all of them. Otherwise the stream holds the rest, and `callback`
    * is called when that is written or has failed.
    */

@@ -165,7 +165,8 @@ export class Inflight {
     try {
       if (fetch.pool === 'fill' || this.isStored(entry)) fetch.intents = this.#writeIntents(fetch);
       const [{ digests, originTag }] = await Promise.all([this.#deps.integrityOf(entry), fetch.intents]);
-      for (const block of blocks.values()) block.decide(fetch.intended.has(block.number));
+      for (const block of blocks.values())
+        block.decide({ storable: fetch.intended.has(block.number), withheld: digests !== null });
       const onReceived = (block: PendingBlock): Promise<void> | null => this.#onReceived(fetch, block, digests);
       await this.#receive(fetch, { response, originTag, onReceived });
       if (!hasStrongValidator(entry)) for (const block of blocks.values()) stores.push(this.#store(fetch, block));
@@ -287,7 +288,7 @@ export class Inflight {
     return response;
   }
 
-  /** Verifies a received block at once and stores it while its readers go on. */
+  /** Verifies a received block at once, which lets its readers have it, and stores it. */
   #onReceived(fetch: UpstreamFetch, block: PendingBlock, digests: readonly string[] | null): Promise<void> | null {
     const { entry, stores } = fetch;
     if (digests !== null && !digestsMatch(block, digests)) {
@@ -298,6 +299,7 @@ export class Inflight {
       block.reject(fault);
       throw fault;
     }
+    block.release();
     // Without a strong validator an asset is stored as a whole or not at all: see #run.
     if (!hasStrongValidator(entry)) return null;
     stores.push(this.#store(fetch, block));

@@ -129,7 +129,7 @@ export class Lookup {
   async #storedFor(request: FetchRequest): Promise<Entry | null> {
     const { cache, inflight } = this.#deps;
     const { from } = request;
-    const entry = cache.find(this.#storageKey(request));
+    const entry = await cache.findConfirmed(this.#storageKey(request));
     if (entry === null || hasStrongValidator(entry) || entry.generatedAtMs === null || from === 'suffix') return entry;
     const number = Math.floor(from / BLOCK_BYTES);
     if (from >= entry.bytes || entry.blocks.has(number) || inflight.has(entry, number)) return entry;

@@ -1,5 +1,6 @@
-// One block that is being fetched, in a buffer that any number of readers follow. Buffers of blocks that are on disk are reused: a
-// garbage collector that has to find each of them takes more time than everything else about a miss.
+// One block that is being fetched, in a buffer that any number of readers follow: as it arrives, or, when it has to be verified first,
+// once it is whole. Buffers of blocks that are on disk are reused: a garbage collector that has to find each of them takes more time
+// than everything else about a miss.
 
 import type { Fault } from '../../protocol/faults.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
@@ -19,6 +20,9 @@ export class PendingBlock {
   readonly bytes: number;
   /** Bytes that have arrived. */
   received = 0;
+  /** Bytes that readers may have. */
+  #readable = 0;
+  #isWithheld = false;
   fault: Fault | null = null;
   /** Whether the volume is to store it; settled when `decided` resolves, before the first byte arrives. */
   storable = false;
@@ -63,8 +67,10 @@ export class PendingBlock {
     return this.#buffer!.subarray(0, this.bytes);
   }
 
-  decide(storable: boolean): void {
-    this.storable = storable;
+  /** `withheld`: readers get nothing before `release`. */
+  decide(spec: { readonly storable: boolean; readonly withheld: boolean }): void {
+    this.storable = spec.storable;
+    this.#isWithheld = spec.withheld;
     this.#resolveDecided();
   }
 
@@ -72,10 +78,19 @@ export class PendingBlock {
     this.#buffer ??= (this.#isPooled ? freeBuffers.pop() : undefined) ?? this.#newBuffer();
     chunk.copy(this.#buffer, this.received);
     this.received += chunk.length;
+    if (this.#isWithheld) return;
+    this.#readable = this.received;
     this.#wake();
   }
 
-  /** The bytes are not what they should be: readers get no more of them. */
+  /** The whole block has been verified. */
+  release(): void {
+    this.#isWithheld = false;
+    this.#readable = this.received;
+    this.#wake();
+  }
+
+  /** The bytes are not what they should be: no reader gets any. */
   reject(fault: Fault): void {
     this.received = 0;
     this.fail(fault);
@@ -107,8 +122,8 @@ export class PendingBlock {
   async *#follow(from: number, to: number): AsyncGenerator<Buffer> {
     let at = from;
     while (at < to && !(this.#stored && at > from && to - at >= REST_BYTES_MIN)) {
-      if (this.received > at) {
-        const end = Math.min(this.received, to, at + SLICE_BYTES_MAX);
+      if (this.#readable > at) {
+        const end = Math.min(this.#readable, to, at + SLICE_BYTES_MAX);
         yield this.#buffer!.subarray(at, end);
         at = end;
       } else if (this.fault !== null) throw this.fault;

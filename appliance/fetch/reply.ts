@@ -6,19 +6,19 @@ import type { FetchResponse } from '../link/server.ts';
 import type { Entry } from '../store/volume.ts';
 import type { MissResult } from './miss.ts';
 
-/** `originTag`: the entity tag by which the origin can be asked for the version of the entry, if there is one. */
-export async function replyTo(
+/** `originTag`: the entity tag by which a worker may ask the origin for the version of the entry, if there is one. */
+export function replyTo(
   request: FetchRequest,
   result: MissResult,
-  originTag: (entry: Entry) => Promise<string | null>,
-): Promise<FetchResponse> {
+  originTag: (entry: Entry) => string | null,
+): FetchResponse {
   if (result.kind === 'bypass' || result.kind === 'not-cached') return { head: result, body: null, bytes: null };
   if (result.kind === 'relay') {
     const { body, generatedAtMs: _, ...head } = result;
     return { head, body: Buffer.isBuffer(body) ? [body] : body, bytes: null };
   }
   const { kind, entry, validated, forward, body } = result;
-  const asset = assetViewOf(entry, await originTag(entry));
+  const asset = assetViewOf(entry, originTag(entry));
   const from = request.from === 'suffix' ? 0 : request.from;
   const bytes = body === null ? null : Math.min(request.to ?? entry.bytes, entry.bytes) - from;
   return { head: { kind, asset, body: body !== null, validated, forward }, body, bytes };

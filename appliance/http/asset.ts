@@ -7,7 +7,7 @@ export interface AssetView {
   readonly key: string;
   /** Strong entity tag, or a name of our own for a response without one. */
   readonly version: string;
-  /** Entity tag by which the origin can be asked for this very version. Null if the version has a name of our own. */
+  /** Entity tag by which a worker may ask the origin for this very version. Null if it has none of the origin's, and in a fleet. */
   readonly originTag: string | null;
   readonly bytes: number;
   /** The stored response fields, names in lower case. */

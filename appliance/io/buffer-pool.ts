@@ -23,6 +23,8 @@ export interface PooledBuffer {
   readonly buffer: Buffer;
   /** Payload bytes that fit behind the head room. */
   readonly room: number;
+  /** Where the payload begins, at or behind the end of the head room. Its reader sets it. */
+  payloadAt: number;
   readonly inHugePage: boolean;
 }
 
@@ -65,16 +67,6 @@ export class BufferPool {
     return this.#lend(bytes > LIMITS.smallBufferBytes && isAvailable(this.#medium) ? this.#medium : this.#small);
   }
 
-  /** A large buffer whatever is lent. The caller must not keep it for as long as a client takes: see `hasLarge`. */
-  acquireLarge(): PooledBuffer {
-    return this.#lend(this.#large);
-  }
-
-  /** Whether a large buffer may stay lent for as long as a client takes. */
-  get hasLarge(): boolean {
-    return this.#large.lent <= this.#large.lentMax;
-  }
-
   release(pooled: PooledBuffer): void {
     const size = this.#sizeOf(pooled);
     size.lent -= 1;
@@ -93,7 +85,8 @@ export class BufferPool {
   }
 
   #wrap(size: SizeClass, buffer: Buffer, inHugePage: boolean): PooledBuffer {
-    const pooled = { memory: new NativeBuffer(buffer), buffer, room: size.room, inHugePage };
+    const memory = new NativeBuffer(buffer);
+    const pooled = { memory, buffer, room: size.room, payloadAt: HEAD_ROOM_BYTES, inHugePage };
     this.#collected.register(pooled, size, pooled);
     return pooled;
   }

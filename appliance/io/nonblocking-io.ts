@@ -5,6 +5,7 @@
 import koffi, { type KoffiFunc } from 'koffi';
 
 const RWF_NOWAIT = 0x8;
+const POSIX_FADV_RANDOM = 1;
 const POSIX_FADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
 const MSG_DONTWAIT = 0x40;
@@ -13,14 +14,11 @@ const IPPROTO_TCP = 6;
 const TCP_NOTSENT_LOWAT = 25;
 const IOVEC_BYTES = 16;
 
+const PAGE_BYTES = 4_096;
 export const HUGE_PAGE_BYTES = 2 ** 21;
 
-/** Not in the page cache: the read would block. */
+/** Not in the page cache, or the system or file system cannot tell: the read would block. */
 export const WOULD_BLOCK = -1;
-/** The system or the file system does not support non-blocking reads. */
-export const UNSUPPORTED = -2;
-
-const UNSUPPORTED_ERRORS = new Set(['EOPNOTSUPP', 'ENOSYS', 'EINVAL'].map((name) => koffi.os.errno[name]));
 
 interface Libc {
   readonly preadv2: (fd: number, vector: number, count: number, position: number, flags: number) => number;
@@ -46,17 +44,15 @@ export class NativeBuffer {
     this.#vectorAddress = addressOf(this.#vector);
   }
 
-  /** Bytes read to `to.at`, which may be fewer than `to.bytes`; 0 at the end of the file; or `WOULD_BLOCK` or `UNSUPPORTED`. */
+  /** Bytes read to `to.at`, which may be fewer than `to.bytes`; 0 at the end of the file; or `WOULD_BLOCK`. */
   readNonblocking(fd: number, to: { readonly at: number; readonly bytes: number }, position: number): number {
-    if (libc === null) return UNSUPPORTED;
+    if (libc === null) return WOULD_BLOCK;
     const { at, bytes } = to;
     if (at < 0 || bytes < 0 || at + bytes > this.buffer.length) throw new RangeError(`no ${bytes} bytes at ${at}`);
     writeWord(this.#vector, 0, this.#address + at);
     writeWord(this.#vector, 8, bytes);
-    const bytesRead = libc.preadv2(fd, this.#vectorAddress, 1, position, RWF_NOWAIT);
-    if (bytesRead >= 0) return bytesRead;
     // Any other error is reported by the blocking read that follows.
-    return UNSUPPORTED_ERRORS.has(koffi.errno()) ? UNSUPPORTED : WOULD_BLOCK;
+    return Math.max(WOULD_BLOCK, libc.preadv2(fd, this.#vectorAddress, 1, position, RWF_NOWAIT));
   }
 
   /** How many of the bytes [from, to) the socket took, perhaps none. Errors are reported by the ordinary write that follows. */
@@ -67,12 +63,18 @@ export class NativeBuffer {
   }
 }
 
-/** A buffer aligned to one huge page where the system has them: contiguous physical memory makes better use of the CPU's cache. */
+/** A buffer in one huge page where the system has them: contiguous physical memory makes better use of the CPU's cache. */
 export function allocateHugePage(): Buffer {
-  const unaligned = Buffer.allocUnsafeSlow(2 * HUGE_PAGE_BYTES);
-  const at = HUGE_PAGE_BYTES - (addressOf(unaligned) % HUGE_PAGE_BYTES);
-  libc?.madvise(addressOf(unaligned) + at, HUGE_PAGE_BYTES, MADV_HUGEPAGE);
-  return unaligned.subarray(at, at + HUGE_PAGE_BYTES);
+  const page = alignedBuffer(HUGE_PAGE_BYTES, HUGE_PAGE_BYTES);
+  libc?.madvise(addressOf(page), HUGE_PAGE_BYTES, MADV_HUGEPAGE);
+  return page;
+}
+
+/** A buffer that begins at a multiple of `alignment`, which for reads that bypass the page cache is a page. */
+export function alignedBuffer(bytes: number, alignment = PAGE_BYTES): Buffer {
+  const unaligned = Buffer.allocUnsafeSlow(bytes + alignment);
+  const at = alignment - (addressOf(unaligned) % alignment);
+  return unaligned.subarray(at, at + bytes);
 }
 
 /** Bounds the unsent bytes that the kernel buffers for a socket, where it supports that. 0 restores its default. */
@@ -80,6 +82,14 @@ export function setUnsentLimit(fd: number, bytes: number): void {
   const value = Buffer.alloc(4);
   value.writeInt32LE(bytes);
   libc?.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, value.length);
+}
+
+/**
+ * A read of the file brings what it asks for and nothing beside it, where the system supports that: pages read ahead would be
+ * served later without anybody having looked at them.
+ */
+export function readOnlyWhatIsAsked(fd: number): void {
+  libc?.posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
 /**

@@ -1,8 +1,8 @@
-// Reading stored blocks in a worker: a bounded cache of open files, each chunk checked against its crc32 when it is first read through
-// an open file. A first read may touch the disk and goes through the thread pool. Later reads, and reads of a block that has just been
-// written, are made on the spot when the page cache has the bytes, which is cheaper than the trip.
+// Reading stored blocks in a worker: a bounded cache of open files, and every chunk checked against its crc32 at every read. The
+// kernel does not say whether bytes in the page cache are those that were checked before or came from the disk again, so an earlier
+// check proves nothing. Reads are made on the spot when the page cache has the bytes; others go through the thread pool.
 
-import { closeSync, open as openCallback, openSync, read as readCallback, readSync } from 'node:fs';
+import { closeSync, open as openCallback, openSync, read as readCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
@@ -11,9 +11,9 @@ import type { AssetView } from '../http/asset.ts';
 import { HEAD_ROOM_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
 import type { ByteSlice } from '../io/byte-stream.ts';
 import { LIMITS } from '../limits.ts';
-import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES } from '../store/block-file.ts';
+import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES, isBlockOf } from '../store/block-file.ts';
 import { blockPath } from '../store/layout.ts';
-import { UNSUPPORTED, WOULD_BLOCK } from '../io/nonblocking-io.ts';
+import { readOnlyWhatIsAsked, WOULD_BLOCK } from '../io/nonblocking-io.ts';
 
 /** As many blocks stay open as the page cache may be expected to hold in a quarter of memory. */
 const MEMORY_SHARE = 1 / 4;
@@ -21,10 +21,8 @@ const OPEN_BLOCKS_MIN = 256;
 const OPEN_BLOCKS_MAX = 65_536;
 /** Descriptors that are not blocks or clients: sockets to the storekeeper and the origin, blocks being opened. */
 const OTHER_DESCRIPTORS = 2_048;
-/** Cold reads at the same time, each with a large buffer; others wait without one. Some threads are left for opening files. */
+/** Cold reads at the same time, each with a buffer; others wait without one. Some threads are left for opening files. */
 const COLD_READS_MAX = (LIMITS.diskThreads * 3) / 4;
-
-const ALL_CHUNKS = 2 ** (BLOCK_BYTES / CHUNK_BYTES) - 1;
 
 const open = promisify(openCallback);
 const read = promisify(readCallback);
@@ -45,8 +43,6 @@ interface OpenBlock {
   readonly path: string;
   readonly bytes: number;
   readonly crcs: readonly number[];
-  /** One bit per chunk that has been read and checked. */
-  checked: number;
   /** Reads under way. */
   reads: number;
   closing: boolean;
@@ -77,7 +73,7 @@ export class BlockReader {
    * `disk_corrupt` or an error of the file system: the storekeeper is to be asked for the bytes then.
    */
   read(asset: AssetView, from: number, to: number, justWritten: boolean): ByteSlice | null | Promise<ByteSlice | null> {
-    const pooled = this.#pool.acquire(to - from);
+    const pooled = this.#pool.acquire(chunksBytes(from, to));
     let bytes: number;
     try {
       bytes = this.readCached(asset, from, to, pooled);
@@ -85,10 +81,15 @@ export class BlockReader {
       this.#pool.release(pooled);
       throw error;
     }
-    if (bytes > 0) return this.#sliceOf(pooled, 0, bytes);
+    if (bytes > 0) return this.#sliceOf(pooled, bytes);
     this.#pool.release(pooled);
     if (justWritten) return this.#readJustWritten(asset, from, to);
-    return this.#coldReads.run(() => this.#readChunk(asset, from, to));
+    return this.#coldReads.run(() => this.#readFromDisk(asset, from, to));
+  }
+
+  /** How large a buffer `readCached` could fill with the chunks of [from, to). */
+  bufferBytes(from: number, to: number): number {
+    return chunksBytes(from, to);
   }
 
   /** Whether the block is open here: then it is on disk, and was read before. */
@@ -97,21 +98,26 @@ export class BlockReader {
   }
 
   /**
-   * Reads the beginning of [from, to) behind the head room of the buffer, as far as block and buffer go, and returns how many bytes
-   * that is; 0 when the read could touch a disk. Throws `disk_corrupt`.
+   * Reads and checks the chunks with the beginning of [from, to), as far as block and buffer go. The bytes asked for begin at
+   * `pooled.payloadAt`; returns how many they are, 0 when the read could touch a disk. Throws `disk_corrupt`.
    */
   readCached(asset: AssetView, from: number, to: number, pooled: PooledBuffer): number {
-    const number = Math.floor(from / BLOCK_BYTES);
-    const name = nameOf(asset.volume, asset.id, number);
+    const name = nameOf(asset.volume, asset.id, Math.floor(from / BLOCK_BYTES));
     const block = this.#blocks.get(name);
-    const start = from - number * BLOCK_BYTES;
-    const end = Math.min(to - number * BLOCK_BYTES, BLOCK_BYTES, start + pooled.room);
-    if (block === undefined || !isChecked(block, start, end)) return 0;
-    const bytes = readNow(block, pooled, start, end - start);
-    if (bytes === WOULD_BLOCK) return 0;
-    if (bytes > 0) return bytes;
-    this.#blocks.delete(name);
-    throw new Fault('disk_corrupt', `block file ${block.path} became shorter while it was open`);
+    if (block === undefined) return 0;
+    const span = chunkSpan(block, from, to, pooled.room);
+    const bytesRead = pooled.memory.readNonblocking(
+      block.fd,
+      { at: HEAD_ROOM_BYTES, bytes: span.end - span.start },
+      HEAD_BYTES + span.start,
+    );
+    if (bytesRead < 0) return 0;
+    try {
+      return checkedPayload(block, span, bytesRead, pooled);
+    } catch (error) {
+      this.#blocks.delete(name);
+      throw error;
+    }
   }
 
   /** Resolves when none of these blocks is open here any more. */
@@ -140,24 +146,21 @@ export class BlockReader {
     return block === null ? null : this.read(asset, from, to, false);
   }
 
-  /** Reads and checks the chunk that contains `from`, and returns as much of it as was asked for. */
-  async #readChunk(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
+  /** As `readCached`, in the thread pool, and opens the block if it is not open. */
+  async #readFromDisk(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
     const number = Math.floor(from / BLOCK_BYTES);
     const name = nameOf(asset.volume, asset.id, number);
     const block = this.#blocks.get(name) ?? (await this.#openBlock(asset, number, false));
     if (block === null) return null;
-    const start = from - number * BLOCK_BYTES;
-    const chunk = Math.floor(start / CHUNK_BYTES);
-    const chunkStart = chunk * CHUNK_BYTES;
-    const chunkBytes = Math.min(CHUNK_BYTES, block.bytes - chunkStart);
-    const pooled = this.#pool.acquireLarge();
+    const pooled = this.#pool.acquire(chunksBytes(from, to));
+    const span = chunkSpan(block, from, to, pooled.room);
     block.reads += 1;
     try {
-      const position = HEAD_BYTES + chunkStart;
-      const { bytesRead } = await read(block.fd, pooled.buffer, HEAD_ROOM_BYTES, chunkBytes, position);
-      const payload = pooled.buffer.subarray(HEAD_ROOM_BYTES, HEAD_ROOM_BYTES + bytesRead);
-      checkChunk(block, chunk, payload, block.path);
-      block.checked |= 1 << chunk;
+      const [bytes, position] = [span.end - span.start, HEAD_BYTES + span.start] as const;
+      const { bytesRead } = await read(block.fd, pooled.buffer, HEAD_ROOM_BYTES, bytes, position);
+      const payloadBytes = checkedPayload(block, span, bytesRead, pooled);
+      if (payloadBytes === 0) throw tooShort(block);
+      return this.#sliceOf(pooled, payloadBytes);
     } catch (error) {
       this.#pool.release(pooled);
       this.#blocks.delete(name);
@@ -166,19 +169,6 @@ export class BlockReader {
       block.reads -= 1;
       if (block.closing) closeWhenUnread(block);
     }
-    const end = Math.min(to - number * BLOCK_BYTES - chunkStart, chunkBytes);
-    return this.#sliceOrCopy(pooled, start - chunkStart, end);
-  }
-
-  /** Large buffers are for clients that take their bytes. While too many do not, a part is copied into a smaller buffer. */
-  #sliceOrCopy(large: PooledBuffer, start: number, end: number): ByteSlice {
-    if (this.#pool.hasLarge && end - start > LIMITS.mediumBufferBytes) return this.#sliceOf(large, start, end);
-    const smaller = this.#pool.acquire(Math.min(end - start, LIMITS.mediumBufferBytes));
-    const bytes = Math.min(end - start, smaller.room);
-    const from = HEAD_ROOM_BYTES + start;
-    large.buffer.copy(smaller.buffer, HEAD_ROOM_BYTES, from, from + bytes);
-    this.#pool.release(large);
-    return this.#sliceOf(smaller, 0, bytes);
   }
 
   #openBlock(asset: AssetView, number: number, justWritten: boolean): Promise<OpenBlock | null> {
@@ -210,10 +200,9 @@ export class BlockReader {
       const inMemory = justWritten ? pooled.memory.readNonblocking(fd, { at: 0, bytes: HEAD_BYTES }, 0) : WOULD_BLOCK;
       const bytes = inMemory > 0 ? inMemory : (await read(fd, pooled.buffer, 0, HEAD_BYTES, 0)).bytesRead;
       const head = decodeHead(pooled.buffer.subarray(0, bytes), path);
-      if (head.key === asset.key && head.version === asset.version && head.number === number) {
-        // What was written a moment ago comes from memory. A read that touches the disk is checked whatever this says.
-        const checked = justWritten ? ALL_CHUNKS : 0;
-        return { fd, path, bytes: head.bytes, crcs: head.crcs, checked, reads: 0, closing: false, onClosed: [] };
+      if (isBlockOf(head, asset, number)) {
+        readOnlyWhatIsAsked(fd);
+        return { fd, path, bytes: head.bytes, crcs: head.crcs, reads: 0, closing: false, onClosed: [] };
       }
     } catch (error) {
       closeSync(fd);
@@ -225,9 +214,9 @@ export class BlockReader {
     return null;
   }
 
-  #sliceOf(pooled: PooledBuffer, start: number, end: number): ByteSlice {
+  #sliceOf(pooled: PooledBuffer, bytes: number): ByteSlice {
     return {
-      bytes: pooled.buffer.subarray(HEAD_ROOM_BYTES + start, HEAD_ROOM_BYTES + end),
+      bytes: pooled.buffer.subarray(pooled.payloadAt, pooled.payloadAt + bytes),
       release: () => this.#pool.release(pooled),
     };
   }
@@ -235,19 +224,47 @@ export class BlockReader {
 
 const nameOf = (volume: number, id: number, number: number): string => `${volume}/${id}/${number}`;
 
-/** Bytes read, fewer when the page cache has no more; `WOULD_BLOCK` when it has none; 0 at the end of the file. */
-function readNow(block: OpenBlock, pooled: PooledBuffer, start: number, bytes: number): number {
-  const got = pooled.memory.readNonblocking(block.fd, { at: HEAD_ROOM_BYTES, bytes }, HEAD_BYTES + start);
-  if (got !== UNSUPPORTED) return got;
-  // It was read before, so it is likely to be still in memory.
-  return readSync(block.fd, pooled.buffer, HEAD_ROOM_BYTES, bytes, HEAD_BYTES + start);
+/** Whole chunks of a block. Positions are those of the payload. */
+interface ChunkSpan {
+  /** Where a chunk begins. */
+  readonly start: number;
+  /** Where a chunk or the block ends. */
+  readonly end: number;
+  /** What was asked for, which may end behind the span. */
+  readonly from: number;
+  readonly to: number;
 }
 
-function isChecked(block: OpenBlock, start: number, end: number): boolean {
-  for (let chunk = Math.floor(start / CHUNK_BYTES); chunk * CHUNK_BYTES < end; chunk += 1)
-    if ((block.checked & (1 << chunk)) === 0) return false;
-  return true;
+/** The chunks with the beginning of bytes [from, to) of the asset that fit into `room`. */
+function chunkSpan(block: OpenBlock, from: number, to: number, room: number): ChunkSpan {
+  const base = from - (from % BLOCK_BYTES);
+  const start = from - base - (from % CHUNK_BYTES);
+  const end = Math.min(chunkEnd(to - base), start + room, block.bytes);
+  return { start, end, from: from - base, to: to - base };
 }
+
+const chunkEnd = (at: number): number => Math.ceil(at / CHUNK_BYTES) * CHUNK_BYTES;
+
+const chunksBytes = (from: number, to: number): number => chunkEnd(to) - (from - (from % CHUNK_BYTES));
+
+/**
+ * Checks the chunks of a span that lie whole in the buffer, behind the head room, and returns how many of the bytes asked for are
+ * among them. Throws `disk_corrupt`.
+ */
+function checkedPayload(block: OpenBlock, span: ChunkSpan, bytesRead: number, pooled: PooledBuffer): number {
+  const { start, end, from, to } = span;
+  if (bytesRead === 0) throw tooShort(block);
+  const checkedEnd = start + bytesRead === end ? end : start + bytesRead - (bytesRead % CHUNK_BYTES);
+  for (let at = start; at < checkedEnd; at += CHUNK_BYTES) {
+    const bufferAt = HEAD_ROOM_BYTES + at - start;
+    const chunk = pooled.buffer.subarray(bufferAt, bufferAt + Math.min(CHUNK_BYTES, checkedEnd - at));
+    checkChunk(block.crcs, at / CHUNK_BYTES, chunk, block.path);
+  }
+  pooled.payloadAt = HEAD_ROOM_BYTES + from - start;
+  return Math.max(0, Math.min(to, checkedEnd) - from);
+}
+
+const tooShort = ({ path }: OpenBlock): Fault => new Fault('disk_corrupt', `block file ${path} is too short`);
 
 function closeWhenUnread(block: OpenBlock): void {
   block.closing = true;

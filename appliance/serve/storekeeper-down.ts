@@ -1,7 +1,8 @@
 // What a worker does with misses while the storekeeper is down. Blocks on disk are served as always; everything that misses comes here.
 //
 // - A block of an asset that the worker knows is fetched from the origin by the asset's own entity tag, and not stored. A version
-//   without such a tag cannot be verified by anybody else, so its readers are refused.
+//   without such a tag cannot be verified by anybody else, nor can any in a fleet, where only the storekeeper has the digests: its
+//   readers are refused, and a response that has begun ends short, so that the player moves on.
 // - A request for an asset that the worker does not know is forwarded to the origin. In a fleet it is refused: only what the catalog
 //   names may be served, and only the storekeeper knows the catalog.
 //

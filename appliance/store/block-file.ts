@@ -1,6 +1,7 @@
 // One block of one asset version as a self-describing file: a 4 KiB head (magic, JSON, crc32 of the JSON), then the payload.
-// A lost index is rebuilt from these files alone. A file gets its name by rename, so it is complete or absent. Each 256 KiB chunk
-// of the payload has a crc32 in the head.
+// A lost index is rebuilt from these files alone. A file gets its name by rename, so it is complete or absent. Each 64 KiB chunk
+// of the payload has a crc32 in the head, and whoever reads a chunk checks it, every time: the page cache may return what a disk
+// has spoiled since the last check.
 
 import * as fs from 'node:fs';
 import { constants, closeSync, openSync, readSync } from 'node:fs';
@@ -17,13 +18,14 @@ const { O_WRONLY, O_CREAT, O_TRUNC, O_DSYNC } = constants;
 const WRITE_FLAGS = O_WRONLY | O_CREAT | O_TRUNC | O_DSYNC;
 
 export const BLOCK_BYTES = 2 ** 20;
-export const CHUNK_BYTES = 2 ** 18;
+/** The unit of a checksum, and so of every read. */
+export const CHUNK_BYTES = 2 ** 16;
 export const HEAD_BYTES = 4096;
 /** What remains of the head for JSON after magic, length and crc32. */
 const JSON_BYTES_MAX = HEAD_BYTES - 16;
-/** Bound on the JSON fields that hold numbers: sizes, block number, `bornMs` and a crc32 per chunk. */
+/** Bound on the JSON fields that hold numbers: sizes, block number, `generatedAtMs` and a crc32 per chunk. */
 const NUMBERS_BYTES_MAX = 400;
-const MAGIC = 'LARDRB01';
+const MAGIC = 'LARDRB02';
 
 export interface BlockHead {
   readonly key: string;
@@ -63,12 +65,8 @@ export const fitsHead = (meta: Pick<BlockHead, 'key' | 'version' | 'headers' | '
   return Buffer.byteLength(JSON.stringify({ key, version, headers, holding })) <= JSON_BYTES_MAX - NUMBERS_BYTES_MAX;
 };
 
-/** The JSON in a block file. `bornMs` is what layout 1 calls `generatedAtMs`. */
-type StoredHead = Omit<BlockHead, 'generatedAtMs'> & { readonly bornMs: number | null };
-
-function encodeHead(head: BlockHead): Buffer {
-  const { generatedAtMs, ...rest } = head;
-  const json = Buffer.from(JSON.stringify({ ...rest, bornMs: generatedAtMs } satisfies StoredHead), 'utf8');
+export function encodeHead(head: BlockHead): Buffer {
+  const json = Buffer.from(JSON.stringify(head), 'utf8');
   if (json.length > JSON_BYTES_MAX)
     throw new Fault(
       'internal',
@@ -90,14 +88,16 @@ export function decodeHead(page: Buffer, path: string): BlockHead {
   const json = page.subarray(16, 16 + jsonBytes);
   if (crc32(json) !== page.readUInt32LE(12)) throw corrupt(path, 'has a damaged head');
   const head = JSON.parse(json.toString('utf8')) as unknown;
-  if (!isStoredHead(head)) throw corrupt(path, 'has a head of another shape');
-  const { bornMs, ...rest } = head;
-  return { ...rest, generatedAtMs: bornMs };
+  if (!isBlockHead(head)) throw corrupt(path, 'has a head of another shape');
+  return head;
 }
 
-/** Hand-written rather than a schema, because workers parse a head for every block they open. A crc32 already covers it. */
-function isStoredHead(value: unknown): value is StoredHead {
-  const head = value as Record<keyof StoredHead, unknown> | null;
+/**
+ * Hand-written rather than a schema, because workers parse a head for every block they open. A crc32 already covers it. Fields of
+ * a newer release are ignored.
+ */
+function isBlockHead(value: unknown): value is BlockHead {
+  const head = value as Record<keyof BlockHead, unknown> | null;
   const isCount = (count: unknown): boolean => Number.isSafeInteger(count) && (count as number) >= 0;
   return (
     typeof head === 'object' &&
@@ -110,7 +110,7 @@ function isStoredHead(value: unknown): value is StoredHead {
     typeof head.headers === 'object' &&
     head.headers !== null &&
     Object.values(head.headers).every((field) => typeof field === 'string') &&
-    (head.bornMs === null || typeof head.bornMs === 'number') &&
+    (head.generatedAtMs === null || typeof head.generatedAtMs === 'number') &&
     (head.holding === null || typeof head.holding === 'string')
   );
 }
@@ -142,18 +142,27 @@ export async function readBlock(path: string): Promise<{ readonly head: BlockHea
     const { size } = await file.stat();
     const data = Buffer.allocUnsafe(Math.min(size, HEAD_BYTES + BLOCK_BYTES));
     const { bytesRead } = await file.read(data, 0, data.length, 0);
-    const head = decodeHead(data.subarray(0, Math.min(bytesRead, HEAD_BYTES)), path);
-    const payload = data.subarray(HEAD_BYTES, bytesRead);
-    if (payload.length !== head.bytes) throw corrupt(path, `holds ${payload.length} of ${head.bytes} bytes`);
-    if (chunkCrcs(payload).some((crc, at) => crc !== head.crcs[at])) throw corrupt(path, 'fails its checksum');
-    return { head, payload };
+    return decodeBlock(data.subarray(0, bytesRead), path);
   } finally {
     await file.close();
   }
 }
 
 /** Reads the head alone. Null where there is no file; throws `disk_corrupt`. */
-export function readHead(path: string): BlockHead | null {
+export async function readHead(path: string): Promise<BlockHead | null> {
+  const file = await openForReading(path);
+  if (file === null) return null;
+  try {
+    const page = Buffer.allocUnsafe(HEAD_BYTES);
+    const { bytesRead } = await file.read(page, 0, HEAD_BYTES, 0);
+    return decodeHead(page.subarray(0, bytesRead), path);
+  } finally {
+    await file.close();
+  }
+}
+
+/** As `readHead`, for a start that rebuilds an index and has nothing else to do. */
+export function readHeadSync(path: string): BlockHead | null {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY);
@@ -181,6 +190,25 @@ export const isBlockOf = (
   head.number === number &&
   head.bytes === blockBytes(asset.bytes, number);
 
+/** Whether the bytes of a file are block `number` of the asset version, with every checksum right. */
+export function isIntactBlock(file: Buffer, asset: Parameters<typeof isBlockOf>[1], number: number): boolean {
+  try {
+    const { head } = decodeBlock(file, '');
+    return isBlockOf(head, asset, number);
+  } catch {
+    return false;
+  }
+}
+
+/** Throws `disk_corrupt` if the head, the length or a checksum is not right. */
+function decodeBlock(file: Buffer, path: string): { readonly head: BlockHead; readonly payload: Buffer } {
+  const head = decodeHead(file.subarray(0, HEAD_BYTES), path);
+  const payload = file.subarray(HEAD_BYTES);
+  if (payload.length !== head.bytes) throw corrupt(path, `holds ${payload.length} of ${head.bytes} bytes`);
+  if (chunkCrcs(payload).some((crc, at) => crc !== head.crcs[at])) throw corrupt(path, 'fails its checksum');
+  return { head, payload };
+}
+
 export async function unlinkIfPresent(path: string): Promise<void> {
   await unlink(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error;
@@ -188,8 +216,8 @@ export async function unlinkIfPresent(path: string): Promise<void> {
 }
 
 /** Throws `disk_corrupt` if chunk `at` of the block fails its checksum. */
-export function checkChunk(head: { readonly crcs: readonly number[] }, at: number, chunk: Buffer, path: string): void {
-  if (crc32(chunk) !== head.crcs[at]) throw corrupt(path, `fails its checksum at ${at * CHUNK_BYTES}`);
+export function checkChunk(crcs: readonly number[], at: number, chunk: Uint8Array, path: string): void {
+  if (crc32(chunk) !== crcs[at]) throw corrupt(path, `fails its checksum at ${at * CHUNK_BYTES}`);
 }
 
 async function openForReading(path: string): Promise<FileHandle | null> {

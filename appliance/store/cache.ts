@@ -11,6 +11,7 @@
 //   demand-policy.ts              which of these `--admission` selects
 //   disk-volume.ts                a volume on disk: block-file.ts and layout.ts for its files; volume-index.ts, index-record.ts,
 //                                 index-writer.ts and bitmap.ts for its index; recovery.ts for its start
+//   scrub.ts                      looks for damaged blocks in the background
 //   page-cache-release.ts         written blocks leave the page cache; nonblocking-io.ts makes the system calls
 //
 // Other rooms use `Cache`, `Entry` and `AssetMeta`; `DiskVolume` and `demandPolicy` to compose a cache; `RunKey` to report touches;
@@ -83,6 +84,20 @@ export class Cache {
 
   find(key: string): Entry | null {
     return this.#byKey.get(key) ?? null;
+  }
+
+  /** As `find`. An entry that the index had at start is compared with one of its blocks first, and removed if they disagree. */
+  async findConfirmed(key: string): Promise<Entry | null> {
+    const entry = this.find(key);
+    if (entry === null || entry.confirmed || (await entry.volume.confirm(entry))) return entry;
+    if (entry.removed) return this.find(key);
+    this.#deps.log.error(
+      { key, version: entry.version },
+      'the index and the blocks of an asset disagree, it is removed',
+    );
+    this.#deps.counters.add('larder_fallback_total', 1, { name: 'block_damaged_refetch' });
+    await this.removeEntry(entry);
+    return null;
   }
 
   get assets(): number {

@@ -10,13 +10,24 @@ import { Fault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { diskFault } from '../../runtime/disk.ts';
 import type { Log } from '../../runtime/log.ts';
-import { chunkCrcs, isBlockOf, readBlock, unlinkIfPresent, writeBlock, type BlockHead } from './block-file.ts';
+import {
+  chunkCrcs,
+  isBlockOf,
+  readBlock,
+  readHead,
+  unlinkIfPresent,
+  writeBlock,
+  type BlockHead,
+} from './block-file.ts';
 import { intentKey } from './index-record.ts';
 import { blockPath, prepareVolume } from './layout.ts';
 import { PageCacheRelease } from './page-cache-release.ts';
 import { recover } from './recovery.ts';
 import type { AssetMeta, Entry, Volume } from './volume.ts';
 import { openIndexDb, VolumeIndex } from './volume-index.ts';
+
+/** Blocks of an entry whose heads are read in the search for one that is not damaged. */
+const CONFIRM_ATTEMPTS_MAX = 3;
 
 export interface DiskVolumeSpec {
   readonly number: number;
@@ -88,6 +99,21 @@ export class DiskVolume implements Volume {
 
   abandon(entry: Entry, numbers: readonly number[]): void {
     this.#index.endIntents(entry, numbers);
+  }
+
+  async confirm(entry: Entry): Promise<boolean> {
+    let attempts = 0;
+    for (const number of entry.blocks) {
+      attempts += 1;
+      if (attempts > CONFIRM_ATTEMPTS_MAX) break;
+      const path = blockPath(this.directory, entry.id, number);
+      // A block that is missing or damaged tells nothing about the entry; its readers will meet the fault.
+      const head = await readHead(path).catch(() => null);
+      if (head === null) continue;
+      entry.confirmed = isBlockOf(head, entry, number);
+      return entry.confirmed;
+    }
+    return true;
   }
 
   async read(entry: Entry, number: number): Promise<Buffer | null> {

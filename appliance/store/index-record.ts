@@ -1,15 +1,19 @@
-// Rows of a volume's index: one record per asset version, and one intent per block whose file is being written or removed.
+// Rows of a volume's index: one record per asset version, and one intent per block whose file is being written or removed. A record
+// begins with a crc32 of its key and itself, because LevelDB does not check what it reads: a flipped digit in a length would make
+// truncated files whole.
 
+import { crc32 } from 'node:zlib';
 import { blockCount } from './block-file.ts';
 import { Bitmap } from './bitmap.ts';
 import type { AssetMeta, Entry } from './volume.ts';
 
-/** The JSON on disk, in layout 1. `bornMs` is what the code calls `generatedAtMs`; `blocks` is the bitmap in base64. */
-interface StoredRecord extends Omit<AssetMeta, 'generatedAtMs'> {
-  readonly bornMs: number | null;
+/** The JSON on disk, in layout 2. `blocks` is the bitmap in base64. Fields of a newer release are ignored. */
+interface StoredRecord extends AssetMeta {
   readonly blocks: string;
   readonly touchedMs: number;
 }
+
+const CRC_DIGITS = 8;
 
 /** What the index stores of an asset version. */
 export interface AssetRecord {
@@ -36,25 +40,54 @@ export function parseIntentKey(key: string): { readonly id: number; readonly num
   return { id: Number.parseInt(id, 36), number: Number(number) };
 }
 
-export function encodeRecord(entry: Entry): string {
+/** The row under which the record of an entry is stored. */
+export function recordRow(entry: Entry): { readonly type: 'put'; readonly key: string; readonly value: string } {
+  const key = recordKey(entry.id);
   const record: StoredRecord = {
     key: entry.key,
     version: entry.version,
     bytes: entry.bytes,
     headers: entry.headers,
-    bornMs: entry.generatedAtMs,
+    generatedAtMs: entry.generatedAtMs,
     holding: entry.holding,
     blocks: Buffer.from(entry.blocks.toBytes()).toString('base64'),
     touchedMs: entry.touchedMs,
   };
-  return JSON.stringify(record);
+  return { type: 'put', key, value: sealed(key, JSON.stringify(record)) };
 }
 
-export function decodeRecord(text: string): AssetRecord {
-  const { bornMs, blocks, touchedMs, ...meta } = JSON.parse(text) as StoredRecord;
+/** Null if the record is damaged. */
+export function decodeRecord(rowKey: string, value: string): AssetRecord | null {
+  const text = unsealed(rowKey, value);
+  if (text === null) return null;
+  const { key, version, bytes, headers, generatedAtMs, holding, blocks, touchedMs } = JSON.parse(text) as StoredRecord;
   return {
-    meta: { ...meta, generatedAtMs: bornMs },
-    blocks: new Bitmap(blockCount(meta.bytes), Buffer.from(blocks, 'base64')),
+    meta: { key, version, bytes, headers, generatedAtMs, holding },
+    blocks: new Bitmap(blockCount(bytes), Buffer.from(blocks, 'base64')),
     touchedMs,
   };
 }
+
+/** The row of the next id. */
+export const nextIdRow = (id: number): { readonly type: 'put'; readonly key: string; readonly value: string } => ({
+  ...{ type: 'put', key: NEXT_ID_KEY, value: sealed(NEXT_ID_KEY, String(id)) },
+});
+
+/** Null if the row is damaged. */
+export function decodeNextId(value: string): number | null {
+  const text = unsealed(NEXT_ID_KEY, value);
+  return text === null ? null : Number(text);
+}
+
+/** The value of a row: its checksum, then its text. */
+export const sealed = (key: string, text: string): string => checksumOf(key, text) + text;
+
+/** The text of a row; null if it is damaged. */
+export function unsealed(key: string, value: string): string | null {
+  const text = value.slice(CRC_DIGITS);
+  return value.slice(0, CRC_DIGITS) === checksumOf(key, text) ? text : null;
+}
+
+/** Covers the key, so that a record that is found under the key of another one is damaged, too. */
+const checksumOf = (key: string, text: string): string =>
+  crc32(text, crc32(key)).toString(16).padStart(CRC_DIGITS, '0');

@@ -5,13 +5,16 @@
 //   blocks/<xx>/<id>.<n>  block n of an entry; xx is the id modulo 256 in hexadecimal, the id is in base 36
 
 import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Fault } from '../../protocol/faults.ts';
 import { diskFault, makeDirectory } from '../../runtime/disk.ts';
 import { BLOCK_BYTES } from './block-file.ts';
 
-/** A store with another layout or block size is refused. */
-const LAYOUT = { layout: 1, blockBytes: BLOCK_BYTES };
+/**
+ * A store with another layout or block size is refused. What a release adds without making the store unreadable for the release
+ * before it is an optional field and keeps the number; readers ignore fields that they do not know.
+ */
+const LAYOUT = { layout: 2, blockBytes: BLOCK_BYTES };
 const FANOUT = 256;
 
 /** Workers derive the path of a block from the entry's directory and id, which the storekeeper sends them. */
@@ -54,9 +57,20 @@ export function prepareVolume(directory: string): void {
 
 /** Paths of all files below `blocks/`, temporary ones included. */
 export function* blockFiles(directory: string): Generator<string> {
-  for (const fan of readdirSync(join(directory, 'blocks'))) {
-    for (const name of readdirSync(join(directory, 'blocks', fan))) yield join(directory, 'blocks', fan, name);
-  }
+  for (const folder of blockFolders(directory)) for (const name of readdirSync(folder)) yield join(folder, name);
+}
+
+/** The folders below `blocks/`. */
+export const blockFolders = (directory: string): string[] =>
+  readdirSync(join(directory, 'blocks')).map((name) => join(directory, 'blocks', name));
+
+/** Paths of the files of one entry. */
+export function blockFilesOf(directory: string, id: number): string[] {
+  const folder = dirname(blockPath(directory, id, 0));
+  const prefix = `${id.toString(36)}.`;
+  return readdirSync(folder)
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => join(folder, name));
 }
 
 export function directoryBytes(path: string): number {

@@ -1,13 +1,14 @@
-// Recovery of a disk volume at start: load the index, rebuild it from the heads of the block files if it was lost, then examine
-// every block that a former process left an intent for. The block file itself decides whether the block is present.
+// Recovery of a disk volume at start: load the index, rebuild it from the heads of the block files if it was lost, or the records of
+// it that are damaged, then examine every block that a former process left an intent for. The block file itself decides whether the
+// block is present.
 
 import { rmSync } from 'node:fs';
 import { isFault } from '../../protocol/faults.ts';
 import type { Log } from '../../runtime/log.ts';
 import { Bitmap } from './bitmap.ts';
-import { blockCount, isBlockOf, readHead, unlinkIfPresent, type BlockHead } from './block-file.ts';
+import { blockCount, isBlockOf, readHeadSync, unlinkIfPresent, type BlockHead } from './block-file.ts';
 import type { AssetRecord } from './index-record.ts';
-import { blockFiles, blockPath, parseBlockPath } from './layout.ts';
+import { blockFiles, blockFilesOf, blockPath, parseBlockPath } from './layout.ts';
 import type { Entry, Volume } from './volume.ts';
 import type { VolumeIndex } from './volume-index.ts';
 
@@ -18,8 +19,9 @@ export interface RecoveryDeps {
 }
 
 export async function recover(deps: RecoveryDeps): Promise<void> {
-  const complete = await deps.index.load();
-  if (!complete) await rebuildIndex(deps);
+  const { complete, damaged } = await deps.index.load();
+  if (complete) await rebuildRecords(deps, damaged);
+  else await rebuildIndex(deps);
   await resolveIntents(deps);
 }
 
@@ -35,12 +37,28 @@ async function rebuildIndex({ volume, index, log }: RecoveryDeps): Promise<void>
   await index.complete();
 }
 
+/** A record that fails its checksum is not believed in anything, so its blocks are read for what they are. */
+async function rebuildRecords({ volume, index, log }: RecoveryDeps, damaged: ReadonlySet<number>): Promise<void> {
+  if (damaged.size === 0) return;
+  log.error(
+    { volume: volume.directory, records: damaged.size },
+    'records of the index are damaged, rebuilding them from block files',
+  );
+  for (const id of damaged) {
+    if (index.get(id) === undefined)
+      for (const path of blockFilesOf(volume.directory, id))
+        if (!indexBlockFile(index, path)) rmSync(path, { force: true });
+    index.replaceRecord(id);
+  }
+  await index.complete();
+}
+
 /** Marks the block of a file present. False if the file is not a valid block. */
 function indexBlockFile(index: VolumeIndex, path: string): boolean {
   const at = parseBlockPath(path);
   const head = at === null ? null : headOrNull(path);
   if (at === null || head === null) return false;
-  const entry = index.get(at.id) ?? index.add(at.id, recordOf(head));
+  const entry = index.get(at.id) ?? index.add(at.id, recordOf(head), { confirmed: true });
   if (!isBlockOf(head, entry, at.number)) return false;
   index.markPresent(entry, at.number);
   return true;
@@ -85,7 +103,7 @@ async function isIntact(volume: RecoveryDeps['volume'], entry: Entry, number: nu
 
 function headOrNull(path: string): BlockHead | null {
   try {
-    return readHead(path);
+    return readHeadSync(path);
   } catch {
     return null;
   }

@@ -13,14 +13,16 @@ import type { Log } from '../../runtime/log.ts';
 import { Bitmap } from './bitmap.ts';
 import { blockCount } from './block-file.ts';
 import {
+  decodeNextId,
   decodeRecord,
-  encodeRecord,
   idOfRecordKey,
   INTENT_KEYS,
   intentKey,
   NEXT_ID_KEY,
+  nextIdRow,
   parseIntentKey,
   recordKey,
+  recordRow,
   type AssetRecord,
 } from './index-record.ts';
 import { IndexWriter, type Batch } from './index-writer.ts';
@@ -33,6 +35,13 @@ const FLUSH_MS = 250;
 const LOAD_ROWS = 1_000;
 const SIZE_MEASURE_MS = 1_000;
 const WRITE_BUFFER_BYTES = 2 ** 20;
+
+export interface LoadedIndex {
+  /** False if the index is new or was never completed. */
+  readonly complete: boolean;
+  /** Ids of the records that fail their checksum. */
+  readonly damaged: ReadonlySet<number>;
+}
 
 export interface VolumeIndexDeps {
   /** The volume of the entries. */
@@ -77,11 +86,12 @@ export class VolumeIndex {
   }
 
   create(meta: AssetMeta, nowMs: number): Entry {
-    return this.add(this.#nextId, { meta, blocks: new Bitmap(blockCount(meta.bytes)), touchedMs: nowMs });
+    const blocks = new Bitmap(blockCount(meta.bytes));
+    return this.add(this.#nextId, { meta, blocks, touchedMs: nowMs }, { confirmed: true });
   }
 
   /** Adds an entry in memory alone. */
-  add(id: number, { meta, blocks, touchedMs }: AssetRecord): Entry {
+  add(id: number, { meta, blocks, touchedMs }: AssetRecord, { confirmed }: { readonly confirmed: boolean }): Entry {
     const entry: Entry = {
       id,
       volume: this.#deps.volume,
@@ -93,6 +103,7 @@ export class VolumeIndex {
       holding: meta.holding,
       blocks,
       touchedMs,
+      confirmed,
       fetches: 0,
       removed: false,
     };
@@ -104,8 +115,7 @@ export class VolumeIndex {
   /** Persists intents to write blocks, and the entry's record with them. */
   async intendWrites(entry: Entry, numbers: readonly number[]): Promise<void> {
     const batch = this.#addIntents(entry, numbers);
-    batch.push({ type: 'put', key: recordKey(entry.id), value: encodeRecord(entry) });
-    batch.push({ type: 'put', key: NEXT_ID_KEY, value: String(this.#nextId) });
+    batch.push(recordRow(entry), nextIdRow(this.#nextId));
     await this.#writer.write(batch, { sync: true });
   }
 
@@ -113,7 +123,7 @@ export class VolumeIndex {
   removeBlocks(entry: Entry, numbers: readonly number[]): Promise<void> {
     for (const number of numbers) this.markAbsent(entry, number);
     const batch = this.#addIntents(entry, numbers);
-    batch.push({ type: 'put', key: recordKey(entry.id), value: encodeRecord(entry) });
+    batch.push(recordRow(entry));
     return this.#writer.write(batch, { sync: false });
   }
 
@@ -172,10 +182,7 @@ export class VolumeIndex {
     this.#dirty.clear();
     this.#deletions.clear();
     if (dirty.length === 0 && deletions.length === 0) return this.#writer.idle();
-    const batch: Batch = [
-      ...dirty.map((entry) => ({ type: 'put' as const, key: recordKey(entry.id), value: encodeRecord(entry) })),
-      ...deletions.map((key) => ({ type: 'del' as const, key })),
-    ];
+    const batch: Batch = [...dirty.map(recordRow), ...deletions.map((key) => ({ type: 'del' as const, key }))];
     try {
       await this.#writer.write(batch, { sync: false });
     } catch (error) {
@@ -207,27 +214,40 @@ export class VolumeIndex {
     await this.#deps.db.close();
   }
 
-  /** Reads all records into memory. False if the index is new or was never completed. */
-  async load(): Promise<boolean> {
+  /** Reads all records into memory. */
+  async load(): Promise<LoadedIndex> {
     let complete = false;
+    const damaged = new Set<number>();
     const rows = this.#deps.db.iterator();
     for (let page = await rows.nextv(LOAD_ROWS); page.length > 0; page = await rows.nextv(LOAD_ROWS)) {
       for (const [key, value] of page) {
         const id = idOfRecordKey(key);
-        if (id !== null) this.add(id, decodeRecord(value));
+        if (id !== null) {
+          const record = decodeRecord(key, value);
+          if (record !== null) this.add(id, record, { confirmed: false });
+          else if (key === recordKey(id)) damaged.add(id);
+          else this.#deletions.add(key);
+        }
         if (key !== NEXT_ID_KEY) continue;
-        this.#nextId = Math.max(this.#nextId, Number(value));
+        this.#nextId = Math.max(this.#nextId, decodeNextId(value) ?? 0);
         complete = true;
       }
     }
     await rows.close();
-    return complete;
+    return { complete, damaged };
+  }
+
+  /** Replaces a damaged record by that of the entry, or deletes it when there is none. */
+  replaceRecord(id: number): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) this.#deletions.add(recordKey(id));
+    else this.#dirty.add(entry);
   }
 
   /** Writes all entries, then the row that marks the index complete. */
   async complete(): Promise<void> {
     await this.flush();
-    await this.#writer.write([{ type: 'put', key: NEXT_ID_KEY, value: String(this.#nextId) }], { sync: true });
+    await this.#writer.write([nextIdRow(this.#nextId)], { sync: true });
   }
 
   /** Blocks whose intents a former process left behind. */

@@ -31,6 +31,8 @@ export interface Entry extends AssetMeta {
   readonly blocks: Bitmap;
   /** Milliseconds since the epoch; saved by `Cache.flush`. */
   touchedMs: number;
+  /** Whether it has been compared with one of its blocks since the start: see `Volume.confirm`. */
+  confirmed: boolean;
   /** Fetches under way. While there are any, the entry is not removed for being empty. */
   fetches: number;
   /** Set when the entry is removed from its volume. It may not be written to after that. */
@@ -52,6 +54,8 @@ export interface Volume {
   write(entry: Entry, number: number, payload: Buffer): Promise<void>;
   /** Withdraws the intent to write these blocks. */
   abandon(entry: Entry, numbers: readonly number[]): void;
+  /** Compares an entry that the index had at start with the head of one of its blocks. False if they disagree. */
+  confirm(entry: Entry): Promise<boolean>;
   /** The payload of a block, with its checksums verified, or null. Throws `disk_corrupt` or `disk_failed`. */
   read(entry: Entry, number: number): Promise<Buffer | null>;
   /** Removes blocks. After a crash in between, each of them is either wholly present or gone. */

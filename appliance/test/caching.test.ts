@@ -102,9 +102,11 @@ async function recordAfterCrash(key: string): Promise<ReturnType<typeof decodeRe
     cpSync(join(standalone.stores()[0]!, 'index'), copy, { recursive: true });
     rmSync(join(copy, 'LOCK'), { force: true });
     const index = new Level(copy);
-    const records = (await index.values({ gte: 'a', lt: 'b' }).all()).map(decodeRecord);
+    const rows = await index.iterator({ gte: 'a', lt: 'b' }).all();
     await index.close();
-    return records.find(({ meta }) => meta.key === key) ?? null;
+    return (
+      rows.map(([rowKey, value]) => decodeRecord(rowKey, value)).find((record) => record?.meta.key === key) ?? null
+    );
   } catch {
     // A file went away while the directory was copied.
     return null;

@@ -45,6 +45,19 @@ describe('requests', () => {
     connection.destroy();
   });
 
+  test('a response without a length that ends short ends in a reset, not in a close that means its end (RFC 9112 8)', async () => {
+    const resource = new Resource((request, response) => {
+      response.writeHead(200, { 'cache-control': 'no-store' });
+      response.write('half of it', () => request.socket.destroy());
+    }, proxied);
+    const connection = await HttpConnection.open(reverseProxy.port);
+    let failure: NodeJS.ErrnoException | null = null;
+    connection.socket.on('error', (error) => (failure = error));
+    connection.send(`GET ${resource.path} HTTP/1.0\r\nHost: a\r\n\r\n`);
+    await connection.closed();
+    expect(failure).toMatchObject({ code: 'ECONNRESET' });
+  });
+
   test.each(['TRACE', 'CONNECT'])('%s is refused with 405 and the methods that are allowed', async (method) => {
     const target = method === 'CONNECT' ? 'example.org:443' : '/';
     const connection = await HttpConnection.open(reverseProxy.port);

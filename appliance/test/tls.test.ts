@@ -4,7 +4,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
+import { connect as connectHttp2, constants, type ClientHttp2Session } from 'node:http2';
 import { connect as connectRaw, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -289,6 +289,27 @@ describe.skipIf(openssl === null || curl === null)('https', () => {
       });
       client.destroy();
       await small.stop();
+    });
+
+    test.each([
+      ['is cached', { 'content-length': '5000', etag: '"v1"', 'cache-control': 'max-age=60' }],
+      ['is passed on with a length', { 'content-length': '5000', 'cache-control': 'no-store' }],
+      ['is passed on without a length', { 'cache-control': 'no-store' }],
+    ])('a response that %s and ends short ends its stream with INTERNAL_ERROR (RFC 9113 8.1)', async (_, headers) => {
+      origin.intercept = (request, response) => {
+        if (!request.url!.startsWith('/short')) return false;
+        response.writeHead(200, headers).write(noise(1_000), () => request.socket.destroy());
+        return true;
+      };
+      const client = await session(modern.port);
+      const stream = client.request({ ':path': `/short-${Math.random()}` });
+      let bytes = 0;
+      stream.on('data', (chunk: Buffer) => (bytes += chunk.length)).on('error', () => undefined);
+      await new Promise((resolve) => stream.on('close', resolve));
+      origin.intercept = () => false;
+      client.destroy();
+      expect(bytes).toBeLessThan(5_000);
+      expect(stream.rstCode).toBe(constants.NGHTTP2_INTERNAL_ERROR);
     });
 
     test.each(['--http2', '--http1.1'])(

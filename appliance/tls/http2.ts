@@ -3,6 +3,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import {
+  constants,
   createServer,
   Http2ServerRequest,
   Http2ServerResponse,
@@ -67,7 +68,9 @@ export class Http2Acceptor {
     this.#openStreams += 1;
     response.once('close', () => (this.#openStreams -= 1));
     // After a RST_STREAM with NO_ERROR Node would keep a stream that still has bytes to send for ever.
-    request.once('aborted', () => request.stream.destroy());
+    request.once('aborted', () => {
+      if (request.stream.rstCode === constants.NGHTTP2_NO_ERROR) request.stream.destroy();
+    });
     this.#deps.serve(request as unknown as IncomingMessage, response as unknown as ServerResponse);
   }
 
@@ -97,13 +100,15 @@ class StreamRequest extends Http2ServerRequest {
   }
 }
 
-/** Adds the properties of a node:http response that back-pressure depends on. */
+/** Adds what the request listener needs of a node:http response: back-pressure, and an end that nobody takes for the whole body. */
 class StreamResponse extends Http2ServerResponse {
   constructor(stream: ServerHttp2Stream) {
     super(stream);
     Object.defineProperties(this, {
       destroyed: { get: () => stream.destroyed },
       writableNeedDrain: { get: () => stream.writableNeedDrain },
+      // RFC 9113 8.1: Node's own `destroy` ends the stream with NO_ERROR, which to a client is a complete response.
+      destroy: { value: () => stream.close(constants.NGHTTP2_INTERNAL_ERROR) },
     });
   }
 }

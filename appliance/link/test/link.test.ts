@@ -38,7 +38,7 @@ beforeEach(async () => {
   server = new LinkServer({ clock: systemClock, log: silentLog });
   client = new StorekeeperClient(new BufferPool());
   await server.listen({
-    fetch: async (request) => replyTo(request, await reply(request), async () => null),
+    fetch: async (request) => replyTo(request, await reply(request), () => null),
     update: async () => undefined,
     arePresent: ({ first, last }) => first === last,
     ...{ onReport: () => undefined, onWorkerGone: () => undefined },

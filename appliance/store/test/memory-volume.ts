@@ -30,6 +30,7 @@ export class MemoryVolume implements Volume {
       volume: this,
       blocks: new Bitmap(blockCount(meta.bytes)),
       touchedMs: nowMs,
+      confirmed: true,
       fetches: 0,
       removed: false,
     };
@@ -47,6 +48,10 @@ export class MemoryVolume implements Volume {
   }
 
   abandon(): void {}
+
+  async confirm(): Promise<boolean> {
+    return true;
+  }
 
   async read(entry: Entry, number: number): Promise<Buffer | null> {
     return this.#payloads.get(`${entry.id}.${number}`) ?? null;
