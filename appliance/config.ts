@@ -10,11 +10,14 @@ import { Fault } from '../protocol/faults.ts';
 import { formatBytes } from '../protocol/units.ts';
 import type { ProxyIdentity } from './http/response-headers.ts';
 import { ADMISSION_POLICIES, type AdmissionPolicy } from './store/demand-policy.ts';
+import { memoryBytes } from './system-limits.ts';
 import type { TlsFiles } from './tls/material.ts';
 
 /** Per volume. */
 const STORE_BYTES_MIN = 32 * 2 ** 20;
 const WORKERS_MAX = 64;
+/** The rest is for the page cache, the processes and what readers hold. */
+const MEMORY_SHARE = 1 / 4;
 
 export const APPLIANCE_TABLE = {
   id: option.id({ doc: 'Name of this appliance in the fleet', fallback: 'appliance' }),
@@ -29,6 +32,11 @@ export const APPLIANCE_TABLE = {
     option.path({ doc: 'Directory of a volume, one per disk', placeholder: 'DIR', fallback: './larder-store' }),
   ),
   storeBytes: option.size({ doc: 'Limit on the bytes of all volumes together', fallback: '10GB' }),
+  memoryBytes: option.size({
+    doc: 'Memory for blocks that are read again and again, shared by all workers; 0 leaves them to the page cache',
+    fallback: String(Math.floor(memoryBytes() * MEMORY_SHARE)),
+    shown: 'a quarter of the memory',
+  }),
   state: option.path({
     doc: 'Directory of pins, the catalog copy and unsent play reports',
     placeholder: 'DIR',

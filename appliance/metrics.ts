@@ -41,6 +41,12 @@ export const METRICS = {
   larder_blocks_stored_total: { type: 'counter', help: 'Blocks written.' },
   larder_blocks_evicted_total: { type: 'counter', help: 'Blocks removed for space.' },
   larder_blocks_discarded_total: { type: 'counter', help: 'Blocks removed because they were damaged.' },
+  larder_memory_blocks_total: {
+    type: 'counter',
+    help: 'Blocks of the memory tier by event: filled, evicted.',
+    labels: ['event'],
+  },
+  larder_memory_bytes: { type: 'gauge', help: 'Bytes of blocks in the memory tier.' },
   larder_scrubbed_bytes_total: { type: 'counter', help: 'Bytes on disk that the scrub has checked.' },
   larder_heartbeats_total: { type: 'counter', help: 'Heartbeats by outcome.', labels: ['outcome'] },
   larder_fill_bytes_total: { type: 'counter', help: 'Bytes fetched, verified and stored by fills.' },

@@ -33,6 +33,9 @@ import { assetsToRemember, demandPolicy } from './store/demand-policy.ts';
 import { Cache } from './store/cache.ts';
 import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUN_GEOMETRY } from './store/eviction-policy.ts';
+import type { OwnedMemory } from './io/shared-memory.ts';
+import { blockOfKey, type StorekeeperMessage } from './link/messages.ts';
+import { MemoryTier, SLOT_BYTES, type ResidentBlock } from './store/memory-tier.ts';
 import { Scrub } from './store/scrub.ts';
 import type { VolumeUsage } from './store/volume-budget.ts';
 import type { AssetMeta, Entry } from './store/volume.ts';
@@ -43,11 +46,14 @@ const CATALOG_MS = 10_000;
 /** The first heartbeat waits this long for the catalog and a worker, so that it need not report `starting` or `red`. */
 const FIRST_SYNC_MS = 3_000;
 const WORKER_POLL_MS = 50;
+/** Blocks of the memory tier named in one message to a worker. */
+const GREETING_BLOCKS = 1_000;
 
 const { config } = JSON.parse(process.env['LARDER_STOREKEEPER']!) as StorekeeperSpec;
 const log = createLog('storekeeper', { appliance: config.id });
 const clock = systemClock;
 const counters = createMetrics(METRICS);
+let memoryTier: SharedTier | null = null;
 dieOnDefect(log);
 growHeapBeforeCollecting();
 followParent();
@@ -98,8 +104,15 @@ async function start(): Promise<void> {
     fetch: async (request) => replyTo(request, await miss.open(request), originTagOf),
     update: (update) => lookup.applyUpdate(update),
     arePresent: (query) => cache.arePresent(query),
+    greeting: () => (memoryTier === null ? [] : greetingOf(memoryTier)),
     onReport: (worker, report) => {
       status.applyReport(worker, report);
+      for (const { volume, blocks } of report.touched)
+        for (const key of blocks) {
+          const block = { volume, ...blockOfKey(key) };
+          cache.touch(block);
+          memoryTier?.tier.touch(block);
+        }
       fleet?.plays.add(report.served);
     },
     onWorkerGone: (worker) => status.removeWorker(worker),
@@ -112,6 +125,7 @@ async function start(): Promise<void> {
     if (message.kind === 'prepare-drain') prepareDrain();
     else void stop();
   });
+  memoryTier = await openMemoryTier(store.volumes, link);
   const scrubs = store.volumes.map((volume, at) =>
     createScrub(volume, { bytes: () => storedBytes(cache.usage()[at]!), repair }),
   );
@@ -167,7 +181,11 @@ async function openStore(db: StateDb, link: LinkServer): Promise<Store> {
     // Healthy disks do not take over the share of one that is out of use.
     storeBytes: (config.storeBytes / config.store.length) * volumes.length,
     pinned: await Filler.pinnedIn(db),
-    broadcast: (invalidation) => link.broadcast(invalidation),
+    broadcast: async (removal) => {
+      const removed = memoryTier?.tier.remove(removal.blocks);
+      await link.broadcast({ ...removal, evicted: [] });
+      removed?.done();
+    },
     ...{ clock, counters, log },
   });
   // Entries stored stand-alone are unknown to the catalog, and catalogued ones have no age: neither serves in the other mode.
@@ -191,6 +209,47 @@ async function openVolumes(): Promise<DiskVolume[]> {
   }
   if (volumes.length === 0) throw failure;
   return volumes;
+}
+
+interface SharedTier {
+  readonly memory: OwnedMemory;
+  readonly tier: MemoryTier;
+}
+
+/** Null without memory for it, or where the system cannot share it: then the page cache does its work. */
+async function openMemoryTier(volumes: readonly DiskVolume[], link: LinkServer): Promise<SharedTier | null> {
+  const bytes = config.memoryBytes - (config.memoryBytes % SLOT_BYTES);
+  if (bytes === 0) return null;
+  // The foreign function library takes long to load.
+  const memory = (await import('./io/shared-memory.ts')).OwnedMemory.create(bytes);
+  if (memory === null) {
+    log.warn('this system shares no memory between processes: there is no memory tier');
+    return null;
+  }
+  const tier = new MemoryTier({
+    volumes,
+    memory,
+    announce: (block) => link.announce({ kind: 'resident', blocks: [block] }),
+    withdraw: (evicted) => link.broadcast({ keys: [], blocks: [], evicted }),
+    seed: randomInt(2 ** 32),
+    ...{ counters, log },
+  });
+  link.announce({ kind: 'memory', path: memory.path, bytes });
+  return { memory, tier };
+}
+
+/** What a worker has to know of the memory tier when it links. */
+function* greetingOf({ memory, tier }: SharedTier): Generator<StorekeeperMessage> {
+  yield { kind: 'memory', path: memory.path, bytes: memory.bytes };
+  let blocks: ResidentBlock[] = [];
+  for (const block of tier.blocks()) {
+    if (blocks.length === GREETING_BLOCKS) {
+      yield { kind: 'resident', blocks };
+      blocks = [];
+    }
+    blocks.push(block);
+  }
+  yield { kind: 'resident', blocks };
 }
 
 function createScrub(
@@ -325,6 +384,7 @@ function createAdminService(deps: {
     }),
     expose: () => {
       status.updateGauges();
+      counters.set('larder_memory_bytes', memoryTier?.tier.bytes ?? 0);
       return counters.expose();
     },
     log,

@@ -20,6 +20,7 @@ import { Bypass } from './serve/bypass.ts';
 import { WorkerCounters } from './serve/counters.ts';
 import { PipelineQueue } from './serve/pipelining.ts';
 import { AssetServer } from './serve/serve.ts';
+import { ResidentBlocks } from './serve/resident-blocks.ts';
 import { filesMax, memoryBytes } from './system-limits.ts';
 import { TlsAcceptor } from './tls/acceptor.ts';
 import type { TlsSecrets } from './tls/certificate-store.ts';
@@ -128,29 +129,49 @@ function createServing(spec: WorkerSpec, context: { readonly log: Log; readonly 
   const { log, draining } = context;
   const counters = new WorkerCounters();
   const pool = new BufferPool();
+  const resident = new ResidentBlocks();
   const filesLimit = filesMax() ?? FILES_ASSUMED;
   const reader = new BlockReader(
     pool,
     openBlocksMax({ memoryBytes: memoryBytes(), filesMax: filesLimit, connectionsMax }),
+    resident,
   );
   const storekeeper = new StorekeeperClient(pool);
   const origin = new Origin({ url: spec.origin, ...identity, clock, counters });
   const access = spec.accessLog === null ? null : new AccessLog(spec.accessLog, { clock, counters, log });
-  const shared = { appliance, mode, identity, counters, reader, storekeeper, origin, access, clock, log, draining };
+  const shared = {
+    appliance,
+    mode,
+    identity,
+    counters,
+    reader,
+    resident,
+    storekeeper,
+    origin,
+    access,
+    clock,
+    log,
+    draining,
+  };
   const bypass = new Bypass(shared);
   return { ...shared, pool, server: new AssetServer({ ...shared, bypass }) };
 }
 
-function createLink(spec: WorkerSpec, { server, reader }: Serving): WorkerLink {
+function createLink(spec: WorkerSpec, { server, reader, resident }: Serving): WorkerLink {
   return new WorkerLink({
     worker: spec.worker,
-    invalidate: async (message) => {
-      server.invalidate(message.keys);
-      await reader.closeBlocks(message.blocks);
+    invalidate: async ({ keys, blocks, evicted }) => {
+      server.invalidate(keys);
+      resident.remove(blocks);
+      resident.remove(evicted);
+      await reader.closeBlocks(blocks);
     },
+    onMemory: ({ path, bytes }) => resident.attach(path, bytes),
+    onResident: (blocks) => resident.add(blocks),
     onConnect: () => {
       server.invalidateAll();
       reader.closeAll();
+      resident.detach();
     },
     clock,
   });

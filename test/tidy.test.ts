@@ -103,7 +103,7 @@ describe('the rooms of appliance/', () => {
         'vary',
       ],
     },
-    io: { imports: [], door: ['buffer-pool', 'byte-stream', 'nonblocking-io'] },
+    io: { imports: [], door: ['buffer-pool', 'byte-stream', 'nonblocking-io', 'shared-memory'] },
     store: {
       imports: ['io'],
       door: [
@@ -115,6 +115,7 @@ describe('the rooms of appliance/', () => {
         'disk-volume',
         'eviction-policy',
         'layout',
+        'memory-tier',
         'scrub',
         'volume',
         'volume-budget',
@@ -124,7 +125,17 @@ describe('the rooms of appliance/', () => {
     fetch: { imports: ['http', 'link', 'store'], door: ['inflight', 'lookup', 'miss', 'origin', 'reply'] },
     serve: {
       imports: ['fetch', 'http', 'io', 'link', 'store'],
-      door: ['access-log', 'block-reader', 'bypass', 'counters', 'metadata-cache', 'pipelining', 'range-body', 'serve'],
+      door: [
+        'access-log',
+        'block-reader',
+        'bypass',
+        'counters',
+        'metadata-cache',
+        'pipelining',
+        'range-body',
+        'resident-blocks',
+        'serve',
+      ],
     },
     fastpath: { imports: ['http', 'io', 'serve', 'store'], door: ['fast-path'] },
     fleet: {

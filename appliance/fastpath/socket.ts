@@ -8,6 +8,7 @@
 
 import { Socket, type OnReadOpts, type SocketConstructorOpts } from 'node:net';
 import { setUnsentLimit, type NativeBuffer } from '../io/nonblocking-io.ts';
+import type { MappedMemory, MemorySlice, SentHead } from '../io/shared-memory.ts';
 import { LIMITS } from '../limits.ts';
 
 const READ_BYTES = 65_536;
@@ -56,6 +57,17 @@ export class DirectSocket {
   reset(): void {
     if (this.#fd === -1) this.stream.destroy();
     else this.stream.resetAndDestroy();
+  }
+
+  /** Whether bytes can be sent from the memory tier: only the stream can encrypt. */
+  get isDirect(): boolean {
+    return this.#fd !== -1;
+  }
+
+  /** How many bytes of the head and the slices the kernel has taken, perhaps none. The caller writes the rest, or a part of it, to the stream. */
+  sendFrom(memory: MappedMemory, head: SentHead | null, slices: readonly MemorySlice[]): number {
+    if (this.stream.writableLength > 0 || this.stream.destroyed) return 0;
+    return memory.sendNonblocking(this.#fd, head, slices);
   }
 
   /**

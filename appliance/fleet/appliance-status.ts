@@ -53,13 +53,12 @@ export class ApplianceStatus {
   }
 
   applyReport(worker: number, report: WorkerReport): void {
-    const { metrics, cache } = this.#deps;
+    const { metrics } = this.#deps;
     this.#connections.set(worker, report.connections);
     this.#servedBytes += report.bytes;
     this.#servedRequests += report.requests;
     for (const { name, value, labels } of report.counts)
       if (name in METRICS) metrics.add(name as ApplianceMetric, value, labels);
-    for (const { volume, runs } of report.touched) for (const run of runs) cache.touch(volume, run);
   }
 
   removeWorker(worker: number): void {

@@ -33,14 +33,14 @@ const libc = loadLibc();
 /** A buffer with its address, which is looked up once because V8 never moves the memory of a buffer. */
 export class NativeBuffer {
   readonly buffer: Buffer;
-  readonly #address: number;
+  readonly address: number;
   /** The iovec of the next read. */
   readonly #vector = Buffer.allocUnsafeSlow(IOVEC_BYTES);
   readonly #vectorAddress: number;
 
   constructor(buffer: Buffer) {
     this.buffer = buffer;
-    this.#address = addressOf(buffer);
+    this.address = addressOf(buffer);
     this.#vectorAddress = addressOf(this.#vector);
   }
 
@@ -49,7 +49,7 @@ export class NativeBuffer {
     if (libc === null) return WOULD_BLOCK;
     const { at, bytes } = to;
     if (at < 0 || bytes < 0 || at + bytes > this.buffer.length) throw new RangeError(`no ${bytes} bytes at ${at}`);
-    writeWord(this.#vector, 0, this.#address + at);
+    writeWord(this.#vector, 0, this.address + at);
     writeWord(this.#vector, 8, bytes);
     // Any other error is reported by the blocking read that follows.
     return Math.max(WOULD_BLOCK, libc.preadv2(fd, this.#vectorAddress, 1, position, RWF_NOWAIT));
@@ -59,7 +59,7 @@ export class NativeBuffer {
   sendNonblocking(fd: number, from: number, to: number): number {
     if (libc === null) return 0;
     if (from < 0 || to < from || to > this.buffer.length) throw new RangeError(`no bytes from ${from} to ${to}`);
-    return Math.max(0, libc.send(fd, this.#address + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
+    return Math.max(0, libc.send(fd, this.address + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
 }
 
@@ -103,10 +103,10 @@ export function dropPages(fd: number): Promise<void> {
   });
 }
 
-const addressOf = (buffer: Buffer): number => (libc === null ? 0 : Number(koffi.address(buffer)));
+export const addressOf = (buffer: Buffer): number => (libc === null ? 0 : Number(koffi.address(buffer)));
 
 /** Writes a 64-bit word. Addresses have 48 bits, which a double holds exactly. */
-function writeWord(into: Buffer, at: number, value: number): void {
+export function writeWord(into: Buffer, at: number, value: number): void {
   into.writeUInt32LE(value % 2 ** 32, at);
   into.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
 }

@@ -7,12 +7,14 @@ import { Semaphore } from '../../runtime/semaphore.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { BufferPool } from '../io/buffer-pool.ts';
 import { LIMITS } from '../limits.ts';
+import type { ResidentBlock } from '../store/memory-tier.ts';
 import { LinkConnection, type FetchReply } from './connection.ts';
 import { lineSplitter } from './framing.ts';
 import {
   LINK_SOCKET,
   type CacheUpdate,
   type FetchRequest,
+  type Invalidation,
   type LinkRequest,
   type StorekeeperMessage,
   type WorkerMessage,
@@ -83,7 +85,9 @@ export class StorekeeperClient {
 export interface WorkerLinkDeps {
   readonly worker: number;
   /** Resolves when the worker holds none of it any more. */
-  readonly invalidate: (message: StorekeeperMessage) => Promise<void>;
+  readonly invalidate: (invalidation: Invalidation) => Promise<void>;
+  readonly onMemory: (memory: StorekeeperMessage & { readonly kind: 'memory' }) => void;
+  readonly onResident: (blocks: readonly ResidentBlock[]) => void;
   /** The storekeeper is new, or the link was down: nothing that the worker learnt before counts. */
   readonly onConnect: () => void;
   readonly clock: Clock;
@@ -110,18 +114,22 @@ export class WorkerLink {
     return true;
   }
 
+  #receive(message: StorekeeperMessage): void {
+    const { invalidate, onMemory, onResident } = this.#deps;
+    if (message.kind === 'memory') onMemory(message);
+    else if (message.kind === 'resident') onResident(message.blocks);
+    else void invalidate(message).then(() => this.send({ kind: 'invalidated', seq: message.seq }));
+  }
+
   #connect(): void {
     const socket = createConnection({ path: LINK_SOCKET });
     socket.setEncoding('utf8');
     socket.on('connect', () => {
       this.#socket = socket;
       this.#deps.onConnect();
-      this.send({ kind: 'hello', worker: this.#deps.worker });
+      this.send({ kind: 'hello', worker: this.#deps.worker, pid: process.pid });
     });
-    const split = lineSplitter((line) => {
-      const message = JSON.parse(line) as StorekeeperMessage;
-      void this.#deps.invalidate(message).then(() => this.send({ kind: 'invalidated', seq: message.seq }));
-    });
+    const split = lineSplitter((line) => this.#receive(JSON.parse(line) as StorekeeperMessage));
     socket.on('data', (chunk) => split(String(chunk)));
     socket.on('error', () => undefined);
     socket.on('close', () => {

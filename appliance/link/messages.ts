@@ -8,10 +8,13 @@
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { Forward } from '../http/cache-status.ts';
-import type { RunKey } from '../store/eviction-policy.ts';
+import type { BlockName, ResidentBlock } from '../store/memory-tier.ts';
 
 export const READ_SOCKET = 'read.sock';
 export const LINK_SOCKET = 'link.sock';
+
+/** 16 TiB. */
+const BLOCKS_PER_ASSET_MAX = 2 ** 24;
 
 export type LinkRequest =
   | { readonly kind: 'fetch'; readonly request: FetchRequest }
@@ -100,7 +103,8 @@ export type ReplyHead =
 
 /** What a worker counted since its last report. */
 export interface WorkerReport {
-  readonly touched: readonly { readonly volume: number; readonly runs: readonly RunKey[] }[];
+  /** Blocks that were read, by the number that `blockKey` makes of each. */
+  readonly touched: readonly { readonly volume: number; readonly blocks: readonly number[] }[];
   readonly served: readonly { readonly holding: HoldingId; readonly bytes: number; readonly requests: number }[];
   readonly counts: readonly {
     readonly name: string;
@@ -113,14 +117,30 @@ export interface WorkerReport {
 }
 
 export type WorkerMessage =
-  | { readonly kind: 'hello'; readonly worker: number }
+  | { readonly kind: 'hello'; readonly worker: number; readonly pid: number }
   | ({ readonly kind: 'report' } & WorkerReport)
   /** Nothing that messages up to `seq` named is open or remembered any more. */
   | { readonly kind: 'invalidated'; readonly seq: number };
 
-export type StorekeeperMessage = {
-  readonly kind: 'invalidate';
-  readonly seq: number;
+export type StorekeeperMessage =
+  | ({ readonly kind: 'invalidate'; readonly seq: number } & Invalidation)
+  /** The memory tier, before the first block in it is announced. */
+  | { readonly kind: 'memory'; readonly path: string; readonly bytes: number }
+  | { readonly kind: 'resident'; readonly blocks: readonly ResidentBlock[] };
+
+/** What a worker must let go of before it confirms. */
+export interface Invalidation {
+  /** Assets to forget. */
   readonly keys: readonly string[];
-  readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
-};
+  /** Blocks that leave the disk: to close, and to forget in the memory tier. */
+  readonly blocks: readonly BlockName[];
+  /** Blocks that leave the memory tier alone. */
+  readonly evicted: readonly BlockName[];
+}
+
+/** One number for a block, exact for ids below 2²⁹; beyond that it names a neighbour, which a touch may. */
+export const blockKey = (id: number, number: number): number => id * BLOCKS_PER_ASSET_MAX + number;
+export const blockOfKey = (key: number): { readonly id: number; readonly number: number } => ({
+  id: Math.floor(key / BLOCKS_PER_ASSET_MAX),
+  number: key % BLOCKS_PER_ASSET_MAX,
+});

@@ -15,6 +15,7 @@ import {
   READ_SOCKET,
   type CacheUpdate,
   type FetchRequest,
+  type Invalidation,
   type LinkRequest,
   type PresenceQuery,
   type ReplyHead,
@@ -23,10 +24,13 @@ import {
   type WorkerReport,
 } from './messages.ts';
 
-/** A worker that has not confirmed an invalidation by then hangs: its link is cut, and it starts with an empty cache when it wakes. */
+/**
+ * A worker that has not confirmed an invalidation by then hangs, and is killed: it might read a slot of the memory tier when it wakes
+ * that has other bytes by then. Its end counts as its confirmation.
+ */
 const INVALIDATE_MS_MAX = 10_000;
 /** Blocks named in one message, so that a line stays far below its limit. */
-const MESSAGE_BLOCKS_MAX = 10_000;
+const MESSAGE_BLOCKS_MAX = 2_000;
 /** Bytes in one frame. */
 const FRAME_PAYLOAD_BYTES = 128 * 1024;
 /** Length of the queue of connections that were not accepted yet. Connections beyond it are refused. */
@@ -45,6 +49,8 @@ export interface LinkHandlers {
   /** Resolves when the update is in force. */
   readonly update: (update: CacheUpdate) => Promise<void>;
   readonly arePresent: (query: PresenceQuery) => boolean;
+  /** What a worker is told when it links: the memory tier. */
+  readonly greeting: () => Iterable<StorekeeperMessage>;
   readonly onReport: (worker: number, report: WorkerReport) => void;
   readonly onWorkerGone: (worker: number) => void;
 }
@@ -52,11 +58,15 @@ export interface LinkHandlers {
 export interface LinkServerDeps {
   readonly clock: Clock;
   readonly log: Log;
+  /** Ends a worker that hangs. */
+  readonly kill?: (pid: number) => void;
 }
 
 interface Peer {
   readonly socket: Socket;
   worker: number;
+  /** Null before it has said hello. */
+  pid: number | null;
   unconfirmed: { readonly seq: number; readonly resolve: () => void }[];
 }
 
@@ -97,19 +107,22 @@ export class LinkServer {
   }
 
   /** Resolves when every worker has dropped and closed what it is to invalidate, or is gone. */
-  async broadcast({ keys, blocks }: Pick<StorekeeperMessage, 'keys' | 'blocks'>): Promise<void> {
-    const messages = Math.max(1, Math.ceil(blocks.length / MESSAGE_BLOCKS_MAX));
+  async broadcast({ keys, blocks, evicted }: Invalidation): Promise<void> {
+    const messages = Math.max(1, Math.ceil(Math.max(blocks.length, evicted.length) / MESSAGE_BLOCKS_MAX));
     for (let at = 0; at < messages; at += 1) {
       this.#seq += 1;
-      const message: StorekeeperMessage = {
-        kind: 'invalidate',
-        seq: this.#seq,
-        keys: at === 0 ? keys : [],
-        blocks: blocks.slice(at * MESSAGE_BLOCKS_MAX, (at + 1) * MESSAGE_BLOCKS_MAX),
-      };
-      const line = `${JSON.stringify(message)}\n`;
-      await Promise.all([...this.#peers].map((peer) => this.#invalidate(peer, message.seq, line)));
+      const seq = this.#seq;
+      const part = <T>(all: readonly T[]): T[] => all.slice(at * MESSAGE_BLOCKS_MAX, (at + 1) * MESSAGE_BLOCKS_MAX);
+      const named = { keys: at === 0 ? keys : [], blocks: part(blocks), evicted: part(evicted) };
+      const line = lineOf({ kind: 'invalidate', seq, ...named });
+      await Promise.all([...this.#peers].map((peer) => this.#invalidate(peer, seq, line)));
     }
+  }
+
+  /** Tells all workers something that they need not confirm. */
+  announce(message: StorekeeperMessage): void {
+    const line = lineOf(message);
+    for (const { socket } of this.#peers) socket.write(line);
   }
 
   close(): Promise<void> {
@@ -117,18 +130,20 @@ export class LinkServer {
   }
 
   async #invalidate(peer: Peer, seq: number, line: string): Promise<void> {
-    const { clock, log } = this.#deps;
+    const { clock, log, kill = killProcess } = this.#deps;
     peer.socket.write(line);
     const timeout = clock.setTimeout(() => {
-      log.error({ worker: peer.worker, afterMs: INVALIDATE_MS_MAX }, 'worker does not answer, its link is cut');
-      peer.socket.destroy();
+      log.error({ worker: peer.worker, afterMs: INVALIDATE_MS_MAX }, 'worker does not answer and is killed');
+      // The process exists, and is no other one, for as long as its link is open.
+      if (peer.pid === null) peer.socket.destroy();
+      else kill(peer.pid);
     }, INVALIDATE_MS_MAX);
     await new Promise<void>((resolve) => peer.unconfirmed.push({ seq, resolve }));
     clock.clear(timeout);
   }
 
   #acceptLink(socket: Socket, handlers: LinkHandlers): void {
-    const peer: Peer = { socket, worker: -1, unconfirmed: [] };
+    const peer: Peer = { socket, worker: -1, pid: null, unconfirmed: [] };
     this.#peers.add(peer);
     const split = lineSplitter((line) => receive(peer, JSON.parse(line) as WorkerMessage, handlers));
     socket.setEncoding('utf8');
@@ -171,8 +186,11 @@ export class LinkServer {
 }
 
 function receive(peer: Peer, message: WorkerMessage, handlers: LinkHandlers): void {
-  if (message.kind === 'hello') peer.worker = message.worker;
-  else if (message.kind === 'report') handlers.onReport(peer.worker, message);
+  if (message.kind === 'hello') {
+    peer.worker = message.worker;
+    peer.pid = message.pid;
+    for (const greeting of handlers.greeting()) peer.socket.write(lineOf(greeting));
+  } else if (message.kind === 'report') handlers.onReport(peer.worker, message);
   else {
     for (const { seq, resolve } of peer.unconfirmed) if (seq <= message.seq) resolve();
     peer.unconfirmed = peer.unconfirmed.filter(({ seq }) => seq > message.seq);
@@ -207,6 +225,16 @@ async function sendBody(
     }
   }
   if (sent === 0 || sent !== bytes) socket.write(frameHead(0, true));
+}
+
+const lineOf = (message: StorekeeperMessage): string => `${JSON.stringify(message)}\n`;
+
+function killProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has just ended by itself.
+  }
 }
 
 /** Leaves in one write with the first payload, when that is at hand in the same turn. */

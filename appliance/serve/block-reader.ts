@@ -14,6 +14,8 @@ import { LIMITS } from '../limits.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES, isBlockOf } from '../store/block-file.ts';
 import { blockPath } from '../store/layout.ts';
 import { readOnlyWhatIsAsked, WOULD_BLOCK } from '../io/nonblocking-io.ts';
+import type { BlockName } from '../store/memory-tier.ts';
+import { blockName, copyResident, nameOfBlock, type ResidentBlocks, type ResidentBytes } from './resident-blocks.ts';
 
 /** As many blocks stay open as the page cache may be expected to hold in a quarter of memory. */
 const MEMORY_SHARE = 1 / 4;
@@ -54,18 +56,18 @@ export class BlockReader {
   readonly #opening = new Map<string, Promise<OpenBlock | null>>();
   readonly #pool: BufferPool;
   readonly #coldReads = new Semaphore({ permits: COLD_READS_MAX });
+  readonly #resident: ResidentBlocks;
 
-  constructor(pool: BufferPool, openBlocksMax: number) {
+  constructor(pool: BufferPool, openBlocksMax: number, resident: ResidentBlocks) {
     this.#pool = pool;
+    this.#resident = resident;
     this.#blocks = new LRUCache({ max: openBlocksMax, dispose: (block) => closeWhenUnread(block) });
   }
 
   /** Whether the block is on disk, as far as can be told without reading it. */
   async has(asset: AssetView, number: number): Promise<boolean> {
-    const block =
-      this.#blocks.get(nameOf(asset.volume, asset.id, number)) ??
-      (await this.#openBlock(asset, number, false).catch(() => null));
-    return block !== null;
+    if (this.isAtHand(asset, number)) return true;
+    return (await this.#openBlock(asset, number, false).catch(() => null)) !== null;
   }
 
   /**
@@ -92,9 +94,15 @@ export class BlockReader {
     return chunksBytes(from, to);
   }
 
-  /** Whether the block is open here: then it is on disk, and was read before. */
-  isOpen(asset: AssetView, number: number): boolean {
-    return this.#blocks.peek(nameOf(asset.volume, asset.id, number)) !== undefined;
+  /** The beginning of [from, to) in the memory tier, as far as block and `bytesMax` go; null if it is not there. */
+  findResident(asset: AssetView, from: number, to: number, bytesMax: number): ResidentBytes | null {
+    return this.#resident.find(asset, { from, to }, bytesMax);
+  }
+
+  /** Whether the block is in the memory tier or open here: then it was read before. */
+  isAtHand(asset: AssetView, number: number): boolean {
+    const name = nameOfBlock(asset, number);
+    return this.#resident.has(name) || this.#blocks.peek(name) !== undefined;
   }
 
   /**
@@ -102,7 +110,13 @@ export class BlockReader {
    * `pooled.payloadAt`; returns how many they are, 0 when the read could touch a disk. Throws `disk_corrupt`.
    */
   readCached(asset: AssetView, from: number, to: number, pooled: PooledBuffer): number {
-    const name = nameOf(asset.volume, asset.id, Math.floor(from / BLOCK_BYTES));
+    const resident = this.findResident(asset, from, to, pooled.room);
+    if (resident !== null) {
+      pooled.payloadAt = HEAD_ROOM_BYTES;
+      copyResident(resident, { from: 0, to: resident.bytes }, { memory: pooled.memory, at: HEAD_ROOM_BYTES });
+      return resident.bytes;
+    }
+    const name = nameOfBlock(asset, Math.floor(from / BLOCK_BYTES));
     const block = this.#blocks.get(name);
     if (block === undefined) return 0;
     const span = chunkSpan(block, from, to, pooled.room);
@@ -121,12 +135,10 @@ export class BlockReader {
   }
 
   /** Resolves when none of these blocks is open here any more. */
-  async closeBlocks(
-    blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[],
-  ): Promise<void> {
+  async closeBlocks(blocks: readonly BlockName[]): Promise<void> {
     await Promise.all(
-      blocks.map(async ({ volume, id, number }) => {
-        const name = nameOf(volume, id, number);
+      blocks.map(async (named) => {
+        const name = blockName(named);
         await this.#opening.get(name)?.catch(() => null);
         const block = this.#blocks.peek(name);
         if (block === undefined) return;
@@ -149,7 +161,7 @@ export class BlockReader {
   /** As `readCached`, in the thread pool, and opens the block if it is not open. */
   async #readFromDisk(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
     const number = Math.floor(from / BLOCK_BYTES);
-    const name = nameOf(asset.volume, asset.id, number);
+    const name = nameOfBlock(asset, number);
     const block = this.#blocks.get(name) ?? (await this.#openBlock(asset, number, false));
     if (block === null) return null;
     const pooled = this.#pool.acquire(chunksBytes(from, to));
@@ -172,7 +184,7 @@ export class BlockReader {
   }
 
   #openBlock(asset: AssetView, number: number, justWritten: boolean): Promise<OpenBlock | null> {
-    const name = nameOf(asset.volume, asset.id, number);
+    const name = nameOfBlock(asset, number);
     const ongoing = this.#opening.get(name);
     if (ongoing !== undefined) return ongoing;
     const opening = this.#openFile(asset, number, justWritten)
@@ -221,8 +233,6 @@ export class BlockReader {
     };
   }
 }
-
-const nameOf = (volume: number, id: number, number: number): string => `${volume}/${id}/${number}`;
 
 /** Whole chunks of a block. Positions are those of the payload. */
 interface ChunkSpan {

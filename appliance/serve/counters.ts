@@ -2,11 +2,10 @@
 
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
-import type { WorkerReport } from '../link/messages.ts';
+import { blockKey, type WorkerReport } from '../link/messages.ts';
 import type { ApplianceMetric, Counters } from '../metrics.ts';
-import { runKey, type RunKey } from '../store/eviction-policy.ts';
 
-const TOUCHED_RUNS_MAX = 100_000;
+const TOUCHED_BLOCKS_MAX = 100_000;
 const HOLDINGS_MAX = 50_000;
 
 /** A count to which its owner adds directly. */
@@ -19,7 +18,8 @@ export interface Counter {
 export class WorkerCounters implements Counters {
   #counts = new Map<string, Counter>();
   readonly #counters: Counter[] = [];
-  #touched = new Map<number, Set<RunKey>>();
+  /** By volume. */
+  #touched = new Map<number, Set<number>>();
   #served = new Map<HoldingId, { bytes: number; requests: number }>();
   #bytes = 0;
   #requests = 0;
@@ -38,11 +38,11 @@ export class WorkerCounters implements Counters {
     return counter;
   }
 
-  /** Notes the use of a block, for eviction. */
-  touch(asset: AssetView, block: number): void {
-    const runs = this.#touched.get(asset.volume) ?? new Set<RunKey>();
-    this.#touched.set(asset.volume, runs);
-    if (runs.size < TOUCHED_RUNS_MAX) runs.add(runKey(asset.id, block));
+  /** Notes the use of a block, for eviction and the memory tier. */
+  touch(asset: AssetView, number: number): void {
+    const blocks = this.#touched.get(asset.volume) ?? new Set<number>();
+    this.#touched.set(asset.volume, blocks);
+    if (blocks.size < TOUCHED_BLOCKS_MAX) blocks.add(blockKey(asset.id, number));
   }
 
   served(holding: HoldingId | null, bytes: number): void {
@@ -59,7 +59,7 @@ export class WorkerCounters implements Counters {
   /** Returns all counts and resets them. */
   drain(connections: number): WorkerReport {
     const report: WorkerReport = {
-      touched: [...this.#touched].map(([volume, runs]) => ({ volume, runs: [...runs] })),
+      touched: [...this.#touched].map(([volume, blocks]) => ({ volume, blocks: [...blocks] })),
       served: [...this.#served].map(([holding, row]) => ({ holding, ...row })),
       counts: [...this.#counts.values(), ...this.#drainCounters()],
       connections,

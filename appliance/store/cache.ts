@@ -12,9 +12,10 @@
 //   disk-volume.ts                a volume on disk: block-file.ts and layout.ts for its files; volume-index.ts, index-record.ts,
 //                                 index-writer.ts and bitmap.ts for its index; recovery.ts for its start
 //   scrub.ts                      looks for damaged blocks in the background
+//   memory-tier.ts                what is read again and again, in memory that workers map
 //   page-cache-release.ts         written blocks leave the page cache; nonblocking-io.ts makes the system calls
 //
-// Other rooms use `Cache`, `Entry` and `AssetMeta`; `DiskVolume` and `demandPolicy` to compose a cache; `RunKey` to report touches;
+// Other rooms use `Cache`, `Entry` and `AssetMeta`; `DiskVolume` and `demandPolicy` to compose a cache; `MemoryTier` for what is hot;
 // and, in workers, the readers of block-file.ts, `blockPath` and `NativeBuffer` to read blocks without the storekeeper.
 
 import { isFault } from '../../protocol/faults.ts';
@@ -33,6 +34,7 @@ import {
   type HashRun,
   type RunKey,
 } from './eviction-policy.ts';
+import type { BlockName } from './memory-tier.ts';
 import type { AssetMeta, Entry, Volume } from './volume.ts';
 import { freeBytes, newVolumeBudget, usageOf, type VolumeBudget, type VolumeUsage } from './volume-budget.ts';
 
@@ -42,12 +44,12 @@ const CLOSE_WAIT_MS = 1_000;
 const EVICTIONS_MAX = 256;
 
 /** What workers must drop from their metadata caches, and the blocks that they must close. */
-export interface Invalidation {
+export interface Removal {
   readonly keys: readonly string[];
-  readonly blocks: readonly { readonly volume: number; readonly id: number; readonly number: number }[];
+  readonly blocks: readonly BlockName[];
 }
 /** Resolves when every worker has acknowledged. */
-export type BroadcastInvalidation = (invalidation: Invalidation) => Promise<void>;
+export type BroadcastRemoval = (removal: Removal) => Promise<void>;
 
 export interface CacheDeps {
   readonly volumes: readonly Volume[];
@@ -55,7 +57,7 @@ export interface CacheDeps {
   readonly pinned: ReadonlySet<HoldingId>;
   /** The eviction policy of a volume; least recently used if absent. */
   readonly newPolicy?: (hashRun: HashRun) => EvictionPolicy;
-  readonly broadcast: BroadcastInvalidation;
+  readonly broadcast: BroadcastRemoval;
   readonly clock: Clock;
   readonly counters: Counters;
   readonly log: Log;
@@ -170,13 +172,14 @@ export class Cache {
     return true;
   }
 
-  touch(volume: number, run: RunKey): void {
+  /** A worker has read the block. */
+  touch({ volume, id, number }: BlockName): void {
     const budget = this.#budgets[volume];
-    const entry = budget?.volume.entry(runAsset(run));
+    const entry = budget?.volume.entry(id);
     if (budget === undefined || entry === undefined) return;
     entry.touchedMs = this.#deps.clock.now();
     this.#touched.add(entry);
-    budget.policy.touch(run);
+    budget.policy.touch(runKey(id, number));
   }
 
   /** Updates the header fields and the age of a stored version that the origin has validated. */
@@ -317,12 +320,7 @@ export class Cache {
   }
 
   /** Counts removed bytes against the budget until they are unlinked and no worker has them open. */
-  async #finishRemoval(
-    budget: VolumeBudget,
-    bytes: number,
-    removal: Promise<void>,
-    invalidation: Invalidation,
-  ): Promise<void> {
+  async #finishRemoval(budget: VolumeBudget, bytes: number, removal: Promise<void>, removed: Removal): Promise<void> {
     const report = (error: unknown): void => {
       if (!isFault(error)) throw error;
       this.#deps.counters.add('larder_faults_total', 1, { code: error.code });
@@ -332,7 +330,7 @@ export class Cache {
     try {
       // A volume unlinks the files even if its index cannot be written, so the workers must close them in either case.
       await removal.catch(report);
-      await this.#deps.broadcast(invalidation).catch(report);
+      await this.#deps.broadcast(removed).catch(report);
     } finally {
       budget.removingBytes -= bytes;
     }

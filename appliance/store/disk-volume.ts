@@ -4,7 +4,7 @@
 // the record and end the intent.
 
 import { closeSync } from 'node:fs';
-import { unlink } from 'node:fs/promises';
+import { open, unlink } from 'node:fs/promises';
 import type { Level } from 'level';
 import { Fault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
@@ -126,6 +126,16 @@ export class DiskVolume implements Volume {
       return block.payload;
     } catch (error) {
       throw diskFault(error, path);
+    }
+  }
+
+  async dropPages(entry: Entry, number: number): Promise<void> {
+    const file = await open(blockPath(this.directory, entry.id, number), 'r').catch(() => null);
+    if (file === null) return;
+    try {
+      await dropPages(file.fd);
+    } finally {
+      await file.close();
     }
   }
 

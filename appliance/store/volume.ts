@@ -58,6 +58,8 @@ export interface Volume {
   confirm(entry: Entry): Promise<boolean>;
   /** The payload of a block, with its checksums verified, or null. Throws `disk_corrupt` or `disk_failed`. */
   read(entry: Entry, number: number): Promise<Buffer | null>;
+  /** Drops a block from the page cache: it is in other memory now. */
+  dropPages(entry: Entry, number: number): Promise<void>;
   /** Removes blocks. After a crash in between, each of them is either wholly present or gone. */
   removeBlocks(entry: Entry, numbers: readonly number[]): Promise<void>;
   /** Removes the entry and all its blocks. */

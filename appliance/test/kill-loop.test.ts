@@ -19,9 +19,11 @@ const films = Array.from({ length: FILMS }, (_, at) => noise(2 * MB + at * 1_001
 
 beforeAll(async () => {
   origin = await ScriptedOrigin.start();
-  for (const [at, film] of films.entries()) origin.put(`/film-${at}`, film);
-  // Room for about half of the films, so that blocks are evicted during the test.
-  appliance = await RunningAppliance.start({ origin: origin.url, flags: ['--store-bytes', '32MiB'] });
+  const headers = { 'cache-control': 'max-age=3600' };
+  for (const [at, film] of films.entries()) origin.put(`/film-${at}`, film, { headers });
+  // Room for about half of the films on disk, and for a few in memory, so that blocks are evicted from both during the test.
+  const flags = ['--store-bytes', '32MiB', '--memory-bytes', '5MiB'];
+  appliance = await RunningAppliance.start({ origin: origin.url, flags });
 });
 
 afterAll(async () => {

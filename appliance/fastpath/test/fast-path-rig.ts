@@ -20,6 +20,9 @@ import type { Origin } from '../../fetch/origin.ts';
 import { Bypass } from '../../serve/bypass.ts';
 import { BufferPool } from '../../io/buffer-pool.ts';
 import { byteStreamOf } from '../../io/byte-stream.ts';
+import { OwnedMemory } from '../../io/shared-memory.ts';
+import { ResidentBlocks } from '../../serve/resident-blocks.ts';
+import { SLOT_BYTES, type ResidentBlock } from '../../store/memory-tier.ts';
 import { BlockReader } from '../../serve/block-reader.ts';
 import { AssetServer } from '../../serve/serve.ts';
 import { WorkerCounters } from '../../serve/counters.ts';
@@ -31,6 +34,8 @@ import { eventLoopRounds } from '../../test/waiting.ts';
 const QUIET_ROUNDS = 12;
 /** A server that waits for the rest of a request body does so for minutes; the client hangs up instead. */
 const HANG_UP_MS = 5_000;
+
+const TIER_BYTES = 64 * 2 ** 20;
 
 const ABSENT = 'no such asset\n';
 const MISSED: Forward = { reason: 'uri-miss', status: 404, stored: false, collapsed: false };
@@ -50,10 +55,13 @@ export class FastPathRig {
   );
   draining = false;
   #ids = 0;
+  readonly #resident = new ResidentBlocks();
+  #memory: OwnedMemory | null = null;
+  #slotsUsed = 0;
 
   constructor(mode: KeyMode = 'alone', clock: Clock = systemClock) {
     const pool = new BufferPool();
-    this.reader = new BlockReader(pool, 1_024);
+    this.reader = new BlockReader(pool, 1_024, this.#resident);
     const storekeeper = {
       fetch: async ({ key }: { readonly key: string }) => this.#reply(key),
       arePresent: async () => true,
@@ -120,6 +128,34 @@ export class FastPathRig {
     }
     this.assets.set(key, view);
     await this.warmUp(key);
+  }
+
+  /** Puts the blocks of an asset into the memory tier, in slots of which no two are neighbours in order. Returns them. */
+  makeResident(key: string, body: Buffer): ResidentBlock[] {
+    if (this.#memory === null) {
+      this.#memory = OwnedMemory.create(TIER_BYTES)!;
+      this.#resident.attach(this.#memory.path, TIER_BYTES);
+    }
+    const { id, volume } = this.assets.get(key)!;
+    const blocks: ResidentBlock[] = [];
+    for (let number = 0; number < blockCount(body.length); number += 1) {
+      const payload = body.subarray(number * BLOCK_BYTES).subarray(0, blockBytes(body.length, number));
+      const slots = Array.from({ length: Math.ceil(payload.length / SLOT_BYTES) }, (_, at) => this.#slotsUsed + at);
+      this.#slotsUsed += slots.length;
+      slots.reverse();
+      blocks.push({ volume, id, number, bytes: payload.length, slots });
+      for (const [at, slot] of slots.entries())
+        this.#memory.write(slot * SLOT_BYTES, payload.subarray(at * SLOT_BYTES, (at + 1) * SLOT_BYTES));
+    }
+    this.#resident.add(blocks);
+    return blocks;
+  }
+
+  /** Withdraws blocks and uses their slots for something else at once, as the storekeeper may once this worker has confirmed. */
+  evict(blocks: readonly ResidentBlock[]): void {
+    this.#resident.remove(blocks);
+    const other = Buffer.alloc(SLOT_BYTES, 'other bytes ');
+    for (const slot of blocks.flatMap(({ slots }) => slots)) this.#memory!.write(slot * SLOT_BYTES, other);
   }
 
   async warmUp(key: string): Promise<void> {

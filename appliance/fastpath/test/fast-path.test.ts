@@ -30,6 +30,8 @@ beforeAll(async () => {
     await rig.put('/%20', SMALL);
     await rig.put('/small?v=1', SMALL);
   }
+  // The other one reads the same from files.
+  standalone.makeResident('/film', FILM);
 });
 
 afterAll(() => {

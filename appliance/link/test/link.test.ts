@@ -41,7 +41,7 @@ beforeEach(async () => {
     fetch: async (request) => replyTo(request, await reply(request), () => null),
     update: async () => undefined,
     arePresent: ({ first, last }) => first === last,
-    ...{ onReport: () => undefined, onWorkerGone: () => undefined },
+    ...{ greeting: () => [], onReport: () => undefined, onWorkerGone: () => undefined },
   });
 });
 

@@ -7,7 +7,7 @@ import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from '../block-file.ts';
 import { INDEX_BYTES_RESERVED } from '../volume-budget.ts';
-import { Cache, type BroadcastInvalidation } from '../cache.ts';
+import { Cache, type BroadcastRemoval } from '../cache.ts';
 import type { Entry, Volume } from '../volume.ts';
 import { MemoryVolume } from './memory-volume.ts';
 
@@ -16,7 +16,7 @@ const BLOCK_ON_DISK = diskBytesOf(BLOCK_BYTES);
 function cacheOf(spec: {
   readonly blocks: number;
   readonly pinned?: ReadonlySet<string>;
-  readonly broadcast?: BroadcastInvalidation;
+  readonly broadcast?: BroadcastRemoval;
   readonly volumes?: number | readonly Volume[];
 }): Cache {
   const { volumes: given = 1 } = spec;
@@ -57,7 +57,7 @@ test('the least recently used asset is evicted first, a touched one stays', asyn
   const cache = cacheOf({ blocks: 3 });
   const [a, b, c, d] = await Promise.all(['/a', '/b', '/c', '/d'].map((key) => cache.ensureEntry(metaOf(key, 1))));
   for (const entry of [a!, b!, c!]) expect(await put(cache, entry, 0)).toBe(true);
-  cache.touch(0, a!.id * 2 ** 21);
+  cache.touch({ volume: 0, id: a!.id, number: 0 });
   expect(await put(cache, d!, 0)).toBe(true);
   expect(cache.find('/b')).toBeNull();
   expect(['/a', '/c', '/d'].every((key) => cache.find(key)!.blocks.has(0))).toBe(true);
@@ -124,7 +124,7 @@ test('evicted bytes count against the budget until every worker has closed them'
 });
 
 test('workers are told to close evicted blocks also if the index cannot be written', async () => {
-  const broadcast = vi.fn<BroadcastInvalidation>(async () => undefined);
+  const broadcast = vi.fn<BroadcastRemoval>(async () => undefined);
   const cache = cacheOf({ blocks: 1, broadcast });
   const a = await cache.ensureEntry(metaOf('/a', 1));
   await put(cache, a, 0);
@@ -178,7 +178,7 @@ test('property: through any stores, touches, pins and removals the budget holds 
           if (!entry.blocks.has(block)) await put(cache, entry, block);
         } else if (act === 'touch') {
           const entry = cache.find(key);
-          if (entry !== null) cache.touch(entry.volume.number, entry.id * 2 ** 21 + Math.floor(block / 8));
+          if (entry !== null) cache.touch({ volume: entry.volume.number, id: entry.id, number: block });
         } else if (act === 'remove') {
           const entry = cache.find(key);
           if (entry !== null) await cache.removeEntry(entry);

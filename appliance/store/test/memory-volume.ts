@@ -57,6 +57,8 @@ export class MemoryVolume implements Volume {
     return this.#payloads.get(`${entry.id}.${number}`) ?? null;
   }
 
+  async dropPages(): Promise<void> {}
+
   async removeBlocks(entry: Entry, numbers: readonly number[]): Promise<void> {
     for (const number of numbers) {
       entry.blocks.delete(number);

@@ -1,0 +1,162 @@
+// The memory tier: what enters it, what leaves it, and that a slot gets other bytes only when no worker may read it any more.
+
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { silentLog } from '../../../runtime/log.ts';
+import { RecordedCounters } from '../../test/metrics.ts';
+import { noise } from '../../test/rig.ts';
+import { deferred, eventLoopRounds, until } from '../../test/waiting.ts';
+import { BLOCK_BYTES } from '../block-file.ts';
+import { MemoryTier, SLOT_BYTES, type BlockName, type ResidentBlock } from '../memory-tier.ts';
+import type { Entry } from '../volume.ts';
+import { MemoryVolume } from './memory-volume.ts';
+
+/** A tier over memory of this process, with the view that one worker would have of it. */
+class TierRig {
+  readonly volume = new MemoryVolume();
+  readonly memory: Buffer;
+  readonly announced = new Map<string, ResidentBlock>();
+  readonly counters = new RecordedCounters();
+  readonly tier: MemoryTier;
+  /** Awaited before a worker confirms. */
+  confirmed: () => Promise<void> = async () => undefined;
+
+  constructor(slots: number) {
+    this.memory = Buffer.alloc(slots * SLOT_BYTES);
+    this.tier = new MemoryTier({
+      volumes: [this.volume],
+      memory: { bytes: this.memory.length, write: (at, from) => void from.copy(this.memory, at) },
+      announce: (block) => void this.announced.set(nameOf(block), block),
+      withdraw: async (blocks) => {
+        await this.confirmed();
+        for (const block of blocks) this.announced.delete(nameOf(block));
+      },
+      ...{ counters: this.counters, log: silentLog, seed: 7 },
+    });
+  }
+
+  async put(key: string, bytes: number): Promise<Entry> {
+    const entry = this.volume.create(
+      { key, version: '"v"', bytes, headers: {}, generatedAtMs: null, holding: null },
+      0,
+    );
+    for (let number = 0; number * BLOCK_BYTES < bytes; number += 1)
+      await this.volume.write(entry, number, bodyOf(entry).subarray(number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES));
+    return entry;
+  }
+
+  /** What a worker would send of a block that it believes to be in the tier; null if it knows of none. */
+  read(entry: Entry, number = 0): Buffer | null {
+    const block = this.announced.get(nameOf({ volume: 0, id: entry.id, number }));
+    if (block === undefined) return null;
+    const chunks = block.slots.map((slot) => this.memory.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES));
+    return Buffer.concat(chunks).subarray(0, block.bytes);
+  }
+
+  async touchTwice(entry: Entry, number = 0): Promise<void> {
+    for (let count = 0; count < 2; count += 1) this.tier.touch({ volume: 0, id: entry.id, number });
+    await eventLoopRounds(4);
+  }
+}
+
+const nameOf = ({ volume, id, number }: BlockName): string => `${volume}/${id}/${number}`;
+const bodyOf = (entry: Entry): Buffer => noise(entry.bytes, entry.id);
+
+test('a block enters on its second read, whole and only once', async () => {
+  const rig = new TierRig(64);
+  const entry = await rig.put('/film', BLOCK_BYTES + 70_000);
+  rig.tier.touch({ volume: 0, id: entry.id, number: 1 });
+  await eventLoopRounds(4);
+  expect(rig.read(entry, 1)).toBeNull();
+  for (let count = 0; count < 5; count += 1) rig.tier.touch({ volume: 0, id: entry.id, number: 1 });
+  await until(() => rig.read(entry, 1) !== null);
+  expect(rig.read(entry, 1)!.equals(bodyOf(entry).subarray(BLOCK_BYTES))).toBe(true);
+  expect(rig.tier.bytes).toBe(2 * SLOT_BYTES);
+  expect(rig.counters.value('larder_memory_blocks_total{event="filled"}')).toBe(1);
+});
+
+test('a full tier evicts what was read longest ago', async () => {
+  const rig = new TierRig(3);
+  const [a, b, c, d] = await Promise.all(['/a', '/b', '/c', '/d'].map((key) => rig.put(key, 50_000)));
+  for (const entry of [a!, b!, c!]) await rig.touchTwice(entry);
+  rig.tier.touch({ volume: 0, id: a!.id, number: 0 });
+  await rig.touchTwice(d!);
+  await until(() => rig.read(d!) !== null);
+  expect([a!, b!, c!, d!].map((entry) => rig.read(entry) !== null)).toEqual([true, false, true, true]);
+  expect(rig.read(d!)!.equals(bodyOf(d!))).toBe(true);
+});
+
+test('an evicted slot keeps its bytes until every worker has confirmed', async () => {
+  const rig = new TierRig(1);
+  const [a, b] = [await rig.put('/a', 60_000), await rig.put('/b', 60_000)];
+  await rig.touchTwice(a);
+  const confirmation = deferred();
+  rig.confirmed = () => confirmation.promise;
+  await rig.touchTwice(b);
+  await eventLoopRounds(10);
+  expect(rig.read(a)!.equals(bodyOf(a))).toBe(true);
+  confirmation.resolve();
+  await until(() => rig.read(b) !== null);
+  expect([rig.read(a), rig.read(b)!.equals(bodyOf(b))]).toEqual([null, true]);
+});
+
+test('a block that left the disk while it was read for the tier does not enter, and its slot is free', async () => {
+  const rig = new TierRig(1);
+  const [a, b] = [await rig.put('/a', 60_000), await rig.put('/b', 60_000)];
+  const reading = deferred();
+  const { volume } = rig;
+  const read = volume.read.bind(volume);
+  volume.read = async (entry, number) => {
+    const payload = await read(entry, number);
+    if (entry === a) await reading.promise;
+    return payload;
+  };
+  await rig.touchTwice(a);
+  await rig.volume.removeEntry(a);
+  rig.tier.remove([{ volume: 0, id: a.id, number: 0 }]).done();
+  reading.resolve();
+  await eventLoopRounds(10);
+  expect(rig.read(a)).toBeNull();
+  await rig.touchTwice(b);
+  await until(() => rig.read(b) !== null);
+});
+
+test('whatever is read, removed and confirmed in any order, what a worker finds in the tier is right', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.tuple(fc.constantFrom('touch', 'touch', 'touch', 'remove', 'confirm'), fc.nat(5)), {
+        maxLength: 120,
+      }),
+      async (acts) => {
+        const rig = new TierRig(7);
+        const entries = await Promise.all(
+          Array.from({ length: 6 }, (_, at) => rig.put(`/${at}`, 40_000 + at * 45_000)),
+        );
+        let waiting: (() => void)[] = [];
+        rig.confirmed = () => new Promise((resolve) => waiting.push(resolve));
+        const confirm = (): void => {
+          for (const resolve of waiting) resolve();
+          waiting = [];
+        };
+        for (const [act, at] of acts) {
+          const entry = entries[at]!;
+          const block = { volume: 0, id: entry.id, number: 0 };
+          if (act === 'touch') rig.tier.touch(block);
+          else if (act === 'confirm') confirm();
+          else if (!entry.removed) {
+            await rig.volume.removeEntry(entry);
+            const { done } = rig.tier.remove([block]);
+            // The worker is told, and confirms.
+            rig.announced.delete(nameOf(block));
+            done();
+            entries[at] = await rig.put(`/${at}`, 40_000 + at * 45_000);
+          }
+          await eventLoopRounds(1);
+          for (const each of entries) expect(rig.read(each)?.equals(bodyOf(each)) ?? true).toBe(true);
+        }
+        confirm();
+      },
+    ),
+    { numRuns: 40 },
+  );
+});
