@@ -148,6 +148,8 @@ async function start(): Promise<void> {
 
   async function stop(): Promise<void> {
     clock.clear(saving);
+    // Workers that are still there go on reading in it.
+    memoryTier?.tier.close();
     await Promise.all(scrubs.map((scrub) => scrub.stop()));
     status.shutdown = 'stopped';
     fleet?.filler.stop();
@@ -183,8 +185,9 @@ async function openStore(db: StateDb, link: LinkServer): Promise<Store> {
     pinned: await Filler.pinnedIn(db),
     broadcast: async (removal) => {
       const removed = memoryTier?.tier.remove(removal.blocks);
-      await link.broadcast({ ...removal, evicted: [] });
-      removed?.done();
+      const { forgotten, closed } = link.broadcast({ ...removal, evicted: [] });
+      void forgotten.then(() => removed?.done());
+      await Promise.all([forgotten, closed]);
     },
     ...{ clock, counters, log },
   });
@@ -230,17 +233,17 @@ async function openMemoryTier(volumes: readonly DiskVolume[], link: LinkServer):
     volumes,
     memory,
     announce: (block) => link.announce({ kind: 'resident', blocks: [block] }),
-    withdraw: (evicted) => link.broadcast({ keys: [], blocks: [], evicted }),
+    withdraw: (evicted) => link.broadcast({ keys: [], blocks: [], evicted }).forgotten,
     seed: randomInt(2 ** 32),
-    ...{ counters, log },
+    ...{ clock, counters, log },
   });
-  link.announce({ kind: 'memory', path: memory.path, bytes });
+  link.announce({ kind: 'memory', ...memory.name });
   return { memory, tier };
 }
 
 /** What a worker has to know of the memory tier when it links. */
 function* greetingOf({ memory, tier }: SharedTier): Generator<StorekeeperMessage> {
-  yield { kind: 'memory', path: memory.path, bytes: memory.bytes };
+  yield { kind: 'memory', ...memory.name };
   let blocks: ResidentBlock[] = [];
   for (const block of tier.blocks()) {
     if (blocks.length === GREETING_BLOCKS) {

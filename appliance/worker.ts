@@ -160,13 +160,13 @@ function createServing(spec: WorkerSpec, context: { readonly log: Log; readonly 
 function createLink(spec: WorkerSpec, { server, reader, resident }: Serving): WorkerLink {
   return new WorkerLink({
     worker: spec.worker,
-    invalidate: async ({ keys, blocks, evicted }) => {
+    invalidate: ({ keys, blocks, evicted }) => {
       server.invalidate(keys);
       resident.remove(blocks);
       resident.remove(evicted);
-      await reader.closeBlocks(blocks);
+      return reader.closeBlocks(blocks);
     },
-    onMemory: ({ path, bytes }) => resident.attach(path, bytes),
+    onMemory: (memory) => resident.attach(memory),
     onResident: (blocks) => resident.add(blocks),
     onConnect: () => {
       server.invalidateAll();

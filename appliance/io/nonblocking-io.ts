@@ -14,7 +14,7 @@ const IPPROTO_TCP = 6;
 const TCP_NOTSENT_LOWAT = 25;
 const IOVEC_BYTES = 16;
 
-const PAGE_BYTES = 4_096;
+export const PAGE_BYTES = 4_096;
 export const HUGE_PAGE_BYTES = 2 ** 21;
 
 /** Not in the page cache, or the system or file system cannot tell: the read would block. */

@@ -3,9 +3,9 @@
 //
 // Nothing here is synchronised. Who writes must know that nobody reads there: see store/memory-tier.ts.
 
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import koffi from 'koffi';
-import { addressOf, HUGE_PAGE_BYTES, writeWord, type NativeBuffer } from './nonblocking-io.ts';
+import { addressOf, HUGE_PAGE_BYTES, PAGE_BYTES, writeWord, type NativeBuffer } from './nonblocking-io.ts';
 
 const MFD_CLOEXEC = 1;
 const PROT_READ = 1;
@@ -28,7 +28,14 @@ const IOVECS_MAX = 16;
 interface Libc {
   readonly memfd_create: (name: string, flags: number) => number;
   readonly ftruncate: (fd: number, bytes: number) => number;
-  readonly mmap: (at: number, bytes: number, protection: number, flags: number, fd: number, offset: number) => number | bigint;
+  readonly mmap: (
+    at: number,
+    bytes: number,
+    protection: number,
+    flags: number,
+    fd: number,
+    offset: number,
+  ) => number | bigint;
   readonly munmap: (address: number, bytes: number) => number;
   readonly madvise: (address: number, bytes: number, advice: number) => number;
   readonly memcpy: (to: number, from: number, bytes: number) => void;
@@ -37,16 +44,22 @@ interface Libc {
 
 let libc: Libc | null | undefined;
 
+/** Where others find it, and how they know that it is this one: numbers of processes and descriptors are used again. */
+export interface MemoryName {
+  readonly path: string;
+  readonly bytes: number;
+  readonly inode: string;
+}
+
 /** Memory of this process that others may map. */
 export class OwnedMemory {
-  /** Where others find it. */
-  readonly path: string;
+  readonly name: MemoryName;
   readonly bytes: number;
   readonly #address: number;
   #collapsedTo = 0;
 
   private constructor(fd: number, bytes: number, address: number) {
-    this.path = `/proc/${process.pid}/fd/${fd}`;
+    this.name = { path: `/proc/${process.pid}/fd/${fd}`, bytes, inode: inodeOf(fd) };
     this.bytes = bytes;
     this.#address = address;
   }
@@ -105,7 +118,7 @@ export class MappedMemory {
   }
 
   /** Null if it cannot be mapped, because its owner has ended or the system refuses. */
-  static open(path: string, bytes: number): MappedMemory | null {
+  static open({ path, bytes, inode }: MemoryName): MappedMemory | null {
     const calls = (libc ??= loadLibc());
     if (calls === null) return null;
     let fd: number;
@@ -114,7 +127,7 @@ export class MappedMemory {
     } catch {
       return null;
     }
-    const address = map(calls, fd, bytes, PROT_READ);
+    const address = inodeOf(fd) === inode ? map(calls, fd, bytes, PROT_READ) : null;
     closeSync(fd);
     return address === null ? null : new MappedMemory(bytes, address);
   }
@@ -165,7 +178,20 @@ function map(calls: Libc, fd: number, bytes: number, protection: number): number
   if (!isAddress(reserved)) return null;
   const aligned = Math.ceil(reserved / HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES;
   const address = Number(calls.mmap(aligned, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0));
-  return isAddress(address) ? address : null;
+  const end = reserved + bytes + HUGE_PAGE_BYTES;
+  if (!isAddress(address)) {
+    calls.munmap(reserved, end - reserved);
+    return null;
+  }
+  if (aligned > reserved) calls.munmap(reserved, aligned - reserved);
+  const mappedEnd = aligned + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+  if (end > mappedEnd) calls.munmap(mappedEnd, end - mappedEnd);
+  return address;
+}
+
+function inodeOf(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
 }
 
 /** MAP_FAILED is the highest address. */

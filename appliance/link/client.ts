@@ -84,7 +84,7 @@ export class StorekeeperClient {
 
 export interface WorkerLinkDeps {
   readonly worker: number;
-  /** Resolves when the worker holds none of it any more. */
+  /** Forgets all of it before it returns. Resolves when no file of it is open any more. */
   readonly invalidate: (invalidation: Invalidation) => Promise<void>;
   readonly onMemory: (memory: StorekeeperMessage & { readonly kind: 'memory' }) => void;
   readonly onResident: (blocks: readonly ResidentBlock[]) => void;
@@ -114,11 +114,15 @@ export class WorkerLink {
     return true;
   }
 
-  #receive(message: StorekeeperMessage): void {
+  /** What a message asks for is confirmed on the link that it came by: the next storekeeper numbers its own. */
+  #receive(message: StorekeeperMessage, socket: Socket): void {
     const { invalidate, onMemory, onResident } = this.#deps;
-    if (message.kind === 'memory') onMemory(message);
-    else if (message.kind === 'resident') onResident(message.blocks);
-    else void invalidate(message).then(() => this.send({ kind: 'invalidated', seq: message.seq }));
+    if (message.kind === 'memory') return onMemory(message);
+    if (message.kind === 'resident') return onResident(message.blocks);
+    const { seq } = message;
+    const closed = invalidate(message);
+    confirm(socket, { kind: 'forgotten', seq });
+    void closed.then(() => confirm(socket, { kind: 'closed', seq }));
   }
 
   #connect(): void {
@@ -129,7 +133,7 @@ export class WorkerLink {
       this.#deps.onConnect();
       this.send({ kind: 'hello', worker: this.#deps.worker, pid: process.pid });
     });
-    const split = lineSplitter((line) => this.#receive(JSON.parse(line) as StorekeeperMessage));
+    const split = lineSplitter((line) => this.#receive(JSON.parse(line) as StorekeeperMessage, socket));
     socket.on('data', (chunk) => split(String(chunk)));
     socket.on('error', () => undefined);
     socket.on('close', () => {
@@ -137,4 +141,8 @@ export class WorkerLink {
       this.#deps.clock.setTimeout(() => this.#connect(), RECONNECT_MS).unref();
     });
   }
+}
+
+function confirm(socket: Socket, message: WorkerMessage): void {
+  if (!socket.destroyed) socket.write(`${JSON.stringify(message)}\n`);
 }

@@ -8,6 +8,7 @@
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { Forward } from '../http/cache-status.ts';
+import type { MemoryName } from '../io/shared-memory.ts';
 import type { BlockName, ResidentBlock } from '../store/memory-tier.ts';
 
 export const READ_SOCKET = 'read.sock';
@@ -119,13 +120,15 @@ export interface WorkerReport {
 export type WorkerMessage =
   | { readonly kind: 'hello'; readonly worker: number; readonly pid: number }
   | ({ readonly kind: 'report' } & WorkerReport)
-  /** Nothing that messages up to `seq` named is open or remembered any more. */
-  | { readonly kind: 'invalidated'; readonly seq: number };
+  /** Nothing that the message `seq` named is remembered any more, nor will it be read in the memory tier. */
+  | { readonly kind: 'forgotten'; readonly seq: number }
+  /** Nor is a file of it open. */
+  | { readonly kind: 'closed'; readonly seq: number };
 
 export type StorekeeperMessage =
   | ({ readonly kind: 'invalidate'; readonly seq: number } & Invalidation)
   /** The memory tier, before the first block in it is announced. */
-  | { readonly kind: 'memory'; readonly path: string; readonly bytes: number }
+  | ({ readonly kind: 'memory' } & MemoryName)
   | { readonly kind: 'resident'; readonly blocks: readonly ResidentBlock[] };
 
 /** What a worker must let go of before it confirms. */

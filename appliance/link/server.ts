@@ -25,10 +25,14 @@ import {
 } from './messages.ts';
 
 /**
- * A worker that has not confirmed an invalidation by then hangs, and is killed: it might read a slot of the memory tier when it wakes
- * that has other bytes by then. Its end counts as its confirmation.
+ * A worker that has not forgotten by then what it was told to forget hangs, and is killed: when it wakes it might read a slot of the
+ * memory tier that has other bytes by then. Its end counts as its confirmation.
  */
-const INVALIDATE_MS_MAX = 10_000;
+const FORGET_MS_MAX = 10_000;
+/** After a pause of this process itself, confirmations that have arrived are read before anybody is killed. */
+const FORGET_GRACE_MS = 1_000;
+/** A file that a hanging disk keeps open for longer than this is no longer waited for. */
+const CLOSE_MS_MAX = 10_000;
 /** Blocks named in one message, so that a line stays far below its limit. */
 const MESSAGE_BLOCKS_MAX = 2_000;
 /** Bytes in one frame. */
@@ -62,12 +66,21 @@ export interface LinkServerDeps {
   readonly kill?: (pid: number) => void;
 }
 
+/** Each resolves when all workers have confirmed, or are gone. */
+export interface Confirmations {
+  /** No worker remembers any of it, or will read it in the memory tier. */
+  readonly forgotten: Promise<void>;
+  /** Nor has one a file of it open, or a disk that hangs keeps it from being closed. */
+  readonly closed: Promise<void>;
+}
+
 interface Peer {
   readonly socket: Socket;
   worker: number;
   /** Null before it has said hello. */
   pid: number | null;
-  unconfirmed: { readonly seq: number; readonly resolve: () => void }[];
+  /** What waits for its confirmations, by their kind and sequence number. */
+  readonly waiting: Map<string, () => void>;
 }
 
 export class LinkServer {
@@ -106,44 +119,73 @@ export class LinkServer {
     };
   }
 
-  /** Resolves when every worker has dropped and closed what it is to invalidate, or is gone. */
-  async broadcast({ keys, blocks, evicted }: Invalidation): Promise<void> {
+  /** Tells every worker to let go of what it names. What a worker that is gone would have confirmed counts as confirmed. */
+  broadcast({ keys, blocks, evicted }: Invalidation): Confirmations {
     const messages = Math.max(1, Math.ceil(Math.max(blocks.length, evicted.length) / MESSAGE_BLOCKS_MAX));
+    const confirmations: Confirmations[] = [];
     for (let at = 0; at < messages; at += 1) {
       this.#seq += 1;
       const seq = this.#seq;
       const part = <T>(all: readonly T[]): T[] => all.slice(at * MESSAGE_BLOCKS_MAX, (at + 1) * MESSAGE_BLOCKS_MAX);
       const named = { keys: at === 0 ? keys : [], blocks: part(blocks), evicted: part(evicted) };
       const line = lineOf({ kind: 'invalidate', seq, ...named });
-      await Promise.all([...this.#peers].map((peer) => this.#invalidate(peer, seq, line)));
+      for (const peer of this.#peers) confirmations.push(this.#invalidate(peer, seq, line));
     }
+    const all = async (kind: keyof Confirmations): Promise<void> => {
+      await Promise.all(confirmations.map((each) => each[kind]));
+    };
+    return { forgotten: all('forgotten'), closed: all('closed') };
   }
 
-  /** Tells all workers something that they need not confirm. */
+  /** Tells all workers something that they need not confirm. One that has not said hello learns it from its greeting. */
   announce(message: StorekeeperMessage): void {
     const line = lineOf(message);
-    for (const { socket } of this.#peers) socket.write(line);
+    for (const { socket, pid } of this.#peers) if (pid !== null) socket.write(line);
   }
 
   close(): Promise<void> {
     return this.#close();
   }
 
-  async #invalidate(peer: Peer, seq: number, line: string): Promise<void> {
-    const { clock, log, kill = killProcess } = this.#deps;
+  #invalidate(peer: Peer, seq: number, line: string): Confirmations {
+    const { clock, log } = this.#deps;
     peer.socket.write(line);
-    const timeout = clock.setTimeout(() => {
-      log.error({ worker: peer.worker, afterMs: INVALIDATE_MS_MAX }, 'worker does not answer and is killed');
-      // The process exists, and is no other one, for as long as its link is open.
-      if (peer.pid === null) peer.socket.destroy();
-      else kill(peer.pid);
-    }, INVALIDATE_MS_MAX);
-    await new Promise<void>((resolve) => peer.unconfirmed.push({ seq, resolve }));
-    clock.clear(timeout);
+    const forgotten = this.#confirmation(peer, `forgotten ${seq}`);
+    const closed = this.#confirmation(peer, `closed ${seq}`);
+    let timer = clock.setTimeout(() => {
+      timer = clock.setTimeout(() => this.#end(peer), FORGET_GRACE_MS);
+    }, FORGET_MS_MAX);
+    void forgotten.then(() => clock.clear(timer));
+    const impatience = clock.setTimeout(() => {
+      log.warn(
+        { worker: peer.worker, afterMs: CLOSE_MS_MAX },
+        'a worker holds removed files open, their disk may hang',
+      );
+      peer.waiting.get(`closed ${seq}`)?.();
+    }, CLOSE_MS_MAX);
+    void closed.then(() => clock.clear(impatience));
+    return { forgotten, closed };
+  }
+
+  #confirmation(peer: Peer, name: string): Promise<void> {
+    return new Promise((resolve) => {
+      peer.waiting.set(name, () => {
+        peer.waiting.delete(name);
+        resolve();
+      });
+    });
+  }
+
+  /** The process exists, and is no other one, for as long as its link is open. */
+  #end({ pid, worker, socket }: Peer): void {
+    const { log, kill = killProcess } = this.#deps;
+    log.error({ worker, afterMs: FORGET_MS_MAX }, 'worker does not answer and is killed');
+    if (pid === null) socket.destroy();
+    else kill(pid);
   }
 
   #acceptLink(socket: Socket, handlers: LinkHandlers): void {
-    const peer: Peer = { socket, worker: -1, pid: null, unconfirmed: [] };
+    const peer: Peer = { socket, worker: -1, pid: null, waiting: new Map() };
     this.#peers.add(peer);
     const split = lineSplitter((line) => receive(peer, JSON.parse(line) as WorkerMessage, handlers));
     socket.setEncoding('utf8');
@@ -151,7 +193,7 @@ export class LinkServer {
     socket.on('error', (error) => this.#deps.log.debug({ err: error }, 'link broke'));
     socket.on('close', () => {
       this.#peers.delete(peer);
-      for (const { resolve } of peer.unconfirmed) resolve();
+      for (const resolve of peer.waiting.values()) resolve();
       handlers.onWorkerGone(peer.worker);
     });
   }
@@ -191,10 +233,7 @@ function receive(peer: Peer, message: WorkerMessage, handlers: LinkHandlers): vo
     peer.pid = message.pid;
     for (const greeting of handlers.greeting()) peer.socket.write(lineOf(greeting));
   } else if (message.kind === 'report') handlers.onReport(peer.worker, message);
-  else {
-    for (const { seq, resolve } of peer.unconfirmed) if (seq <= message.seq) resolve();
-    peer.unconfirmed = peer.unconfirmed.filter(({ seq }) => seq > message.seq);
-  }
+  else peer.waiting.get(`${message.kind} ${message.seq}`)?.();
 }
 
 async function respond(message: LinkRequest, handlers: LinkHandlers): Promise<FetchResponse> {

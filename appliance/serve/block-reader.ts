@@ -42,6 +42,9 @@ export function openBlocksMax(spec: {
 
 interface OpenBlock {
   readonly fd: number;
+  /** Of the asset: an id alone may have named another one before a crash. */
+  readonly key: string;
+  readonly version: string;
   readonly path: string;
   readonly bytes: number;
   readonly crcs: readonly number[];
@@ -118,7 +121,7 @@ export class BlockReader {
     }
     const name = nameOfBlock(asset, Math.floor(from / BLOCK_BYTES));
     const block = this.#blocks.get(name);
-    if (block === undefined) return 0;
+    if (block === undefined || !isOf(block, asset)) return 0;
     const span = chunkSpan(block, from, to, pooled.room);
     const bytesRead = pooled.memory.readNonblocking(
       block.fd,
@@ -163,7 +166,7 @@ export class BlockReader {
     const number = Math.floor(from / BLOCK_BYTES);
     const name = nameOfBlock(asset, number);
     const block = this.#blocks.get(name) ?? (await this.#openBlock(asset, number, false));
-    if (block === null) return null;
+    if (block === null || !isOf(block, asset)) return null;
     const pooled = this.#pool.acquire(chunksBytes(from, to));
     const span = chunkSpan(block, from, to, pooled.room);
     block.reads += 1;
@@ -214,7 +217,8 @@ export class BlockReader {
       const head = decodeHead(pooled.buffer.subarray(0, bytes), path);
       if (isBlockOf(head, asset, number)) {
         readOnlyWhatIsAsked(fd);
-        return { fd, path, bytes: head.bytes, crcs: head.crcs, reads: 0, closing: false, onClosed: [] };
+        const { key, version, bytes, crcs } = head;
+        return { fd, path, key, version, bytes, crcs, reads: 0, closing: false, onClosed: [] };
       }
     } catch (error) {
       closeSync(fd);
@@ -273,6 +277,9 @@ function checkedPayload(block: OpenBlock, span: ChunkSpan, bytesRead: number, po
   pooled.payloadAt = HEAD_ROOM_BYTES + from - start;
   return Math.max(0, Math.min(to, checkedEnd) - from);
 }
+
+const isOf = (block: OpenBlock, asset: AssetView): boolean =>
+  block.key === asset.key && block.version === asset.version;
 
 const tooShort = ({ path }: OpenBlock): Fault => new Fault('disk_corrupt', `block file ${path} is too short`);
 

@@ -3,7 +3,7 @@
 // it was withdrawn. While the storekeeper is down nothing writes to the memory, so that what is here stays right until the next one links.
 
 import type { NativeBuffer } from '../io/nonblocking-io.ts';
-import { MappedMemory, type MemorySlice } from '../io/shared-memory.ts';
+import { MappedMemory, type MemoryName, type MemorySlice } from '../io/shared-memory.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { SLOT_BYTES, type BlockName, type ResidentBlock } from '../store/memory-tier.ts';
 import type { AssetView } from '../http/asset.ts';
@@ -20,9 +20,9 @@ export class ResidentBlocks {
   #memory: MappedMemory | null = null;
 
   /** The storekeeper's memory. Without it (it cannot be mapped) nothing is ever resident. */
-  attach(path: string, bytes: number): void {
+  attach(name: MemoryName): void {
     this.detach();
-    this.#memory = MappedMemory.open(path, bytes);
+    this.#memory = MappedMemory.open(name);
   }
 
   /** A new storekeeper has other memory. */
@@ -53,7 +53,7 @@ export class ResidentBlocks {
   ): ResidentBytes | null {
     const { from, to } = range;
     const block = this.#blocks.get(nameOfBlock(asset, Math.floor(from / BLOCK_BYTES)));
-    if (block === undefined) return null;
+    if (block === undefined || block.key !== asset.key || block.version !== asset.version) return null;
     const start = from % BLOCK_BYTES;
     const end = Math.min(start + (to - from), block.bytes, start + bytesMax);
     return { memory: this.#memory!, bytes: end - start, slices: slicesOf(block, start, end) };

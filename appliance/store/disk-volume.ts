@@ -57,7 +57,11 @@ export class DiskVolume implements Volume {
   static async open(spec: DiskVolumeSpec): Promise<DiskVolume> {
     prepareVolume(spec.directory);
     const volume = new DiskVolume(spec, await openIndexDb(spec));
-    await recover({ volume, index: volume.#index, log: spec.log });
+    try {
+      await recover({ volume, index: volume.#index, log: spec.log });
+    } catch (error) {
+      throw typeof (error as NodeJS.ErrnoException).code === 'string' ? diskFault(error, spec.directory) : error;
+    }
     return volume;
   }
 

@@ -6,10 +6,11 @@
 // only when all of them have confirmed or ended (link/server.ts kills the one that does neither). A worker never holds on to a slot
 // across a turn of its event loop, so that a confirmation means that it reads there no more.
 
+import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { Semaphore } from '../../runtime/semaphore.ts';
 import type { Counters } from '../metrics.ts';
-import { BLOCK_BYTES, CHUNK_BYTES } from './block-file.ts';
+import { BLOCK_BYTES, blockBytes, CHUNK_BYTES } from './block-file.ts';
 import { hashPart, RotatingBloomFilter } from './bloom-filter.ts';
 import type { RunGeometry, RunKey } from './eviction-policy.ts';
 import { Lru } from './lru.ts';
@@ -20,6 +21,13 @@ const GEOMETRY: RunGeometry = { unitBytes: SLOT_BYTES, runBytesMax: BLOCK_BYTES 
 /** Blocks that are read from disk into the tier at once, and that wait for it. A busy tier misses a touch, and gets the next. */
 const FILLS_MAX = 2;
 const FILLS_WAITING_MAX = 256;
+/**
+ * A full tier is replaced no faster than once in this time: where more is read again and again than fits, every read would evict what
+ * the next one wants, and filling would cost more than the tier saves.
+ */
+const REPLACEMENT_MS = 180_000;
+/** Bytes a second at which also a small tier may be replaced. */
+const REPLACEMENT_RATE_MIN = 8 * 2 ** 20;
 /** Blocks of one asset that a key of the policy can tell apart; blocks behind 2 TiB stay on disk. */
 const BLOCKS_PER_ASSET = 2 ** 21;
 const IDS_MAX = 2 ** 32;
@@ -29,6 +37,9 @@ export interface ResidentBlock {
   readonly volume: number;
   readonly id: number;
   readonly number: number;
+  /** Of the asset: an id alone may have named another one before a crash. */
+  readonly key: string;
+  readonly version: string;
   readonly bytes: number;
   /** Where its chunks lie, in order, as numbers of slots. */
   readonly slots: readonly number[];
@@ -44,6 +55,7 @@ export interface MemoryTierDeps {
   readonly announce: (block: ResidentBlock) => void;
   /** Resolves when no worker reads these blocks in the tier any more. */
   readonly withdraw: (blocks: readonly BlockName[]) => Promise<void>;
+  readonly clock: Clock;
   readonly counters: Counters;
   readonly log: Log;
   /** Secret, so that clients cannot choose blocks that collide. */
@@ -58,6 +70,9 @@ export class MemoryTier {
   readonly #filling = new Set<RunKey>();
   readonly #fills = new Semaphore({ permits: FILLS_MAX });
   readonly #read: RotatingBloomFilter;
+  /** When the next block may be evicted, monotonic. */
+  #evictableMs = 0;
+  #closed = false;
 
   constructor(deps: MemoryTierDeps) {
     this.#deps = deps;
@@ -79,7 +94,7 @@ export class MemoryTier {
   /** A worker has read the block. */
   touch(block: BlockName): void {
     const key = this.#keyOf(block);
-    if (key === null || this.#filling.has(key)) return;
+    if (this.#closed || key === null || this.#filling.has(key)) return;
     if (this.#resident.has(key)) return this.#policy.touch(key);
     const hash = hashPart(block.id * this.#deps.volumes.length + block.volume, block.number);
     const again = this.#read.has(hash);
@@ -87,6 +102,11 @@ export class MemoryTier {
     if (!again || this.#filling.size >= FILLS_WAITING_MAX) return;
     this.#filling.add(key);
     void this.#fills.run(() => this.#fill(key, block)).finally(() => this.#filling.delete(key));
+  }
+
+  /** Nothing is written any more: whoever reads here may not be reachable from now on. */
+  close(): void {
+    this.#closed = true;
   }
 
   /** Forgets blocks that leave the disk. Their slots are used again after `done`, by when no worker may read them any more. */
@@ -109,15 +129,19 @@ export class MemoryTier {
     const entry = volumes[volume]?.entry(id);
     if (!isPresent(entry, number)) return;
     try {
-      const payload = await entry.volume.read(entry, number);
-      if (payload === null) return;
-      const slots = await this.#takeSlots(Math.ceil(payload.length / SLOT_BYTES));
+      const slots = await this.#takeSlots(Math.ceil(blockBytes(entry.bytes, number) / SLOT_BYTES));
       if (slots === null) return;
+      const payload = await entry.volume.read(entry, number).catch((error: unknown) => {
+        this.#freeSlots.push(...slots);
+        throw error;
+      });
+      if (payload === null) return void this.#freeSlots.push(...slots);
       // Removed meanwhile: the workers were told so before they could be told of this.
-      if (!isPresent(entry, number)) return void this.#freeSlots.push(...slots);
+      if (this.#closed || !isPresent(entry, number)) return void this.#freeSlots.push(...slots);
       for (const [at, slot] of slots.entries())
         memory.write(slot * SLOT_BYTES, payload.subarray(at * SLOT_BYTES, (at + 1) * SLOT_BYTES));
-      const resident = { volume, id, number, bytes: payload.length, slots };
+      const { version } = entry;
+      const resident = { volume, id, number, key: entry.key, version, bytes: payload.length, slots };
       this.#resident.set(key, resident);
       this.#policy.append(key, slots.length * SLOT_BYTES);
       counters.add('larder_memory_blocks_total', 1, { event: 'filled' });
@@ -129,8 +153,15 @@ export class MemoryTier {
     }
   }
 
-  /** Null when the tier is too small, or cannot make room. */
+  /** Null when the tier is too small, or has been replaced fast enough. */
   async #takeSlots(count: number): Promise<number[] | null> {
+    const { clock, memory } = this.#deps;
+    if (this.#freeSlots.length < count) {
+      const nowMs = clock.monotonic();
+      if (nowMs < this.#evictableMs) return null;
+      const bytesPerMs = Math.max(memory.bytes / REPLACEMENT_MS, REPLACEMENT_RATE_MIN / 1_000);
+      this.#evictableMs = nowMs + (count * SLOT_BYTES) / bytesPerMs;
+    }
     while (this.#freeSlots.length < count) {
       const victims: BlockName[] = [];
       for (let freed = 0; this.#freeSlots.length + freed < count;) {

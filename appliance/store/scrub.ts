@@ -19,7 +19,8 @@ const RATE_MIN = 2 ** 20;
 const RATE_MAX = 64 * 2 ** 20;
 /** A file that the index has not known for this long was not just written, nor is it about to be removed. */
 const ORPHAN_MS = 3_600_000;
-const ENOENT = new Set(['ENOENT', 'ESTALE']);
+/** As long as this takes at the least rate: a minute. */
+const BETWEEN_PASSES_BYTES = 60 * RATE_MIN;
 
 export interface ScrubDeps {
   readonly volume: Pick<Volume, 'directory' | 'entry'>;
@@ -39,6 +40,7 @@ export interface ScrubDeps {
 export class Scrub {
   readonly #deps: ScrubDeps;
   readonly #stopped = new AbortController();
+  readonly #aborted = new Promise<void>((resolve) => this.#stopped.signal.addEventListener('abort', () => resolve()));
   #running: Promise<void> | null = null;
   /** Bytes a second in this pass. */
   #rate = RATE_MIN;
@@ -63,9 +65,12 @@ export class Scrub {
     const { alignedBuffer } = await import('../io/nonblocking-io.ts');
     const buffer = alignedBuffer(HEAD_BYTES + BLOCK_BYTES);
     for (;;) {
-      await this.pass(buffer);
-      // An empty volume has nothing to pause for.
-      await this.#pause(RATE_MIN);
+      await this.pass(buffer).catch((error: unknown) => {
+        if (!this.#stopped.signal.aborted)
+          this.#deps.log.error({ err: error, volume: this.#deps.volume.directory }, 'a volume cannot be scrubbed');
+      });
+      // An empty volume has nothing to pause for, and one that fails is not asked again at once.
+      await this.#pause(BETWEEN_PASSES_BYTES);
     }
   }
 
@@ -95,22 +100,24 @@ export class Scrub {
       await this.#removeOrphan(path);
       return HEAD_BYTES;
     }
-    let bytes = HEAD_BYTES;
-    let damage: unknown = null;
+    const isPresent = (): boolean => !entry.removed && entry.blocks.has(at.number);
+    const isIntact = async (): Promise<boolean> => {
+      const bytes = await readBeside(path, buffer);
+      onChecked(bytes);
+      return isIntactBlock(buffer.subarray(0, bytes), entry, at.number);
+    };
     try {
-      bytes = await readBeside(path, buffer);
-      if (!isIntactBlock(buffer.subarray(0, bytes), entry, at.number)) damage = 'fails its checksums';
+      // Read once more before it is given up, and not if it was removed or replaced while it was read.
+      if ((await isIntact()) || !isPresent() || (await isIntact()) || !isPresent()) return buffer.length;
     } catch (error) {
-      if (ENOENT.has((error as NodeJS.ErrnoException).code!)) return HEAD_BYTES;
-      damage = error;
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT') return HEAD_BYTES;
+      // Anything else, such as too many open files, says nothing about the block.
+      if (code !== 'EIO') throw error;
     }
-    onChecked(bytes);
-    // It may have been removed or replaced while it was read.
-    if (damage !== null && !entry.removed && entry.blocks.has(at.number)) {
-      log.error({ path, damage }, 'the scrub found a damaged block');
-      await onDamaged(entry, at.number);
-    }
-    return bytes;
+    log.error({ path }, 'the scrub found a damaged block');
+    await Promise.race([onDamaged(entry, at.number), this.#aborted]);
+    return buffer.length;
   }
 
   async #removeOrphan(path: string): Promise<void> {
@@ -121,7 +128,7 @@ export class Scrub {
       await unlink(path);
       log.warn({ path }, 'a file that the index does not know was removed');
     } catch (error) {
-      if (!ENOENT.has((error as NodeJS.ErrnoException).code!)) throw error;
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
   }
 

@@ -45,7 +45,8 @@ async function readUntilInMemory(path: string, body: Buffer, bytes: number): Pro
 }
 
 test('what is read again is served from memory, also when its files are spoilt and its storekeeper is dead', async () => {
-  await start('--memory-bytes', '16MB');
+  // One worker, which knows the asset by then.
+  await start('--memory-bytes', '16MB', '--workers', '1');
   const film = put('/film', 2 * MB + 5, 1);
   await readUntilInMemory('/film', film, 2 * MB);
   const [store] = appliance.stores();

@@ -134,21 +134,26 @@ export class FastPathRig {
   makeResident(key: string, body: Buffer): ResidentBlock[] {
     if (this.#memory === null) {
       this.#memory = OwnedMemory.create(TIER_BYTES)!;
-      this.#resident.attach(this.#memory.path, TIER_BYTES);
+      this.#resident.attach(this.#memory.name);
     }
-    const { id, volume } = this.assets.get(key)!;
+    const { id, volume, version } = this.assets.get(key)!;
     const blocks: ResidentBlock[] = [];
     for (let number = 0; number < blockCount(body.length); number += 1) {
       const payload = body.subarray(number * BLOCK_BYTES).subarray(0, blockBytes(body.length, number));
       const slots = Array.from({ length: Math.ceil(payload.length / SLOT_BYTES) }, (_, at) => this.#slotsUsed + at);
       this.#slotsUsed += slots.length;
       slots.reverse();
-      blocks.push({ volume, id, number, bytes: payload.length, slots });
+      blocks.push({ volume, id, number, key, version, bytes: payload.length, slots });
       for (const [at, slot] of slots.entries())
         this.#memory.write(slot * SLOT_BYTES, payload.subarray(at * SLOT_BYTES, (at + 1) * SLOT_BYTES));
     }
     this.#resident.add(blocks);
     return blocks;
+  }
+
+  /** What the storekeeper says is in the tier. */
+  announce(blocks: readonly ResidentBlock[]): void {
+    this.#resident.add(blocks);
   }
 
   /** Withdraws blocks and uses their slots for something else at once, as the storekeeper may once this worker has confirmed. */

@@ -82,6 +82,16 @@ test('a block that is withdrawn while it is being sent is sent right to its end'
   expect(rig.drainCount('larder_fast_path_total')).toBeGreaterThan(0);
 });
 
+test('a block of another version that has the same id is not served from memory', async () => {
+  const [first, ...others] = rig.makeResident('/film', FILM);
+  const range = [0, FILM.length - 1] as const;
+  rig.announce([{ ...first!, version: '"other"' }, ...others]);
+  expect(isRight(await read(range, { bytesMax: MB }), range)).toBe(true);
+  rig.evict([first!]);
+  rig.announce([{ ...first!, version: '"other"' }]);
+  expect(isRight(await read(range, { bytesMax: MB }), range)).toBe(true);
+});
+
 test('a reader that stalls holds a small buffer and not the tier', async () => {
   const blocks = rig.makeResident('/film', FILM);
   const client = await rig.connect();

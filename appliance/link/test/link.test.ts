@@ -1,14 +1,16 @@
 // Both ends of `read.sock` over a real socket: a reply of the storekeeper arrives whole and in order, or its failure is known.
 
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Fault } from '../../../protocol/faults.ts';
-import { systemClock } from '../../../runtime/clock.ts';
+import { systemClock, type Clock, type Timer } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
-import type { FetchRequest } from '../messages.ts';
+import { lineSplitter } from '../framing.ts';
+import { LINK_SOCKET, type FetchRequest, type StorekeeperMessage } from '../messages.ts';
 import { StorekeeperClient } from '../client.ts';
 import { LinkServer } from '../server.ts';
 import type { MissResult } from '../../fetch/miss.ts';
@@ -37,13 +39,16 @@ beforeEach(async () => {
   process.chdir(mkdtempSync(join(tmpdir(), 'larder-link-')));
   server = new LinkServer({ clock: systemClock, log: silentLog });
   client = new StorekeeperClient(new BufferPool());
-  await server.listen({
+  await listen();
+});
+
+const listen = (): Promise<void> =>
+  server.listen({
     fetch: async (request) => replyTo(request, await reply(request), () => null),
     update: async () => undefined,
     arePresent: ({ first, last }) => first === last,
     ...{ greeting: () => [], onReport: () => undefined, onWorkerGone: () => undefined },
   });
-});
 
 afterEach(async () => {
   await server.close();
@@ -220,3 +225,51 @@ async function* endless(ended: () => void, gave: () => void = () => undefined): 
     ended();
   }
 }
+
+test('a worker that does not forget is killed, and its end is its confirmation; one that does is not waited for', async () => {
+  const killed: number[] = [];
+  await server.close();
+  const timers = new Map<Timer, () => void>();
+  const clock: Clock = {
+    ...systemClock,
+    setTimeout: (run) => {
+      const timer = { unref: () => undefined };
+      timers.set(timer, run);
+      return timer;
+    },
+    clear: (timer) => void (timer !== null && timers.delete(timer)),
+  };
+  const expire = (): void => {
+    const due = [...timers.values()];
+    timers.clear();
+    for (const run of due) run();
+  };
+  server = new LinkServer({ clock, log: silentLog, kill: (pid) => void killed.push(pid) });
+  await listen();
+  const heard: StorekeeperMessage[] = [];
+  const worker = (pid: number, answers: boolean): Socket => {
+    const socket = createConnection({ path: LINK_SOCKET }).setEncoding('utf8');
+    socket.write(`${JSON.stringify({ kind: 'hello', worker: pid, pid })}\n`);
+    const split = lineSplitter((line) => {
+      const message = JSON.parse(line) as StorekeeperMessage & { readonly seq: number };
+      heard.push(message);
+      if (answers)
+        for (const kind of ['forgotten', 'closed']) socket.write(`${JSON.stringify({ kind, seq: message.seq })}\n`);
+    });
+    return socket.on('data', (chunk) => split(String(chunk)));
+  };
+  const [good, bad] = [worker(1, true), worker(2, false)];
+  await until(() => server.workers === 2);
+  await eventLoopRounds();
+  let forgotten = false;
+  const { forgotten: done } = server.broadcast({ keys: [], blocks: [], evicted: [{ volume: 0, id: 1, number: 0 }] });
+  void done.then(() => (forgotten = true));
+  await until(() => heard.length === 2);
+  await eventLoopRounds();
+  // The time for it, and the grace after it.
+  for (let round = 0; round < 2; round += 1) expire();
+  expect([killed, forgotten]).toEqual([[2], false]);
+  bad.destroy();
+  await until(() => forgotten);
+  good.destroy();
+});

@@ -2,6 +2,7 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { RecordedCounters } from '../../test/metrics.ts';
 import { noise } from '../../test/rig.ts';
@@ -11,6 +12,8 @@ import { MemoryTier, SLOT_BYTES, type BlockName, type ResidentBlock } from '../m
 import type { Entry } from '../volume.ts';
 import { MemoryVolume } from './memory-volume.ts';
 
+const SECOND_MS = 1_000;
+
 /** A tier over memory of this process, with the view that one worker would have of it. */
 class TierRig {
   readonly volume = new MemoryVolume();
@@ -18,6 +21,7 @@ class TierRig {
   readonly announced = new Map<string, ResidentBlock>();
   readonly counters = new RecordedCounters();
   readonly tier: MemoryTier;
+  nowMs = 0;
   /** Awaited before a worker confirms. */
   confirmed: () => Promise<void> = async () => undefined;
 
@@ -31,6 +35,7 @@ class TierRig {
         await this.confirmed();
         for (const block of blocks) this.announced.delete(nameOf(block));
       },
+      clock: { ...systemClock, monotonic: () => this.nowMs },
       ...{ counters: this.counters, log: silentLog, seed: 7 },
     });
   }
@@ -54,6 +59,7 @@ class TierRig {
   }
 
   async touchTwice(entry: Entry, number = 0): Promise<void> {
+    this.nowMs += SECOND_MS;
     for (let count = 0; count < 2; count += 1) this.tier.touch({ volume: 0, id: entry.id, number });
     await eventLoopRounds(4);
   }
@@ -84,6 +90,19 @@ test('a full tier evicts what was read longest ago', async () => {
   await until(() => rig.read(d!) !== null);
   expect([a!, b!, c!, d!].map((entry) => rig.read(entry) !== null)).toEqual([true, false, true, true]);
   expect(rig.read(d!)!.equals(bodyOf(d!))).toBe(true);
+});
+
+test('where more is read than fits, a full tier is replaced at 8 MiB a second, and not at every read', async () => {
+  const rig = new TierRig(16);
+  const entries = await Promise.all(['/a', '/b', '/c', '/d'].map((key) => rig.put(key, BLOCK_BYTES)));
+  for (let count = 0; count < 80; count += 1) {
+    for (const entry of entries) rig.tier.touch({ volume: 0, id: entry.id, number: 0 });
+    await eventLoopRounds(4);
+    rig.nowMs += SECOND_MS / 40;
+  }
+  const evicted = rig.counters.value('larder_memory_blocks_total{event="evicted"}');
+  expect(evicted).toBeGreaterThanOrEqual(12);
+  expect(evicted).toBeLessThanOrEqual(17);
 });
 
 test('an evicted slot keeps its bytes until every worker has confirmed', async () => {
@@ -141,6 +160,7 @@ test('whatever is read, removed and confirmed in any order, what a worker finds 
         for (const [act, at] of acts) {
           const entry = entries[at]!;
           const block = { volume: 0, id: entry.id, number: 0 };
+          rig.nowMs += SECOND_MS;
           if (act === 'touch') rig.tier.touch(block);
           else if (act === 'confirm') confirm();
           else if (!entry.removed) {
