@@ -2,8 +2,10 @@
 // is taken from this table, so that the memory of a slow reader can be added up here (ARCHITECTURE.md, "Memory of a connection").
 
 export const LIMITS = {
-  /** Threads of a child's pool. They wait for disks, so that there are more than cores: quick reads must not queue behind slow ones. */
+  /** Threads of a child's pool. They wait for disks, so that there are more than cores. */
   diskThreads: 32,
+  /** Calls under way on one volume: a disk that hangs keeps so many threads, and leaves the others to the other disks. */
+  diskCallsPerVolumeMax: 8,
 
   // Time that a client may take.
   /** From accepting a connection, or finishing its TLS handshake, to the end of its first request head. */

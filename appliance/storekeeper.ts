@@ -150,7 +150,7 @@ async function start(): Promise<void> {
     clock.clear(saving);
     // Workers that are still there go on reading in it.
     memoryTier?.tier.close();
-    await Promise.all(scrubs.map((scrub) => scrub.stop()));
+    for (const scrub of scrubs) scrub.stop();
     status.shutdown = 'stopped';
     fleet?.filler.stop();
     await fleet?.plays.stop();

@@ -23,9 +23,6 @@ const OPEN_BLOCKS_MIN = 256;
 const OPEN_BLOCKS_MAX = 65_536;
 /** Descriptors that are not blocks or clients: sockets to the storekeeper and the origin, blocks being opened. */
 const OTHER_DESCRIPTORS = 2_048;
-/** Cold reads at the same time, each with a buffer; others wait without one. Some threads are left for opening files. */
-const COLD_READS_MAX = (LIMITS.diskThreads * 3) / 4;
-
 const open = promisify(openCallback);
 const read = promisify(readCallback);
 
@@ -58,7 +55,8 @@ export class BlockReader {
   readonly #blocks: LRUCache<string, OpenBlock>;
   readonly #opening = new Map<string, Promise<OpenBlock | null>>();
   readonly #pool: BufferPool;
-  readonly #coldReads = new Semaphore({ permits: COLD_READS_MAX });
+  /** What may touch a disk, by volume. Others wait without a buffer. */
+  readonly #diskCalls = new Map<number, Semaphore>();
   readonly #resident: ResidentBlocks;
 
   constructor(pool: BufferPool, openBlocksMax: number, resident: ResidentBlocks) {
@@ -70,7 +68,8 @@ export class BlockReader {
   /** Whether the block is on disk, as far as can be told without reading it. */
   async has(asset: AssetView, number: number): Promise<boolean> {
     if (this.isAtHand(asset, number)) return true;
-    return (await this.#openBlock(asset, number, false).catch(() => null)) !== null;
+    const opening = this.#diskCallsOf(asset).run(() => this.#openBlock(asset, number, false));
+    return (await opening.catch(() => null)) !== null;
   }
 
   /**
@@ -89,7 +88,7 @@ export class BlockReader {
     if (bytes > 0) return this.#sliceOf(pooled, bytes);
     this.#pool.release(pooled);
     if (justWritten) return this.#readJustWritten(asset, from, to);
-    return this.#coldReads.run(() => this.#readFromDisk(asset, from, to));
+    return this.#diskCallsOf(asset).run(() => this.#readFromDisk(asset, from, to));
   }
 
   /** How large a buffer `readCached` could fill with the chunks of [from, to). */
@@ -184,6 +183,15 @@ export class BlockReader {
       block.reads -= 1;
       if (block.closing) closeWhenUnread(block);
     }
+  }
+
+  #diskCallsOf({ volume }: AssetView): Semaphore {
+    let calls = this.#diskCalls.get(volume);
+    if (calls === undefined) {
+      calls = new Semaphore({ permits: LIMITS.diskCallsPerVolumeMax });
+      this.#diskCalls.set(volume, calls);
+    }
+    return calls;
   }
 
   #openBlock(asset: AssetView, number: number, justWritten: boolean): Promise<OpenBlock | null> {

@@ -10,6 +10,8 @@ import { Fault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { diskFault } from '../../runtime/disk.ts';
 import type { Log } from '../../runtime/log.ts';
+import { Semaphore } from '../../runtime/semaphore.ts';
+import { LIMITS } from '../limits.ts';
 import {
   chunkCrcs,
   isBlockOf,
@@ -42,6 +44,8 @@ export class DiskVolume implements Volume {
   readonly #log: Log;
   readonly #index: VolumeIndex;
   readonly #pageCache: PageCacheRelease;
+  /** Calls under way on the files. */
+  readonly #calls = new Semaphore({ permits: LIMITS.diskCallsPerVolumeMax });
   /** Removals under way, by block. A block that is fetched again waits for its former file to go. */
   readonly #removals = new Map<string, Promise<void>>();
 
@@ -85,7 +89,7 @@ export class DiskVolume implements Volume {
     const path = blockPath(this.directory, entry.id, number);
     await this.#removals.get(intentKey(entry.id, number));
     try {
-      const fd = await writeBlock(path, headOf(entry, number, payload), payload);
+      const fd = await this.#calls.run(() => writeBlock(path, headOf(entry, number, payload), payload));
       if (entry.removed) {
         // The entry was removed while its block was written, so nothing refers to the file.
         closeSync(fd);
@@ -112,7 +116,7 @@ export class DiskVolume implements Volume {
       if (attempts > CONFIRM_ATTEMPTS_MAX) break;
       const path = blockPath(this.directory, entry.id, number);
       // A block that is missing or damaged tells nothing about the entry; its readers will meet the fault.
-      const head = await readHead(path).catch(() => null);
+      const head = await this.#calls.run(() => readHead(path)).catch(() => null);
       if (head === null) continue;
       entry.confirmed = isBlockOf(head, entry, number);
       return entry.confirmed;
@@ -123,7 +127,7 @@ export class DiskVolume implements Volume {
   async read(entry: Entry, number: number): Promise<Buffer | null> {
     const path = blockPath(this.directory, entry.id, number);
     try {
-      const block = await readBlock(path);
+      const block = await this.#calls.run(() => readBlock(path));
       if (block === null) return null;
       if (!isBlockOf(block.head, entry, number))
         throw new Fault('disk_corrupt', `block file ${path} belongs to another asset`);
@@ -134,13 +138,15 @@ export class DiskVolume implements Volume {
   }
 
   async dropPages(entry: Entry, number: number): Promise<void> {
-    const file = await open(blockPath(this.directory, entry.id, number), 'r').catch(() => null);
-    if (file === null) return;
-    try {
-      await dropPages(file.fd);
-    } finally {
-      await file.close();
-    }
+    await this.#calls.run(async () => {
+      const file = await open(blockPath(this.directory, entry.id, number), 'r').catch(() => null);
+      if (file === null) return;
+      try {
+        await dropPages(file.fd);
+      } finally {
+        await file.close();
+      }
+    });
   }
 
   async removeBlocks(entry: Entry, numbers: readonly number[]): Promise<void> {
@@ -197,7 +203,7 @@ export class DiskVolume implements Volume {
       const path = blockPath(this.directory, entry.id, number);
       this.#pageCache.remove(path);
       try {
-        await unlinkIfPresent(path);
+        await this.#calls.run(() => unlinkIfPresent(path));
         this.abandon(entry, [number]);
       } catch (error) {
         // The intent stays, so that the next start tries again.
