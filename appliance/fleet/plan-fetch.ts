@@ -1,12 +1,12 @@
-// Fetches what a plan adds and the store lacks: renditions in the order of the plan, the assets of one concurrently, the blocks of
-// an asset in sequence. Each chunk is verified against the catalog's digests before it is stored.
+// Fetches what a plan adds and the store lacks: renditions in the order of the plan, and of each as many ranges at once as the plan
+// allows, of one big asset or of many small ones. Each chunk is verified against the catalog's digests before it is stored.
 
 import { Fault } from '../../protocol/faults.ts';
 import { holdingOf, type HoldingId } from '../../protocol/ids.ts';
 import type { CatalogAsset } from '../../protocol/catalog.ts';
 import type { FillItem, FillPlan } from '../../protocol/plan.ts';
 import type { Clock } from '../../runtime/clock.ts';
-import { forEachAtMost } from '../../runtime/semaphore.ts';
+import { forEachAtMost, Semaphore } from '../../runtime/semaphore.ts';
 import { FETCH_BLOCKS_MAX, type Inflight } from '../fetch/inflight.ts';
 import type { Counters } from '../metrics.ts';
 import { assetDiskBytes, blockBytes, blockCount, BLOCK_BYTES } from '../store/block-file.ts';
@@ -41,10 +41,13 @@ export interface PlanFetchDeps {
 export class PlanFetch {
   readonly #deps: PlanFetchDeps;
   readonly #rateLimit: RateLimit;
+  /** Ranges under way. */
+  readonly #ranges: Semaphore;
 
   constructor(deps: PlanFetchDeps) {
     this.#deps = deps;
     this.#rateLimit = new RateLimit(lowest(deps.plan.rateBitsPerSecond, deps.rateBitsPerSecond), deps.clock);
+    this.#ranges = new Semaphore({ permits: deps.plan.concurrency });
   }
 
   /** Whether no further fetch may start: the window of the plan has closed or the filler was stopped. */
@@ -107,11 +110,19 @@ export class PlanFetch {
   }
 
   async #fetchMissingBlocks(entry: Entry): Promise<Fault | null> {
-    const last = blockCount(entry.bytes) - 1;
-    for (let number = 0; number <= last; number += 1) {
+    let failure: Fault | null = null;
+    await forEachAtMost(this.#deps.plan.concurrency, rangesOf(entry), async (range) => {
+      const fault = await this.#ranges.run(async () => failure ?? this.#fetchRange(entry, range));
+      failure ??= fault;
+    });
+    return failure;
+  }
+
+  async #fetchRange(entry: Entry, { first, last }: BlockRange): Promise<Fault | null> {
+    for (let number = first; number <= last; number += 1) {
       if (entry.blocks.has(number)) continue;
       if (this.closed) return WINDOW_CLOSED;
-      const fault = await this.#fetchBlock(entry, number, Math.min(last, number + FETCH_BLOCKS_MAX - 1));
+      const fault = await this.#fetchBlock(entry, number, last);
       if (fault !== null) return fault;
     }
     return null;
@@ -132,6 +143,18 @@ export class PlanFetch {
     counters.add('larder_fill_bytes_total', blockBytes(entry.bytes, number));
     return null;
   }
+}
+
+interface BlockRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** An asset in ranges of one upstream fetch each. */
+function* rangesOf(entry: Entry): Generator<BlockRange> {
+  const last = blockCount(entry.bytes) - 1;
+  for (let first = 0; first <= last; first += FETCH_BLOCKS_MAX)
+    yield { first, last: Math.min(last, first + FETCH_BLOCKS_MAX - 1) };
 }
 
 function lowest(a: number | null, b: number | null): number | null {
