@@ -41,7 +41,6 @@ export class Scrub {
   readonly #deps: ScrubDeps;
   readonly #stopped = new AbortController();
   readonly #aborted = new Promise<void>((resolve) => this.#stopped.signal.addEventListener('abort', () => resolve()));
-  #running: Promise<void> | null = null;
   /** Bytes a second in this pass. */
   #rate = RATE_MIN;
 
@@ -51,7 +50,7 @@ export class Scrub {
 
   /** Begins the first pass. */
   start(): void {
-    this.#running ??= this.#run().catch((error: unknown) => {
+    void this.#run().catch((error: unknown) => {
       if (!this.#stopped.signal.aborted) throw error;
     });
   }
