@@ -32,7 +32,8 @@ let mounted: string | null = null;
 
 beforeEach(async () => {
   origin = await ScriptedOrigin.start();
-  appliance = await RunningAppliance.start({ origin: origin.url });
+  // Without a memory tier, whose bytes are out of reach of a damaged disk.
+  appliance = await RunningAppliance.start({ origin: origin.url, flags: ['--memory-bytes', '0'] });
 });
 
 afterEach(async () => {
