@@ -10,6 +10,9 @@ import { processTreeUsage } from './process-usage.ts';
 import { CLIENT_CORE, type Testbed } from './testbed.ts';
 import { wrk } from './wrk.ts';
 
+/** Share of requests that a peer may fail: of 4 MiB, nginx fails one or two in some rounds, which is no reason to measure nothing. */
+const PEER_ERRORS_MAX = 1 / 100;
+
 interface RangeSize {
   readonly label: string;
   readonly bytes: number;
@@ -48,7 +51,9 @@ export async function measureThroughput(spec: {
           assetBytes: parameters['assetMiB']! * 2 ** 20,
           env: spec.env ?? {},
         });
-        if (errors > 0) throw new Error(`${name}: ${errors} failed requests at ${label}`);
+        if (errors > (name === 'larder' ? 0 : requests * PEER_ERRORS_MAX))
+          throw new Error(`${name}: ${errors} failed requests at ${label}`);
+        if (errors > 0) log(`${name}: ${errors} of ${requests} requests failed at ${label}`);
         rates.get(name)!.push(requestsPerSecond);
         return requests / ((processTreeUsage(server.pid).cpuMs - cpuMsBefore) / 1_000);
       },
