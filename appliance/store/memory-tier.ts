@@ -111,16 +111,20 @@ export class MemoryTier {
 
   /** Forgets blocks that leave the disk. Their slots are used again after `done`, by when no worker may read them any more. */
   remove(blocks: readonly BlockName[]): { readonly done: () => void } {
-    const freed: number[] = [];
+    const freed: ResidentBlock[] = [];
     for (const block of blocks) {
       const key = this.#keyOf(block);
       const resident = key === null ? undefined : this.#resident.get(key);
       if (key === null || resident === undefined) continue;
       this.#resident.delete(key);
       this.#policy.subtract(key, resident.slots.length * SLOT_BYTES);
-      freed.push(...resident.slots);
+      freed.push(resident);
     }
-    return { done: () => void this.#freeSlots.push(...freed) };
+    return {
+      done: () => {
+        for (const { slots } of freed) this.#freeSlots.push(...slots);
+      },
+    };
   }
 
   async #fill(key: RunKey, block: BlockName): Promise<void> {
