@@ -23,7 +23,7 @@ import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
 const MB = 2 ** 20;
 const HEAD_BYTES = 4_096;
 /** Of each kind; test/damage.sh asks for more. */
-const FLIPS = Number(process.env['LARDER_FLIPS'] ?? 12);
+const FLIPS = Number(process.env['LARDER_FLIPS'] ?? 5);
 const isRoot = process.getuid?.() === 0;
 
 let origin: ScriptedOrigin;
