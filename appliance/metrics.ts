@@ -43,7 +43,7 @@ export const METRICS = {
   larder_blocks_discarded_total: { type: 'counter', help: 'Blocks removed because they were damaged.' },
   larder_memory_blocks_total: {
     type: 'counter',
-    help: 'Blocks of the memory tier by event: filled, evicted.',
+    help: 'Blocks of the memory tier by event: received from the origin, filled because they were read again, evicted.',
     labels: ['event'],
   },
   larder_memory_bytes: { type: 'gauge', help: 'Bytes of blocks in the memory tier.' },

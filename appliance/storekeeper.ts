@@ -35,6 +35,7 @@ import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUN_GEOMETRY } from './store/eviction-policy.ts';
 import type { OwnedMemory } from './io/shared-memory.ts';
 import { blockOfKey, type StorekeeperMessage } from './link/messages.ts';
+import { HeapBuffers } from './store/receive-buffer.ts';
 import { MemoryTier, SLOT_BYTES, type ResidentBlock } from './store/memory-tier.ts';
 import { Scrub } from './store/scrub.ts';
 import type { VolumeUsage } from './store/volume-budget.ts';
@@ -79,8 +80,10 @@ async function start(): Promise<void> {
   const integrityOf = (entry: Entry): Promise<IntegrityCheck> => integrityIn(catalog, entry);
   const identity = proxyIdentityOf(config);
   const origin = new Origin({ url: config.origin, ...identity, clock, counters });
+  const buffers = new HeapBuffers();
   const inflight = new Inflight({
     ...{ cache, origin, integrityOf, counters, log },
+    receive: (bytes, isStorable) => (isStorable ? memoryTier?.tier.receive(bytes) : null) ?? buffers.receive(bytes),
     isPlanned: (holding) => fleet?.filler.isPlanned(holding) ?? false,
   });
   const { reverseProxy } = identity;
@@ -104,6 +107,7 @@ async function start(): Promise<void> {
     fetch: async (request) => replyTo(request, await miss.open(request), originTagOf),
     update: (update) => lookup.applyUpdate(update),
     arePresent: (query) => cache.arePresent(query),
+    memory: () => memoryTier?.memory.name.inode ?? null,
     greeting: () => (memoryTier === null ? [] : greetingOf(memoryTier)),
     onReport: (worker, report) => {
       status.applyReport(worker, report);
@@ -221,10 +225,10 @@ interface SharedTier {
 
 /** Null without memory for it, or where the system cannot share it: then the page cache does its work. */
 async function openMemoryTier(volumes: readonly DiskVolume[], link: LinkServer): Promise<SharedTier | null> {
-  const bytes = config.memoryBytes - (config.memoryBytes % SLOT_BYTES);
-  if (bytes === 0) return null;
+  const slots = Math.floor(config.memoryBytes / SLOT_BYTES);
+  if (slots === 0) return null;
   // The foreign function library takes long to load.
-  const memory = (await import('./io/shared-memory.ts')).OwnedMemory.create(bytes);
+  const memory = (await import('./io/shared-memory.ts')).OwnedMemory.create({ slots, slotBytes: SLOT_BYTES });
   if (memory === null) {
     log.warn('this system shares no memory between processes: there is no memory tier');
     return null;

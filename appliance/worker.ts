@@ -136,7 +136,7 @@ function createServing(spec: WorkerSpec, context: { readonly log: Log; readonly 
     openBlocksMax({ memoryBytes: memoryBytes(), filesMax: filesLimit, connectionsMax }),
     resident,
   );
-  const storekeeper = new StorekeeperClient(pool);
+  const storekeeper = new StorekeeperClient(pool, () => resident.memory);
   const origin = new Origin({ url: spec.origin, ...identity, clock, counters });
   const access = spec.accessLog === null ? null : new AccessLog(spec.accessLog, { clock, counters, log });
   const shared = {

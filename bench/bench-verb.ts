@@ -17,12 +17,13 @@ import { disk } from './disk.ts';
 import { herd } from './herd.ts';
 import { load } from './load.ts';
 import { memory } from './memory.ts';
+import { miss } from './miss.ts';
 import { formatOutcome } from './report.ts';
 import { restart } from './restart.ts';
 import { serve } from './serve.ts';
 import { tls } from './tls.ts';
 
-const BENCHES: readonly Bench[] = [serve, tls, load, cold, herd, restart, memory, disk, admission];
+const BENCHES: readonly Bench[] = [serve, tls, load, miss, cold, herd, restart, memory, disk, admission];
 
 const TABLE = {
   small: option.flag({ doc: 'A short run that only shows that the bench works' }),

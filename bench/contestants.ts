@@ -53,7 +53,7 @@ export async function startNginxCache(
   const store = testbed.makeDirectory('nginx-store');
   const location =
     (spec.aio === true ? 'aio threads=default; ' : '') +
-    'slice 1m; proxy_cache c; proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache_valid 200 206 10d; proxy_cache_lock on; proxy_buffering on; proxy_pass http://origin';
+    'slice 1m; proxy_cache c; proxy_cache_key $request_uri$slice_range; proxy_set_header Range $slice_range; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache_valid 200 206 10d; proxy_cache_lock on; proxy_buffering on; proxy_pass http://origin';
   const http = `proxy_cache_path ${store} levels=2:2 keys_zone=c:64m max_size=40g inactive=10d use_temp_path=off;
     upstream origin { server ${new URL(spec.origin).host}; keepalive 64; }`;
   return startNginx(testbed, { ...spec, name: 'nginx', role: 'cache', location, http });

@@ -22,6 +22,13 @@ export function processTreeUsage(root: number): ResourceUsage {
 /** The process ids of a process and its descendants. */
 export const processTreePids = (root: number): number[] => readProcessTree(root).map(({ pid }) => pid);
 
+/** CPU time of the kernel threads that write dirty pages and journals to disk. */
+export function writebackCpuMs(): number {
+  return processIds()
+    .filter((pid) => /^(kworker|jbd2|xfsaild|btrfs)/.test(readIfRunning(`/proc/${pid}/comm`)))
+    .reduce((sum, pid) => sum + readCpuMs(pid), 0);
+}
+
 interface ProcessEntry {
   readonly pid: number;
   readonly parent: number;
@@ -29,13 +36,16 @@ interface ProcessEntry {
 }
 
 function readProcessTree(root: number): ProcessEntry[] {
-  const all = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => readProcess(Number(name)) ?? []);
+  const all = processIds().flatMap((pid) => readProcess(pid) ?? []);
   const found = all.filter(({ pid }) => pid === root);
   for (const row of found) found.push(...all.filter(({ parent }) => parent === row.pid));
   return found;
 }
+
+const processIds = (): number[] =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
 
 /** Null if the process has ended meanwhile. */
 function readProcess(pid: number): ProcessEntry | null {

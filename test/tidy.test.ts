@@ -116,6 +116,7 @@ describe('the rooms of appliance/', () => {
         'eviction-policy',
         'layout',
         'memory-tier',
+        'receive-buffer',
         'scrub',
         'volume',
         'volume-budget',

@@ -2,8 +2,6 @@
 // buffer that any number of readers follow, then it is verified, stored and dropped from memory. A fetch belongs to no client: readers
 // come and go, and it finishes what it began.
 
-import { createHash } from 'node:crypto';
-import { DIGEST_CHUNK_BYTES } from '../../protocol/catalog.ts';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { HoldingId } from '../../protocol/ids.ts';
 import { consume } from '../../runtime/backpressure.ts';
@@ -12,6 +10,7 @@ import { isStrong } from '../http/precondition.ts';
 import type { Counters } from '../metrics.ts';
 import { BLOCK_BYTES, blockBytes } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
+import type { ReceiveBuffer } from '../store/receive-buffer.ts';
 import type { Entry } from '../store/volume.ts';
 import { discardBody, originFault, type Origin, type OriginBytes, type PoolName } from './origin.ts';
 import { PendingBlock } from './pending-block.ts';
@@ -26,7 +25,7 @@ const FINAL_FAULTS: ReadonlySet<string> = new Set(['version_gone', 'origin_refus
 
 /** What the bytes of an entry must satisfy. */
 export interface IntegrityCheck {
-  /** sha256 per MiB of a catalogued asset. */
+  /** sha256 of each MiB of a catalogued asset, and so of each block. */
   readonly digests: readonly string[] | null;
   /** The entity tag that the origin's response must bear; null when the version has no tag of the origin's. */
   readonly originTag: string | null;
@@ -38,6 +37,8 @@ export interface InflightDeps {
   readonly integrityOf: (entry: Entry) => Promise<IntegrityCheck>;
   /** Whether the current plan wants the holding here: what viewers fetch of it is stored without asking admission. */
   readonly isPlanned?: (holding: HoldingId) => boolean;
+  /** Where a block of so many bytes arrives. `isStorable`: it is to be stored, and nobody but its readers holds on to it. */
+  readonly receive: (bytes: number, isStorable: boolean) => ReceiveBuffer;
   readonly counters: Counters;
   readonly log: Log;
 }
@@ -166,7 +167,7 @@ export class Inflight {
       if (fetch.pool === 'fill' || this.isStored(entry)) fetch.intents = this.#writeIntents(fetch);
       const [{ digests, originTag }] = await Promise.all([this.#deps.integrityOf(entry), fetch.intents]);
       for (const block of blocks.values())
-        block.decide({ storable: fetch.intended.has(block.number), withheld: digests !== null });
+        block.decide({ storable: fetch.intended.has(block.number), digested: digests !== null });
       const onReceived = (block: PendingBlock): Promise<void> | null => this.#onReceived(fetch, block, digests);
       await this.#receive(fetch, { response, originTag, onReceived });
       if (!hasStrongValidator(entry)) for (const block of blocks.values()) stores.push(this.#store(fetch, block));
@@ -184,7 +185,10 @@ export class Inflight {
   async #finish(fetch: UpstreamFetch): Promise<void> {
     const { entry, blocks, intended } = fetch;
     entry.volume.abandon(entry, [...intended]);
-    for (const block of blocks.values()) this.#drop(fetch, block);
+    for (const block of [...blocks.values()]) {
+      this.#drop(fetch, block);
+      block.finish({ stored: false, kept: null });
+    }
     entry.fetches -= 1;
     // An entry of which nothing could be stored would never be evicted.
     if (entry.fetches === 0 && entry.blocks.count === 0) await this.#deps.cache.removeEntry(entry);
@@ -260,9 +264,30 @@ export class Inflight {
       // An origin that ignores ranges sends from byte 0: what was not asked for is skipped.
       const from = Math.min(chunk.length, Math.max(0, fetch.at - position));
       position += chunk.length;
-      const pending = fillBlocks(fetch, chunk.subarray(from), onReceived);
+      const pending = this.#fillBlocks(fetch, chunk.subarray(from), onReceived);
       return pending === null ? wantsMore() : pending.then(wantsMore);
     });
+  }
+
+  /** Copies bytes of the origin into the blocks, in order. Null when the next bytes may follow at once. */
+  #fillBlocks(
+    fetch: UpstreamFetch,
+    bytes: Buffer,
+    onReceived: (block: PendingBlock) => Promise<void> | null,
+  ): Promise<void> | null {
+    for (let from = 0; from < bytes.length && fetch.at < fetch.end;) {
+      const block = fetch.blocks.get(Math.floor(fetch.at / BLOCK_BYTES))!;
+      const count = Math.min(bytes.length - from, block.bytes - block.received);
+      block.append(bytes.subarray(from, from + count), () =>
+        this.#deps.receive(block.bytes, block.storable && !block.isChained),
+      );
+      from += count;
+      fetch.at += count;
+      const pending = block.received === block.bytes ? onReceived(block) : null;
+      if (pending !== null)
+        return pending.then(() => this.#fillBlocks(fetch, bytes.subarray(from), onReceived) ?? undefined);
+    }
+    return null;
   }
 
   async #request({ entry, pool, headers, at, end }: UpstreamFetch, ifMatch: string | null): Promise<OriginBytes> {
@@ -291,7 +316,7 @@ export class Inflight {
   /** Verifies a received block at once, which lets its readers have it, and stores it. */
   #onReceived(fetch: UpstreamFetch, block: PendingBlock, digests: readonly string[] | null): Promise<void> | null {
     const { entry, stores } = fetch;
-    if (digests !== null && !digestsMatch(block, digests)) {
+    if (digests !== null && block.digest() !== digests[block.number]) {
       const fault = new Fault(
         'digest_mismatch',
         `${entry.key}: block ${block.number} from the origin is not what the catalog says`,
@@ -320,7 +345,8 @@ export class Inflight {
       this.#countUnstored(error);
     } finally {
       this.#drop(fetch, block);
-      block.finish(stored);
+      // A fill is for tomorrow.
+      block.finish({ stored, kept: stored && fetch.pool !== 'fill' ? entry : null });
     }
   }
 
@@ -350,30 +376,3 @@ export class Inflight {
 
 /** Whether the origin can be asked again for this version by name; otherwise blocks of two responses must never be combined. */
 export const hasStrongValidator = (entry: Entry): boolean => isStrong(entry.version);
-
-/** Copies bytes of the origin into the blocks, in order. Null when the next bytes may follow at once. */
-function fillBlocks(
-  fetch: UpstreamFetch,
-  bytes: Buffer,
-  onReceived: (block: PendingBlock) => Promise<void> | null,
-): Promise<void> | null {
-  for (let from = 0; from < bytes.length && fetch.at < fetch.end;) {
-    const block = fetch.blocks.get(Math.floor(fetch.at / BLOCK_BYTES))!;
-    const count = Math.min(bytes.length - from, block.bytes - block.received);
-    block.append(bytes.subarray(from, from + count));
-    from += count;
-    fetch.at += count;
-    const pending = block.received === block.bytes ? onReceived(block) : null;
-    if (pending !== null) return pending.then(() => fillBlocks(fetch, bytes.subarray(from), onReceived) ?? undefined);
-  }
-  return null;
-}
-
-function digestsMatch(block: PendingBlock, digests: readonly string[]): boolean {
-  const firstChunk = (block.number * BLOCK_BYTES) / DIGEST_CHUNK_BYTES;
-  for (let at = 0; at * DIGEST_CHUNK_BYTES < block.bytes; at += 1) {
-    const chunk = block.payload.subarray(at * DIGEST_CHUNK_BYTES, (at + 1) * DIGEST_CHUNK_BYTES);
-    if (createHash('sha256').update(chunk).digest('hex') !== digests[firstChunk + at]) return false;
-  }
-  return true;
-}

@@ -10,6 +10,7 @@ import type { Admission } from '../store/admission.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { hashKey } from '../store/bloom-filter.ts';
 import type { Cache } from '../store/cache.ts';
+import type { BlockSlice } from '../store/receive-buffer.ts';
 import type { Entry } from '../store/volume.ts';
 import { FETCH_BLOCKS_MAX, hasStrongValidator, type Inflight } from './inflight.ts';
 import type { LookupResult } from './lookup-result.ts';
@@ -31,8 +32,8 @@ export type MissResult =
   | Exclude<LookupResult, { readonly kind: 'entry' }>;
 
 /** Ended early by `return`. */
-export interface BlockStream extends AsyncIterableIterator<Buffer> {
-  return(value?: undefined): Promise<IteratorResult<Buffer>>;
+export interface BlockStream extends AsyncIterableIterator<Buffer | BlockSlice> {
+  return(value?: undefined): Promise<IteratorResult<Buffer | BlockSlice>>;
 }
 
 export interface MissDeps {
@@ -99,7 +100,7 @@ export class Miss {
   }
 
   /** The bytes requested, block by block, until a later block is on disk. */
-  async *#stream(entry: Entry, request: FetchRequest, slot: ForwardSlot): AsyncGenerator<Buffer> {
+  async *#stream(entry: Entry, request: FetchRequest, slot: ForwardSlot): AsyncGenerator<Buffer | BlockSlice> {
     const from = request.from as number;
     const to = Math.min(request.to ?? entry.bytes, entry.bytes);
     const isStored = this.#deps.inflight.isStored(entry);
@@ -112,7 +113,7 @@ export class Miss {
     }
   }
 
-  async *#blocks(entry: Entry, requested: RequestedBytes, slot: ForwardSlot): AsyncGenerator<Buffer> {
+  async *#blocks(entry: Entry, requested: RequestedBytes, slot: ForwardSlot): AsyncGenerator<Buffer | BlockSlice> {
     const { inflight } = this.#deps;
     const { from, to, headers } = requested;
     const lastWanted = Math.floor((to - 1) / BLOCK_BYTES);
@@ -143,9 +144,9 @@ export class Miss {
       if (at === from) slot.forward ??= await forwardOf(entry, block, joined);
       this.#readAhead(entry, number, requested);
       try {
-        for await (const chunk of bytes) {
-          at += chunk.length;
-          yield chunk;
+        for await (const piece of bytes) {
+          at += piece.length;
+          yield piece;
         }
       } catch (error) {
         // The origin refused the client that started the fetch: a client that joined it asks with its own fields.
@@ -202,8 +203,8 @@ async function forwardOf(entry: Entry, block: PendingBlock, collapsed: boolean):
 }
 
 /** Waits for the first bytes, so that a fault can still be answered as one. */
-async function primed(stream: AsyncGenerator<Buffer>): Promise<BlockStream> {
-  let first: IteratorResult<Buffer> | null = await stream.next();
+async function primed(stream: AsyncGenerator<Buffer | BlockSlice>): Promise<BlockStream> {
+  let first: IteratorResult<Buffer | BlockSlice> | null = await stream.next();
   const body: BlockStream = {
     next: async () => {
       const begun = first;

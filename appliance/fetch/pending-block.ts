@@ -1,19 +1,17 @@
-// One block that is being fetched, in a buffer that any number of readers follow: as it arrives, or, when it has to be verified first,
-// once it is whole. Buffers of blocks that are on disk are reused: a garbage collector that has to find each of them takes more time
-// than everything else about a miss.
+// One block that is being fetched. Any number of readers follow it: as it arrives, or, when it has to be verified first, once it is
+// whole. Its checksums are computed from each piece while the CPU's cache has it.
 
+import { createHash, type Hash } from 'node:crypto';
+import { crc32 } from 'node:zlib';
 import type { Fault } from '../../protocol/faults.ts';
-import { BLOCK_BYTES } from '../store/block-file.ts';
+import { CHUNK_BYTES, payloadOf, type BlockPayload } from '../store/block-file.ts';
+import { sliceOf, type BlockSlice, type ReceiveBuffer } from '../store/receive-buffer.ts';
+import type { Entry } from '../store/volume.ts';
 
-const FREE_BUFFERS_MAX = 32;
 /** Bytes that a reader gets at once. */
-const SLICE_BYTES_MAX = 128 * 1024;
-/** A reader that has at least this much left of a block that is on disk by now reads the rest from there. */
-const REST_BYTES_MIN = 2 * SLICE_BYTES_MAX;
-/** Shorter blocks have buffers of their own size. */
-const POOLED_BYTES_MIN = BLOCK_BYTES / 4;
-
-const freeBuffers: Buffer[] = [];
+const SLICE_BYTES_MAX = 8 * CHUNK_BYTES;
+/** A reader that has at least this much left of a block that is on disk by now reads the rest from there, or from the memory tier. */
+const REST_BYTES_MIN = 4 * CHUNK_BYTES;
 
 export class PendingBlock {
   readonly number: number;
@@ -36,10 +34,16 @@ export class PendingBlock {
   #isChained = false;
   #waiting: (() => void)[] = [];
   #isWaking = false;
-  /** Readers that may hold bytes of the buffer. */
+  /** Readers that may hold bytes of the block. */
   #readers = 0;
-  #stored = false;
-  #buffer: Buffer | null = null;
+  #isFinished = false;
+  #isStored = false;
+  #isKept = false;
+  #received: ReceiveBuffer | null = null;
+  /** Of the chunks that have arrived; null for a block that is not to be stored. */
+  #crcs: number[] | null = null;
+  #crc = 0;
+  #hash: Hash | null = null;
 
   constructor(number: number, bytes: number) {
     this.number = number;
@@ -62,22 +66,46 @@ export class PendingBlock {
     next.#isChained = true;
   }
 
-  /** The whole block, from the moment it has been received until it is finished. */
-  get payload(): Buffer {
-    return this.#buffer!.subarray(0, this.bytes);
+  /** Whether readers of other blocks hold on to it: when they have gone is not known. */
+  get isChained(): boolean {
+    return this.#isChained || this.#next !== null;
   }
 
-  /** `withheld`: readers get nothing before `release`. */
-  decide(spec: { readonly storable: boolean; readonly withheld: boolean }): void {
+  /** The whole block, from the moment it has been received until it is finished. */
+  get payload(): BlockPayload {
+    const { chunks, slots } = this.#received!;
+    const inPages = slots !== null;
+    const crcs = this.#crcs ?? chunks.flatMap((chunk) => payloadOf(chunk).crcs);
+    return { bytes: this.bytes, chunks, crcs, inPages };
+  }
+
+  /** sha256 of the whole block, if it was to be digested. */
+  digest(): string {
+    return this.#hash!.digest('hex');
+  }
+
+  /** `digested`: readers get nothing before `release`. */
+  decide(spec: { readonly storable: boolean; readonly digested: boolean }): void {
     this.storable = spec.storable;
-    this.#isWithheld = spec.withheld;
+    if (spec.storable) this.#crcs = [];
+    this.#isWithheld = spec.digested;
+    if (spec.digested) this.#hash = createHash('sha256');
     this.#resolveDecided();
   }
 
-  append(chunk: Buffer): void {
-    this.#buffer ??= (this.#isPooled ? freeBuffers.pop() : undefined) ?? this.#newBuffer();
-    chunk.copy(this.#buffer, this.received);
-    this.received += chunk.length;
+  /** `acquire` is called for the first bytes. */
+  append(bytes: Buffer, acquire: () => ReceiveBuffer): void {
+    const { chunks } = (this.#received ??= acquire());
+    for (let from = 0; from < bytes.length;) {
+      const chunk = chunks[Math.floor(this.received / CHUNK_BYTES)]!;
+      const at = this.received % CHUNK_BYTES;
+      const piece = bytes.subarray(from, from + chunk.length - at);
+      piece.copy(chunk, at);
+      this.#hash?.update(piece);
+      if (this.#crcs !== null) this.#addToCrc(piece, at + piece.length === chunk.length);
+      from += piece.length;
+      this.received += piece.length;
+    }
     if (this.#isWithheld) return;
     this.#readable = this.received;
     this.#wake();
@@ -98,54 +126,65 @@ export class PendingBlock {
 
   fail(fault: Fault): void {
     this.fault ??= fault;
+    this.#isFinished = true;
     this.#resolveDecided();
     this.#wake();
     this.#resolveDone();
-  }
-
-  /** `stored`: later readers find the block on disk. */
-  finish(stored: boolean): void {
-    this.#resolveDone();
-    this.#stored = stored;
     this.#recycle();
   }
 
+  /** `kept`: the entry as whose block it is on disk, and found in memory by its next readers. Null: it is let go. */
+  finish(spec: { readonly stored: boolean; readonly kept: Entry | null }): void {
+    this.#resolveDone();
+    this.#isFinished = true;
+    this.#isStored = spec.stored;
+    if (spec.kept === null || this.#received?.slots == null) return this.#recycle();
+    this.#isKept = true;
+    this.#received.keep(spec.kept, this.number);
+  }
+
   /**
-   * Bytes [from, to) of the block as they arrive. Each slice belongs to the reader until it asks for the next. Ends early for a reader
+   * Bytes [from, to) of the block as they arrive. Each piece belongs to the reader until it asks for the next. Ends early for a reader
    * that is slower than the disk: the rest is there. Throws the fault of the fetch.
    */
-  follow(from: number, to: number): AsyncGenerator<Buffer> {
+  follow(from: number, to: number): AsyncGenerator<BlockSlice> {
     this.#readers += 1;
     return this.#follow(from, to);
   }
 
-  async *#follow(from: number, to: number): AsyncGenerator<Buffer> {
-    let at = from;
-    while (at < to && !(this.#stored && at > from && to - at >= REST_BYTES_MIN)) {
-      if (this.#readable > at) {
-        const end = Math.min(this.#readable, to, at + SLICE_BYTES_MAX);
-        yield this.#buffer!.subarray(at, end);
-        at = end;
-      } else if (this.fault !== null) throw this.fault;
-      else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  async *#follow(from: number, to: number): AsyncGenerator<BlockSlice> {
+    let isDone = false;
+    try {
+      for (let at = from; at < to;) {
+        if (this.#isStored && at > from && to - at >= REST_BYTES_MIN) break;
+        if (this.#readable > at) {
+          const slice = sliceOf(this.#received!, at, Math.min(this.#readable, to, at + SLICE_BYTES_MAX));
+          // Its slots have other bytes by now: the block is on disk.
+          if (slice === null) break;
+          yield slice;
+          at += slice.length;
+        } else if (this.fault !== null) throw this.fault;
+        else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      }
+      isDone = true;
+    } finally {
+      // A reader that stops early may still be sending a piece of a buffer: then that is left to the garbage collector.
+      if (isDone || this.#received?.slots !== null) this.#readers -= 1;
+      this.#recycle();
     }
-    // A reader that stops early may still be sending a slice: then the buffer is left to the garbage collector.
-    this.#readers -= 1;
-    this.#recycle();
   }
 
-  get #isPooled(): boolean {
-    return this.bytes >= POOLED_BYTES_MIN;
-  }
-
-  #newBuffer(): Buffer {
-    return Buffer.allocUnsafeSlow(this.#isPooled ? BLOCK_BYTES : this.bytes);
+  #addToCrc(piece: Buffer, isEnd: boolean): void {
+    this.#crc = crc32(piece, this.#crc);
+    if (!isEnd) return;
+    this.#crcs!.push(this.#crc);
+    this.#crc = 0;
   }
 
   #recycle(): void {
-    if (!this.#stored || this.#isChained || this.#readers > 0 || this.#buffer === null) return;
-    if (this.#isPooled && freeBuffers.length < FREE_BUFFERS_MAX) freeBuffers.push(this.#buffer);
-    this.#buffer = null;
+    if (!this.#isFinished || this.#isKept || this.isChained || this.#readers > 0) return;
+    this.#received?.release();
+    this.#received = null;
   }
 
   /** Wakes the readers once for all that the socket delivered in this turn, because each waking costs a write per reader. */

@@ -1,21 +1,18 @@
 // Memory that one process writes and others read: an anonymous file (memfd) that its owner maps writable and the others map read-only,
 // by its path below /proc. What is not on Linux, or lacks one of the calls, has none.
 //
-// Nothing here is synchronised. Who writes must know that nobody reads there: see store/memory-tier.ts.
+// It is divided into slots, and a table behind them has a generation for each, which its owner advances before it writes other bytes
+// there. A reader that copies a slot and then finds the generation that it was told has copied the right bytes. One that sends from a
+// slot cannot look again: it must know that nobody writes there (store/memory-tier.ts).
 
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import koffi from 'koffi';
-import { addressOf, HUGE_PAGE_BYTES, PAGE_BYTES, writeWord, type NativeBuffer } from './nonblocking-io.ts';
+import { addressOf, writeWord, type NativeBuffer } from './nonblocking-io.ts';
 
 const MFD_CLOEXEC = 1;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
-const PROT_NONE = 0;
 const MAP_SHARED = 1;
-const MAP_PRIVATE = 2;
-const MAP_FIXED = 0x10;
-const MAP_ANONYMOUS = 0x20;
-const MADV_COLLAPSE = 25;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 /** struct msghdr of 64-bit Linux: name, namelen, iov, iovlen, control, controllen, flags. */
@@ -24,6 +21,9 @@ const MSGHDR_IOV_AT = 16;
 const MSGHDR_IOVLEN_AT = 24;
 const IOVEC_BYTES = 16;
 const IOVECS_MAX = 16;
+/** Node 20 aborts on a view of more than 4 GiB. */
+const VIEW_BYTES_MAX = 2 ** 30;
+const GENERATION_BYTES = 4;
 
 interface Libc {
   readonly memfd_create: (name: string, flags: number) => number;
@@ -37,55 +37,74 @@ interface Libc {
     offset: number,
   ) => number | bigint;
   readonly munmap: (address: number, bytes: number) => number;
-  readonly madvise: (address: number, bytes: number, advice: number) => number;
   readonly memcpy: (to: number, from: number, bytes: number) => void;
   readonly sendmsg: (fd: number, message: number, flags: number) => number;
 }
 
 let libc: Libc | null | undefined;
 
+export interface MemoryShape {
+  readonly slots: number;
+  readonly slotBytes: number;
+}
+
 /** Where others find it, and how they know that it is this one: numbers of processes and descriptors are used again. */
-export interface MemoryName {
+export interface MemoryName extends MemoryShape {
   readonly path: string;
-  readonly bytes: number;
   readonly inode: string;
 }
 
 /** Memory of this process that others may map. */
 export class OwnedMemory {
   readonly name: MemoryName;
-  readonly bytes: number;
   readonly #address: number;
-  #collapsedTo = 0;
+  readonly #generations: Int32Array;
+  /** Of the slots, each over as many bytes as a view may have. */
+  readonly #views: Buffer[] = [];
 
-  private constructor(fd: number, bytes: number, address: number) {
-    this.name = { path: `/proc/${process.pid}/fd/${fd}`, bytes, inode: inodeOf(fd) };
-    this.bytes = bytes;
+  private constructor(fd: number, shape: MemoryShape, address: number) {
+    this.name = { path: `/proc/${process.pid}/fd/${fd}`, inode: inodeOf(fd), ...shape };
     this.#address = address;
+    this.#generations = generationsAt(address, shape);
   }
 
   /** Null where the system has no such memory. Pages take memory once they are written. */
-  static create(bytes: number): OwnedMemory | null {
+  static create(shape: MemoryShape): OwnedMemory | null {
     const calls = (libc ??= loadLibc());
     if (calls === null) return null;
     const fd = calls.memfd_create('larder-memory', MFD_CLOEXEC);
     if (fd < 0) return null;
+    const bytes = fileBytes(shape);
     const address = calls.ftruncate(fd, bytes) === 0 ? map(calls, fd, bytes, PROT_READ | PROT_WRITE) : null;
-    if (address !== null) return new OwnedMemory(fd, bytes, address);
+    if (address !== null) return new OwnedMemory(fd, shape, address);
     closeSync(fd);
     return null;
   }
 
-  write(at: number, from: Buffer): void {
-    if (at < 0 || at + from.length > this.bytes) throw new RangeError(`no ${from.length} bytes at ${at}`);
-    libc!.memcpy(this.#address + at, addressOf(from), from.length);
-    this.#collapse(at + from.length);
+  get slots(): number {
+    return this.name.slots;
   }
 
-  /** Makes huge pages of what has been written up to here: the kernel makes none of such memory before it is full. */
-  #collapse(writtenTo: number): void {
-    for (; this.#collapsedTo + HUGE_PAGE_BYTES <= writtenTo; this.#collapsedTo += HUGE_PAGE_BYTES)
-      libc!.madvise(this.#address + this.#collapsedTo, HUGE_PAGE_BYTES, MADV_COLLAPSE);
+  /** The bytes of a slot. */
+  slot(slot: number): Buffer {
+    const { slots, slotBytes } = this.name;
+    if (slot < 0 || slot >= slots) throw new RangeError(`no slot ${slot}`);
+    const at = slot * slotBytes;
+    const start = at - (at % VIEW_BYTES_MAX);
+    const view = (this.#views[start / VIEW_BYTES_MAX] ??= viewAt(
+      this.#address + start,
+      Math.min(VIEW_BYTES_MAX, slots * slotBytes - start),
+    ));
+    return view.subarray(at - start, at - start + slotBytes);
+  }
+
+  generation(slot: number): number {
+    return Atomics.load(this.#generations, slot);
+  }
+
+  /** To be called before other bytes are written to a slot: who copies from it notices. Returns the new generation. */
+  renew(slot: number): number {
+    return (Atomics.add(this.#generations, slot, 1) + 1) | 0;
   }
 }
 
@@ -102,34 +121,56 @@ export interface SentHead {
   readonly to: number;
 }
 
+/** Bytes of one slot, in the generation in which they are right. */
+export interface SlotSlice {
+  readonly slot: number;
+  readonly generation: number;
+  readonly from: number;
+  readonly bytes: number;
+}
+
 /** Memory of another process, mapped read-only. It stays as long as it is mapped, also when its owner has ended. */
 export class MappedMemory {
-  readonly bytes: number;
+  readonly name: MemoryName;
+  readonly #bytes: number;
   readonly #address: number;
+  readonly #generations: Int32Array;
+  #isMapped = true;
   readonly #iovecs = Buffer.alloc(IOVECS_MAX * IOVEC_BYTES);
   readonly #message = Buffer.alloc(MSGHDR_BYTES);
   readonly #messageAddress: number;
 
-  private constructor(bytes: number, address: number) {
-    this.bytes = bytes;
+  private constructor(name: MemoryName, address: number) {
+    this.name = name;
+    this.#bytes = name.slots * name.slotBytes;
     this.#address = address;
+    this.#generations = generationsAt(address, name);
     this.#messageAddress = addressOf(this.#message);
     writeWord(this.#message, MSGHDR_IOV_AT, addressOf(this.#iovecs));
   }
 
   /** Null if it cannot be mapped, because its owner has ended or the system refuses. */
-  static open({ path, bytes, inode }: MemoryName): MappedMemory | null {
+  static open(name: MemoryName): MappedMemory | null {
     const calls = (libc ??= loadLibc());
     if (calls === null) return null;
     let fd: number;
     try {
-      fd = openSync(path, 'r');
+      fd = openSync(name.path, 'r');
     } catch {
       return null;
     }
-    const address = inodeOf(fd) === inode ? map(calls, fd, bytes, PROT_READ) : null;
+    const address = inodeOf(fd) === name.inode ? map(calls, fd, fileBytes(name), PROT_READ) : null;
     closeSync(fd);
-    return address === null ? null : new MappedMemory(bytes, address);
+    return address === null ? null : new MappedMemory(name, address);
+  }
+
+  /** Copies bytes of a slot. False if they are, or may be, no longer those of that generation. */
+  copySlot({ slot, generation, from, bytes }: SlotSlice, into: NativeBuffer, intoAt: number): boolean {
+    if (!this.#isMapped) return false;
+    const { slots, slotBytes } = this.name;
+    if (slot >= slots || from + bytes > slotBytes) throw new RangeError(`no ${bytes} bytes at ${from} of slot ${slot}`);
+    this.copy({ at: slot * slotBytes + from, bytes }, into, intoAt);
+    return Atomics.load(this.#generations, slot) === generation;
   }
 
   copy({ at, bytes }: MemorySlice, into: NativeBuffer, intoAt: number): void {
@@ -159,7 +200,8 @@ export class MappedMemory {
   }
 
   unmap(): void {
-    libc!.munmap(this.#address, this.bytes);
+    this.#isMapped = false;
+    libc!.munmap(this.#address, fileBytes(this.name));
   }
 
   #setVector(at: number, address: number, bytes: number): void {
@@ -168,25 +210,22 @@ export class MappedMemory {
   }
 
   #checkBounds(at: number, bytes: number): void {
-    if (at < 0 || bytes < 0 || at + bytes > this.bytes) throw new RangeError(`no ${bytes} bytes at ${at}`);
+    if (at < 0 || bytes < 0 || at + bytes > this.#bytes) throw new RangeError(`no ${bytes} bytes at ${at}`);
   }
 }
 
-/** Maps at a multiple of a huge page, for only there the kernel can use one. */
+/** The slots, and the table of their generations. */
+const fileBytes = ({ slots, slotBytes }: MemoryShape): number => slots * slotBytes + slots * GENERATION_BYTES;
+
+const viewAt = (address: number, bytes: number): Buffer => Buffer.from(koffi.view(address, bytes));
+
+function generationsAt(address: number, { slots, slotBytes }: MemoryShape): Int32Array {
+  return new Int32Array(koffi.view(address + slots * slotBytes, slots * GENERATION_BYTES));
+}
+
 function map(calls: Libc, fd: number, bytes: number, protection: number): number | null {
-  const reserved = Number(calls.mmap(0, bytes + HUGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  if (!isAddress(reserved)) return null;
-  const aligned = Math.ceil(reserved / HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES;
-  const address = Number(calls.mmap(aligned, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0));
-  const end = reserved + bytes + HUGE_PAGE_BYTES;
-  if (!isAddress(address)) {
-    calls.munmap(reserved, end - reserved);
-    return null;
-  }
-  if (aligned > reserved) calls.munmap(reserved, aligned - reserved);
-  const mappedEnd = aligned + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
-  if (end > mappedEnd) calls.munmap(mappedEnd, end - mappedEnd);
-  return address;
+  const address = Number(calls.mmap(0, bytes, protection, MAP_SHARED, fd, 0));
+  return isAddress(address) ? address : null;
 }
 
 function inodeOf(fd: number): string {
@@ -206,7 +245,6 @@ function loadLibc(): Libc | null {
       ftruncate: library.func('int ftruncate(int fd, int64_t bytes)'),
       mmap: library.func('uintptr_t mmap(uintptr_t at, size_t n, int protection, int flags, int fd, int64_t offset)'),
       munmap: library.func('int munmap(uintptr_t at, size_t n)'),
-      madvise: library.func('int madvise(uintptr_t address, size_t n, int advice)'),
       memcpy: library.func('void memcpy(uintptr_t to, uintptr_t from, size_t n)'),
       sendmsg: library.func('int64_t sendmsg(int fd, uintptr_t message, int flags)'),
     };

@@ -6,6 +6,7 @@ import type { Clock } from '../../runtime/clock.ts';
 import { Semaphore } from '../../runtime/semaphore.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { BufferPool } from '../io/buffer-pool.ts';
+import type { MappedMemory } from '../io/shared-memory.ts';
 import { LIMITS } from '../limits.ts';
 import type { ResidentBlock } from '../store/memory-tier.ts';
 import { LinkConnection, type FetchReply } from './connection.ts';
@@ -26,14 +27,18 @@ export class StorekeeperClient {
   readonly #pool: BufferPool;
   readonly #permits = new Semaphore({ permits: LIMITS.linkRequestsMax });
   readonly #idle: LinkConnection[] = [];
+  /** The memory tier, where it is mapped. */
+  readonly #memory: () => MappedMemory | null;
 
-  constructor(pool: BufferPool) {
+  constructor(pool: BufferPool, memory: () => MappedMemory | null) {
     this.#pool = pool;
+    this.#memory = memory;
   }
 
   /** Throws the fault that the storekeeper answered, or `unreachable` when it is down. */
   fetch(request: FetchRequest): Promise<FetchReply> {
-    return this.#request({ kind: 'fetch', request });
+    const memory = this.#memory();
+    return this.#request({ kind: 'fetch', request, memory: memory?.name.inode ?? null }, memory);
   }
 
   /** Resolves when the update is in force. Throws `unreachable`. */
@@ -52,12 +57,12 @@ export class StorekeeperClient {
     }
   }
 
-  async #request(request: LinkRequest): Promise<FetchReply> {
+  async #request(request: LinkRequest, memory: MappedMemory | null = null): Promise<FetchReply> {
     await this.#permits.acquire();
     const connection = this.#idle.pop() ?? this.#connect();
     let reply: FetchReply;
     try {
-      reply = await connection.request(request);
+      reply = await connection.request(request, memory);
     } catch (error) {
       throw new Fault('unreachable', 'the storekeeper cannot be reached', { cause: error });
     }

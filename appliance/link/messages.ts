@@ -1,7 +1,8 @@
 // The messages between workers and their storekeeper, over two Unix sockets in the state directory.
 //
 // read.sock carries requests of a worker and the storekeeper's replies: a request is one line of JSON, one at a time on each
-// connection; its reply comes in frames, first a head that says what the asset is, then bytes. Closing the connection abandons the
+// connection; its reply comes in frames, first a head that says what the asset is, then bytes, or the slots of the memory tier in which
+// they are. For each frame of slots the worker sends an empty line once it has copied the bytes. Closing the connection abandons the
 // reply, on either side. link.sock carries lines of JSON both ways: reports up, invalidations down. Processes run in the state
 // directory and use these relative names, because the path of a Unix socket may not exceed 107 characters.
 
@@ -18,7 +19,8 @@ export const LINK_SOCKET = 'link.sock';
 const BLOCKS_PER_ASSET_MAX = 2 ** 24;
 
 export type LinkRequest =
-  | { readonly kind: 'fetch'; readonly request: FetchRequest }
+  /** `memory`: the memory tier that the worker has mapped, by its inode; null without one. */
+  | { readonly kind: 'fetch'; readonly request: FetchRequest; readonly memory: string | null }
   | { readonly kind: 'update'; readonly update: CacheUpdate }
   | { readonly kind: 'present'; readonly query: PresenceQuery };
 

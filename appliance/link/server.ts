@@ -6,10 +6,12 @@ import { rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import { writeWithin } from '../../runtime/backpressure.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import { systemClock, type Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import type { SlotSlice } from '../io/shared-memory.ts';
 import { LIMITS } from '../limits.ts';
-import { frameHead, lineSplitter } from './framing.ts';
+import type { BlockSlice } from '../store/receive-buffer.ts';
+import { encodeSlices, frameHead, lineSplitter } from './framing.ts';
 import {
   LINK_SOCKET,
   READ_SOCKET,
@@ -40,10 +42,12 @@ const FRAME_PAYLOAD_BYTES = 128 * 1024;
 /** Length of the queue of connections that were not accepted yet. Connections beyond it are refused. */
 const BACKLOG = 4_096;
 
+type ReplyBody = AsyncIterable<Buffer | BlockSlice> | readonly Buffer[];
+
 /** A reply to a fetch. `bytes` is the length of the body if it is known; it may end earlier. */
 export interface FetchResponse {
   readonly head: ReplyHead;
-  readonly body: AsyncIterable<Buffer> | readonly Buffer[] | null;
+  readonly body: ReplyBody | null;
   readonly bytes: number | null;
 }
 
@@ -53,6 +57,8 @@ export interface LinkHandlers {
   /** Resolves when the update is in force. */
   readonly update: (update: CacheUpdate) => Promise<void>;
   readonly arePresent: (query: PresenceQuery) => boolean;
+  /** The inode of the memory tier; null without one. */
+  readonly memory: () => string | null;
   /** What a worker is told when it links: the memory tier. */
   readonly greeting: () => Iterable<StorekeeperMessage>;
   readonly onReport: (worker: number, report: WorkerReport) => void;
@@ -200,13 +206,18 @@ export class LinkServer {
 
   /** A worker sends one request at a time on a connection, so that its reply is all that is under way there. */
   #serveRequests(socket: Socket, handlers: LinkHandlers): void {
-    const split = lineSplitter((line) => void this.#reply(JSON.parse(line) as LinkRequest, socket, handlers));
+    const reader: Reader = { socket, onCopied: null };
+    const split = lineSplitter((line) => {
+      if (line === '') reader.onCopied?.();
+      else void this.#reply(JSON.parse(line) as LinkRequest, reader, handlers);
+    });
     socket.setEncoding('utf8');
     socket.on('data', (chunk) => split(String(chunk)));
     socket.on('error', (error) => this.#deps.log.debug({ err: error }, 'a worker abandoned a reply'));
   }
 
-  async #reply(message: LinkRequest, socket: Socket, handlers: LinkHandlers): Promise<void> {
+  async #reply(message: LinkRequest, reader: Reader, handlers: LinkHandlers): Promise<void> {
+    const { socket } = reader;
     let response: FetchResponse;
     try {
       response = await respond(message, handlers);
@@ -218,13 +229,22 @@ export class LinkServer {
     const { head, body, bytes } = response;
     sendHead(socket, head, body === null);
     if (body === null) return;
+    const memory = handlers.memory();
+    const mapsMemory = message.kind === 'fetch' && memory !== null && message.memory === memory;
     try {
-      await sendBody(socket, body, bytes);
+      await sendBody(reader, body, { bytes, mapsMemory });
     } catch {
       // The worker asks again for the rest, and learns the fault then.
       socket.destroy();
     }
   }
+}
+
+/** The worker's end of a connection for requests. */
+interface Reader {
+  readonly socket: Socket;
+  /** What waits for the worker to have copied the bytes that it was told of. */
+  onCopied: (() => void) | null;
 }
 
 function receive(peer: Peer, message: WorkerMessage, handlers: LinkHandlers): void {
@@ -245,25 +265,64 @@ async function respond(message: LinkRequest, handlers: LinkHandlers): Promise<Fe
 }
 
 /**
- * Sends the body at the worker's pace. The next chunk is taken once the kernel has the last one, because its buffer may be reused
- * then. A worker that has gone ends the body, not the fetch behind it.
+ * Sends the body at the worker's pace. The next piece is taken once the worker has copied the last one, or the kernel has it, because its
+ * memory may be used for other bytes then. A worker that has gone ends the body, not the fetch behind it.
  */
 async function sendBody(
-  socket: Socket,
-  body: AsyncIterable<Buffer> | readonly Buffer[],
-  bytes: number | null,
+  reader: Reader,
+  body: ReplyBody,
+  spec: { readonly bytes: number | null; readonly mapsMemory: boolean },
 ): Promise<void> {
+  const { bytes, mapsMemory } = spec;
   let sent = 0;
-  for await (const chunk of body) {
-    for (let at = 0; at < chunk.length; at += FRAME_PAYLOAD_BYTES) {
-      const payload = chunk.subarray(at, at + FRAME_PAYLOAD_BYTES);
-      sent += payload.length;
-      const frame = [frameHead(payload.length, sent === bytes), payload];
-      const written = writeWithin(socket, frame, LIMITS.linkReaderStallMs);
-      if (written === false || (written !== true && !(await written))) return;
+  for await (const whole of body)
+    for (const piece of Buffer.isBuffer(whole) ? partsOf(whole) : [whole]) {
+      sent += piece.length;
+      const isTaken = sendPiece(reader, piece, { isLast: sent === bytes, mapsMemory });
+      if (isTaken === false || (isTaken !== true && !(await isTaken))) return;
     }
-  }
-  if (sent === 0 || sent !== bytes) socket.write(frameHead(0, true));
+  if (sent === 0 || sent !== bytes) reader.socket.write(frameHead({ bytes: 0, isLast: true, hasSlices: false }));
+}
+
+function* partsOf(bytes: Buffer): Generator<Buffer> {
+  for (let at = 0; at < bytes.length; at += FRAME_PAYLOAD_BYTES) yield bytes.subarray(at, at + FRAME_PAYLOAD_BYTES);
+}
+
+function sendPiece(
+  reader: Reader,
+  piece: Buffer | BlockSlice,
+  { isLast, mapsMemory }: { readonly isLast: boolean; readonly mapsMemory: boolean },
+): boolean | Promise<boolean> {
+  if (Buffer.isBuffer(piece)) return sendBytes(reader, [piece], isLast);
+  const { buffers, slices } = piece;
+  if (slices === null) return sendBytes(reader, buffers, isLast);
+  // The slots may have other bytes before the kernel has these.
+  return mapsMemory ? sendSlices(reader, slices, isLast) : sendBytes(reader, [Buffer.concat(buffers)], isLast);
+}
+
+function sendBytes({ socket }: Reader, buffers: readonly Buffer[], isLast: boolean): boolean | Promise<boolean> {
+  const bytes = buffers.reduce((sum, { length }) => sum + length, 0);
+  return writeWithin(socket, [frameHead({ bytes, isLast, hasSlices: false }), ...buffers], LIMITS.linkReaderStallMs);
+}
+
+/** Resolves to true once the worker has copied them. Destroys the connection of one that does not in time. */
+function sendSlices(reader: Reader, slices: readonly SlotSlice[], isLast: boolean): boolean | Promise<boolean> {
+  const { socket } = reader;
+  if (socket.destroyed) return false;
+  const encoded = encodeSlices(slices);
+  socket.write(Buffer.concat([frameHead({ bytes: encoded.length, isLast, hasSlices: true }), encoded]));
+  return new Promise((resolve) => {
+    const settle = (isCopied: boolean): void => {
+      systemClock.clear(stalled);
+      reader.onCopied = null;
+      socket.off('close', onClose);
+      resolve(isCopied);
+    };
+    const onClose = (): void => settle(false);
+    const stalled = systemClock.setTimeout(() => socket.destroy(), LIMITS.linkReaderStallMs);
+    reader.onCopied = () => settle(true);
+    socket.on('close', onClose);
+  });
 }
 
 const lineOf = (message: StorekeeperMessage): string => `${JSON.stringify(message)}\n`;
@@ -280,7 +339,7 @@ function killProcess(pid: number): void {
 function sendHead(socket: Socket, head: ReplyHead, last: boolean): void {
   const json = Buffer.from(JSON.stringify(head));
   socket.cork();
-  socket.write(frameHead(json.length, last));
+  socket.write(frameHead({ bytes: json.length, isLast: last, hasSlices: false }));
   socket.write(json);
   process.nextTick(() => socket.uncork());
 }

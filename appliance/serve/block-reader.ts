@@ -2,7 +2,7 @@
 // kernel does not say whether bytes in the page cache are those that were checked before or came from the disk again, so an earlier
 // check proves nothing. Reads are made on the spot when the page cache has the bytes; others go through the thread pool.
 
-import { closeSync, open as openCallback, openSync, read as readCallback } from 'node:fs';
+import { closeSync, open as openCallback, read as readCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
@@ -13,7 +13,7 @@ import type { ByteSlice } from '../io/byte-stream.ts';
 import { LIMITS } from '../limits.ts';
 import { BLOCK_BYTES, checkChunk, CHUNK_BYTES, decodeHead, HEAD_BYTES, isBlockOf } from '../store/block-file.ts';
 import { blockPath } from '../store/layout.ts';
-import { readOnlyWhatIsAsked, WOULD_BLOCK } from '../io/nonblocking-io.ts';
+import { readOnlyWhatIsAsked } from '../io/nonblocking-io.ts';
 import type { BlockName } from '../store/memory-tier.ts';
 import { blockName, copyResident, nameOfBlock, type ResidentBlocks, type ResidentBytes } from './resident-blocks.ts';
 
@@ -68,15 +68,15 @@ export class BlockReader {
   /** Whether the block is on disk, as far as can be told without reading it. */
   async has(asset: AssetView, number: number): Promise<boolean> {
     if (this.isAtHand(asset, number)) return true;
-    const opening = this.#diskCallsOf(asset).run(() => this.#openBlock(asset, number, false));
+    const opening = this.#diskCallsOf(asset).run(() => this.#openBlock(asset, number));
     return (await opening.catch(() => null)) !== null;
   }
 
   /**
-   * The first bytes of [from, to), or null when their block is not on disk. `justWritten`: the block was written a moment ago. Throws
-   * `disk_corrupt` or an error of the file system: the storekeeper is to be asked for the bytes then.
+   * The first bytes of [from, to), or null when their block is not on disk. Throws `disk_corrupt` or an error of the file system: the
+   * storekeeper is to be asked for the bytes then.
    */
-  read(asset: AssetView, from: number, to: number, justWritten: boolean): ByteSlice | null | Promise<ByteSlice | null> {
+  read(asset: AssetView, from: number, to: number): ByteSlice | null | Promise<ByteSlice | null> {
     const pooled = this.#pool.acquire(chunksBytes(from, to));
     let bytes: number;
     try {
@@ -87,7 +87,6 @@ export class BlockReader {
     }
     if (bytes > 0) return this.#sliceOf(pooled, bytes);
     this.#pool.release(pooled);
-    if (justWritten) return this.#readJustWritten(asset, from, to);
     return this.#diskCallsOf(asset).run(() => this.#readFromDisk(asset, from, to));
   }
 
@@ -155,16 +154,11 @@ export class BlockReader {
     this.#blocks.clear();
   }
 
-  async #readJustWritten(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
-    const block = await this.#openBlock(asset, Math.floor(from / BLOCK_BYTES), true);
-    return block === null ? null : this.read(asset, from, to, false);
-  }
-
   /** As `readCached`, in the thread pool, and opens the block if it is not open. */
   async #readFromDisk(asset: AssetView, from: number, to: number): Promise<ByteSlice | null> {
     const number = Math.floor(from / BLOCK_BYTES);
     const name = nameOfBlock(asset, number);
-    const block = this.#blocks.get(name) ?? (await this.#openBlock(asset, number, false));
+    const block = this.#blocks.get(name) ?? (await this.#openBlock(asset, number));
     if (block === null || !isOf(block, asset)) return null;
     const pooled = this.#pool.acquire(chunksBytes(from, to));
     const span = chunkSpan(block, from, to, pooled.room);
@@ -194,11 +188,11 @@ export class BlockReader {
     return calls;
   }
 
-  #openBlock(asset: AssetView, number: number, justWritten: boolean): Promise<OpenBlock | null> {
+  #openBlock(asset: AssetView, number: number): Promise<OpenBlock | null> {
     const name = nameOfBlock(asset, number);
     const ongoing = this.#opening.get(name);
     if (ongoing !== undefined) return ongoing;
-    const opening = this.#openFile(asset, number, justWritten)
+    const opening = this.#openFile(asset, number)
       .then((block) => {
         if (block !== null) this.#blocks.set(name, block);
         return block;
@@ -209,20 +203,19 @@ export class BlockReader {
   }
 
   /** Null when there is no file, or it belongs to another asset. */
-  async #openFile(asset: AssetView, number: number, justWritten: boolean): Promise<OpenBlock | null> {
+  async #openFile(asset: AssetView, number: number): Promise<OpenBlock | null> {
     const path = blockPath(asset.directory, asset.id, number);
     let fd: number;
     try {
-      fd = justWritten ? openSync(path, 'r') : await open(path, 'r');
+      fd = await open(path, 'r');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
       throw error;
     }
     const pooled = this.#pool.acquire(HEAD_BYTES);
     try {
-      const inMemory = justWritten ? pooled.memory.readNonblocking(fd, { at: 0, bytes: HEAD_BYTES }, 0) : WOULD_BLOCK;
-      const bytes = inMemory > 0 ? inMemory : (await read(fd, pooled.buffer, 0, HEAD_BYTES, 0)).bytesRead;
-      const head = decodeHead(pooled.buffer.subarray(0, bytes), path);
+      const { bytesRead } = await read(fd, pooled.buffer, 0, HEAD_BYTES, 0);
+      const head = decodeHead(pooled.buffer.subarray(0, bytesRead), path);
       if (isBlockOf(head, asset, number)) {
         readOnlyWhatIsAsked(fd);
         const { key, version, bytes, crcs } = head;

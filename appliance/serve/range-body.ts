@@ -35,8 +35,6 @@ export class RangeBody {
   #emptyReplies = 0;
   #hasFetched: boolean;
   #touchedBlock = -1;
-  /** The block in which a stream ended: it has just been written, so its rest is in memory. */
-  #writtenBlock = -1;
   #closed = false;
   /** Bytes that did not come from a block file. */
   fetchedBytes = 0;
@@ -73,8 +71,7 @@ export class RangeBody {
     if (this.#stream !== null) return this.#nextFromStream();
     let slice: ByteSlice | null | Promise<ByteSlice | null>;
     try {
-      const justWritten = this.#writtenBlock === blockOf(this.#at);
-      slice = this.#deps.reader.read(this.#asset, this.#at, this.#end, justWritten);
+      slice = this.#deps.reader.read(this.#asset, this.#at, this.#end);
     } catch (error) {
       return this.#fetch(error);
     }
@@ -120,10 +117,8 @@ export class RangeBody {
     }
     if (slice === null) {
       this.#stream = null;
-      // A block that ended with the stream is complete, and the next one may have been on disk for years.
-      this.#writtenBlock = this.#at % BLOCK_BYTES === 0 ? -1 : blockOf(this.#at);
-      // The fetch counted as the use of this block.
-      this.#touchedBlock = this.#writtenBlock;
+      // The fetch counted as the use of a block in which it ended; the next block may have been on disk for years.
+      this.#touchedBlock = this.#at % BLOCK_BYTES === 0 ? -1 : blockOf(this.#at);
       return this.next();
     }
     const bytes = slice.bytes.subarray(0, this.#end - this.#at);

@@ -19,6 +19,11 @@ export class ResidentBlocks {
   readonly #blocks = new Map<string, ResidentBlock>();
   #memory: MappedMemory | null = null;
 
+  /** The storekeeper's memory, if it is mapped. */
+  get memory(): MappedMemory | null {
+    return this.#memory;
+  }
+
   /** The storekeeper's memory. Without it (it cannot be mapped) nothing is ever resident. */
   attach(name: MemoryName): void {
     this.detach();

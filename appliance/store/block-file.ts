@@ -12,15 +12,17 @@ import { Fault } from '../../protocol/faults.ts';
 
 /** Plain descriptors, because a `FileHandle` per written block costs more than the calls themselves. */
 const openForWriting = promisify(fs.open);
-const [write, writev] = [promisify(fs.write), promisify(fs.writev)];
+const [write, writev, ftruncate] = [promisify(fs.write), promisify(fs.writev), promisify(fs.ftruncate)];
+const close = promisify(fs.close);
 /** O_DSYNC: data is on disk when the write returns, which saves a call of fdatasync. */
-const { O_WRONLY, O_CREAT, O_TRUNC, O_DSYNC } = constants;
+const { O_WRONLY, O_CREAT, O_TRUNC, O_DSYNC, O_DIRECT } = constants;
 const WRITE_FLAGS = O_WRONLY | O_CREAT | O_TRUNC | O_DSYNC;
 
 export const BLOCK_BYTES = 2 ** 20;
 /** The unit of a checksum, and so of every read. */
 export const CHUNK_BYTES = 2 ** 16;
 export const HEAD_BYTES = 4096;
+const PAGE_BYTES = 4096;
 /** What remains of the head for JSON after magic, length and crc32. */
 const JSON_BYTES_MAX = HEAD_BYTES - 16;
 /** Bound on the JSON fields that hold numbers: sizes, block number, `generatedAtMs` and a crc32 per chunk. */
@@ -53,10 +55,19 @@ export const blockCount = (assetBytes: number): number => Math.ceil(assetBytes /
 export const blockBytes = (assetBytes: number, number: number): number =>
   Math.min(BLOCK_BYTES, assetBytes - number * BLOCK_BYTES);
 
-export function chunkCrcs(payload: Buffer): number[] {
-  const crcs: number[] = [];
-  for (let at = 0; at < payload.length; at += CHUNK_BYTES) crcs.push(crc32(payload.subarray(at, at + CHUNK_BYTES)));
-  return crcs;
+/** The bytes of a block, in chunks, with the checksum of each. */
+export interface BlockPayload {
+  readonly bytes: number;
+  readonly chunks: readonly Buffer[];
+  readonly crcs: readonly number[];
+  /** Every chunk begins at a page, and what follows the last one to the end of its page may be overwritten. */
+  readonly inPages: boolean;
+}
+
+export function payloadOf(bytes: Buffer): BlockPayload {
+  const chunks: Buffer[] = [];
+  for (let at = 0; at < bytes.length; at += CHUNK_BYTES) chunks.push(bytes.subarray(at, at + CHUNK_BYTES));
+  return { bytes: bytes.length, chunks, crcs: chunks.map((chunk) => crc32(chunk)), inPages: false };
 }
 
 /** Whether the metadata of an asset version fits into the heads of all its blocks. */
@@ -116,21 +127,33 @@ function isBlockHead(value: unknown): value is BlockHead {
 }
 
 /**
- * Writes to a temporary name, then renames. The caller must have persisted an intent before, and must close the descriptor that is
- * returned.
+ * Writes to a temporary name, then renames. The caller must have persisted an intent before. With a page for the head a payload in
+ * pages bypasses the page cache; throws EINVAL where the file system cannot do that.
  */
-export async function writeBlock(path: string, head: BlockHead, payload: Buffer): Promise<number> {
+export async function writeBlock(
+  path: string,
+  head: BlockHead,
+  payload: BlockPayload,
+  headPage: Buffer | null = null,
+): Promise<void> {
   const temporary = `${path}.tmp`;
   let fd: number | null = null;
   try {
-    fd = await openForWriting(temporary, WRITE_FLAGS, 0o600);
-    await writeAll(fd, encodeHead(head), payload);
+    if (headPage === null) {
+      fd = await openForWriting(temporary, WRITE_FLAGS, 0o600);
+      await writeAll(fd, [encodeHead(head), ...payload.chunks]);
+    } else {
+      fd = await openForWriting(temporary, WRITE_FLAGS | O_DIRECT, 0o600);
+      encodeHead(head).copy(headPage);
+      await writeAll(fd, [headPage, ...wholePages(payload.chunks)]);
+      if (payload.bytes % PAGE_BYTES !== 0) await ftruncate(fd, HEAD_BYTES + payload.bytes);
+    }
     await rename(temporary, path);
-    return fd;
   } catch (error) {
-    if (fd !== null) closeSync(fd);
     await unlink(temporary).catch(() => undefined);
     throw error;
+  } finally {
+    if (fd !== null) await close(fd);
   }
 }
 
@@ -205,7 +228,7 @@ function decodeBlock(file: Buffer, path: string): { readonly head: BlockHead; re
   const head = decodeHead(file.subarray(0, HEAD_BYTES), path);
   const payload = file.subarray(HEAD_BYTES);
   if (payload.length !== head.bytes) throw corrupt(path, `holds ${payload.length} of ${head.bytes} bytes`);
-  if (chunkCrcs(payload).some((crc, at) => crc !== head.crcs[at])) throw corrupt(path, 'fails its checksum');
+  if (payloadOf(payload).crcs.some((crc, at) => crc !== head.crcs[at])) throw corrupt(path, 'fails its checksum');
   return { head, payload };
 }
 
@@ -229,11 +252,23 @@ async function openForReading(path: string): Promise<FileHandle | null> {
   }
 }
 
-async function writeAll(fd: number, head: Buffer, payload: Buffer): Promise<void> {
-  let at = (await writev(fd, [head, payload], 0)).bytesWritten;
-  while (at < HEAD_BYTES) at += (await write(fd, head, at, HEAD_BYTES - at, at)).bytesWritten;
-  for (const end = HEAD_BYTES + payload.length; at < end;)
-    at += (await write(fd, payload, at - HEAD_BYTES, end - at, at)).bytesWritten;
+/** The chunks of a payload in pages, the last one filled up to the end of its page. */
+function wholePages(chunks: readonly Buffer[]): Buffer[] {
+  const last = chunks.at(-1)!;
+  const pages = Buffer.from(last.buffer, last.byteOffset, Math.ceil(last.length / PAGE_BYTES) * PAGE_BYTES);
+  pages.fill(0, last.length);
+  return [...chunks.slice(0, -1), pages];
+}
+
+async function writeAll(fd: number, buffers: readonly Buffer[]): Promise<void> {
+  let at = (await writev(fd, buffers, 0)).bytesWritten;
+  // What one call did not take is written buffer by buffer.
+  let start = 0;
+  for (const buffer of buffers) {
+    for (const end = start + buffer.length; at < end;)
+      at += (await write(fd, buffer, at - start, end - at, at)).bytesWritten;
+    start += buffer.length;
+  }
 }
 
 const corrupt = (path: string, why: string): Fault => new Fault('disk_corrupt', `block file ${path} ${why}`);

@@ -12,10 +12,10 @@
 //   disk-volume.ts                a volume on disk: block-file.ts and layout.ts for its files; volume-index.ts, index-record.ts,
 //                                 index-writer.ts and bitmap.ts for its index; recovery.ts for its start
 //   scrub.ts                      looks for damaged blocks in the background
-//   memory-tier.ts                what is read again and again, in memory that workers map
-//   page-cache-release.ts         written blocks leave the page cache; nonblocking-io.ts makes the system calls
+//   receive-buffer.ts             where the bytes of a block arrive
+//   memory-tier.ts                what arrives and what is read again and again, in memory that workers map
 //
-// Other rooms use `Cache`, `Entry` and `AssetMeta`; `DiskVolume` and `demandPolicy` to compose a cache; `MemoryTier` for what is hot;
+// Other rooms use `Cache`, `Entry` and `AssetMeta`; `DiskVolume` and `demandPolicy` to compose a cache; `MemoryTier` for what is hot; receive-buffer.ts for what arrives;
 // and, in workers, the readers of block-file.ts, `blockPath` and `NativeBuffer` to read blocks without the storekeeper.
 
 import { isFault } from '../../protocol/faults.ts';
@@ -24,7 +24,7 @@ import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Counters } from '../metrics.ts';
 import { BITS_SET } from './bitmap.ts';
-import { assetDiskBytes, BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from './block-file.ts';
+import { assetDiskBytes, BLOCK_BYTES, blockBytes, blockCount, diskBytesOf, type BlockPayload } from './block-file.ts';
 import {
   RUN_BLOCKS,
   runAsset,
@@ -147,12 +147,12 @@ export class Cache {
   }
 
   /** Writes a reserved block and ends the reservation, also on failure. Throws `disk_full` or `disk_failed`. */
-  async store(entry: Entry, number: number, payload: Buffer): Promise<void> {
+  async store(entry: Entry, number: number, payload: BlockPayload): Promise<void> {
     const budget = this.#budgetOf(entry);
     try {
       await entry.volume.write(entry, number, payload);
     } finally {
-      budget.reservedBytes -= diskBytesOf(payload.length);
+      budget.reservedBytes -= diskBytesOf(payload.bytes);
     }
     if (entry.removed) return;
     this.#accountBlock(budget, entry, number, 1);

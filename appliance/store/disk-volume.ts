@@ -3,7 +3,6 @@
 // Every change of a block goes through both in this order: write an intent to the index, write or unlink the file, then update
 // the record and end the intent.
 
-import { closeSync } from 'node:fs';
 import { open, unlink } from 'node:fs/promises';
 import type { Level } from 'level';
 import { Fault } from '../../protocol/faults.ts';
@@ -13,17 +12,17 @@ import type { Log } from '../../runtime/log.ts';
 import { Semaphore } from '../../runtime/semaphore.ts';
 import { LIMITS } from '../limits.ts';
 import {
-  chunkCrcs,
+  HEAD_BYTES,
   isBlockOf,
   readBlock,
   readHead,
   unlinkIfPresent,
   writeBlock,
   type BlockHead,
+  type BlockPayload,
 } from './block-file.ts';
 import { intentKey } from './index-record.ts';
 import { blockPath, prepareVolume } from './layout.ts';
-import { PageCacheRelease } from './page-cache-release.ts';
 import { recover } from './recovery.ts';
 import type { AssetMeta, Entry, Volume } from './volume.ts';
 import { openIndexDb, VolumeIndex } from './volume-index.ts';
@@ -43,18 +42,19 @@ export class DiskVolume implements Volume {
   readonly directory: string;
   readonly #log: Log;
   readonly #index: VolumeIndex;
-  readonly #pageCache: PageCacheRelease;
   /** Calls under way on the files. */
   readonly #calls = new Semaphore({ permits: LIMITS.diskCallsPerVolumeMax });
   /** Removals under way, by block. A block that is fetched again waits for its former file to go. */
   readonly #removals = new Map<string, Promise<void>>();
+  /** Pages for the heads of blocks that are written beside the page cache. */
+  readonly #headPages: Buffer[] = [];
+  #canWriteDirectly = true;
 
   private constructor({ number, directory, clock, log }: DiskVolumeSpec, db: Level) {
     this.number = number;
     this.directory = directory;
     this.#log = log;
     this.#index = new VolumeIndex({ volume: this, db, clock, log });
-    this.#pageCache = new PageCacheRelease({ clock, dropPages });
   }
 
   /** Recovers from a crash before it resolves. Throws `store_mismatch`, `store_locked`, `disk_full` or `disk_failed`. */
@@ -85,23 +85,34 @@ export class DiskVolume implements Volume {
     return this.#index.intendWrites(entry, numbers);
   }
 
-  async write(entry: Entry, number: number, payload: Buffer): Promise<void> {
+  async write(entry: Entry, number: number, payload: BlockPayload): Promise<void> {
     const path = blockPath(this.directory, entry.id, number);
     await this.#removals.get(intentKey(entry.id, number));
     try {
-      const fd = await this.#calls.run(() => writeBlock(path, headOf(entry, number, payload), payload));
-      if (entry.removed) {
-        // The entry was removed while its block was written, so nothing refers to the file.
-        closeSync(fd);
-        await unlink(path);
-        return;
-      }
-      this.#pageCache.add(path, entry, fd);
-      this.#index.markPresent(entry, number);
+      await this.#calls.run(() => this.#writeFile(path, headOf(entry, number, payload), payload));
+      // The entry may have been removed while its block was written: then nothing refers to the file.
+      if (entry.removed) await unlink(path);
+      else this.#index.markPresent(entry, number);
     } catch (error) {
       throw diskFault(error, path);
     } finally {
       this.abandon(entry, [number]);
+    }
+  }
+
+  /** Beside the page cache if possible: what comes from the memory tier stays there for its next readers. */
+  async #writeFile(path: string, head: BlockHead, payload: BlockPayload): Promise<void> {
+    if (!payload.inPages || !this.#canWriteDirectly) return writeBlock(path, head, payload);
+    const headPage = this.#headPages.pop() ?? (await newPage());
+    try {
+      await writeBlock(path, head, payload, headPage);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+      this.#canWriteDirectly = false;
+      this.#log.info({ volume: this.directory }, 'this file system writes through the page cache alone');
+      await writeBlock(path, head, payload);
+    } finally {
+      this.#headPages.push(headPage);
     }
   }
 
@@ -185,9 +196,8 @@ export class DiskVolume implements Volume {
     return this.#index.flush();
   }
 
-  async close(): Promise<void> {
-    this.#pageCache.close();
-    await this.#index.close();
+  close(): Promise<void> {
+    return this.#index.close();
   }
 
   /**
@@ -201,7 +211,6 @@ export class DiskVolume implements Volume {
     );
     for (const number of numbers) {
       const path = blockPath(this.directory, entry.id, number);
-      this.#pageCache.remove(path);
       try {
         await this.#calls.run(() => unlinkIfPresent(path));
         this.abandon(entry, [number]);
@@ -214,19 +223,25 @@ export class DiskVolume implements Volume {
   }
 }
 
-const headOf = (entry: Entry, number: number, payload: Buffer): BlockHead => ({
+const headOf = (entry: Entry, number: number, payload: BlockPayload): BlockHead => ({
   key: entry.key,
   version: entry.version,
   assetBytes: entry.bytes,
   number,
-  bytes: payload.length,
-  crcs: chunkCrcs(payload),
+  bytes: payload.bytes,
+  crcs: payload.crcs,
   headers: entry.headers,
   generatedAtMs: entry.generatedAtMs,
   holding: entry.holding,
 });
 
-/** Loaded at first use, because the foreign function library takes long to load. */
+// The foreign function library takes long to load: it is loaded at first use.
+
+async function newPage(): Promise<Buffer> {
+  const { alignedBuffer } = await import('../io/nonblocking-io.ts');
+  return alignedBuffer(HEAD_BYTES);
+}
+
 async function dropPages(fd: number): Promise<void> {
   const { dropPages: drop } = await import('../io/nonblocking-io.ts');
   await drop(fd);

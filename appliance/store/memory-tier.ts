@@ -1,10 +1,14 @@
 // The memory tier: blocks that are read again and again, in memory that the storekeeper writes and all workers map. Bytes in it were
 // checked on their way in, and nothing but the storekeeper can change them, so that they are served without another check.
 //
-// A block enters on its second read. Its slots are chosen, filled and only then announced, so that no worker reads what is being written.
-// A block leaves when the policy evicts it, or when it leaves the disk: the workers are told to forget it, and its slots are used again
-// only when all of them have confirmed or ended (link/server.ts kills the one that does neither). A worker never holds on to a slot
-// across a turn of its event loop, so that a confirmation means that it reads there no more.
+// A missed block is received here, and stays for the readers that follow close behind: for those that are slower than the disk, and for
+// the next ones. An eighth of the tier is for such blocks, on probation, first in, first out. A block that is read again moves on to the
+// rest of the tier, where the policy decides what stays; so does one that was on disk and is read twice.
+//
+// The slots of a block are chosen, filled and only then announced, so that no worker reads what is being written; what it reads of a
+// arriving block it is told chunk by chunk (link/server.ts). A block leaves when it is evicted, or when it leaves the disk: the workers are
+// told to forget it, and its slots are used again only when all of them have confirmed or ended (link/server.ts kills the one that does
+// neither). A worker never holds on to a slot across a turn of its event loop, so that a confirmation means that it reads there no more.
 
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
@@ -13,6 +17,7 @@ import type { Counters } from '../metrics.ts';
 import { BLOCK_BYTES, blockBytes, CHUNK_BYTES } from './block-file.ts';
 import { hashPart, RotatingBloomFilter } from './bloom-filter.ts';
 import type { RunGeometry, RunKey } from './eviction-policy.ts';
+import type { ReceiveBuffer } from './receive-buffer.ts';
 import { Lru } from './lru.ts';
 import type { Entry, Volume } from './volume.ts';
 
@@ -26,6 +31,10 @@ const FILLS_WAITING_MAX = 256;
  * the next one wants, and filling would cost more than the tier saves.
  */
 const REPLACEMENT_MS = 180_000;
+/** For blocks that arrive or have just arrived. */
+const PROBATION_SHARE = 1 / 8;
+/** Of that share, evicted ahead: slots are free only once all workers have confirmed. */
+const PROBATION_FREE_SHARE = 1 / 4;
 /** Bytes a second at which also a small tier may be replaced. */
 const REPLACEMENT_RATE_MIN = 8 * 2 ** 20;
 /** Blocks of one asset that a key of the policy can tell apart; blocks behind 2 TiB stay on disk. */
@@ -47,10 +56,18 @@ export interface ResidentBlock {
 
 export type BlockName = Pick<ResidentBlock, 'volume' | 'id' | 'number'>;
 
+/** The shared memory: see io/shared-memory.ts. */
+export interface SharedSlots {
+  readonly slots: number;
+  slot(slot: number): Buffer;
+  generation(slot: number): number;
+  /** To be called before other bytes are written to a slot. Returns its new generation. */
+  renew(slot: number): number;
+}
+
 export interface MemoryTierDeps {
   readonly volumes: readonly Pick<Volume, 'entry' | 'read'>[];
-  /** The shared memory. */
-  readonly memory: { readonly bytes: number; write(at: number, from: Buffer): void };
+  readonly memory: SharedSlots;
   /** Tells the workers where a block is. */
   readonly announce: (block: ResidentBlock) => void;
   /** Resolves when no worker reads these blocks in the tier any more. */
@@ -64,10 +81,18 @@ export interface MemoryTierDeps {
 
 export class MemoryTier {
   readonly #deps: MemoryTierDeps;
-  readonly #policy = new Lru(GEOMETRY);
   readonly #resident = new Map<RunKey, ResidentBlock>();
+  /** Resident blocks that nobody has read since they arrived, oldest first. */
+  readonly #probation = new Map<RunKey, ResidentBlock>();
+  /** The other resident blocks. */
+  readonly #policy = new Lru(GEOMETRY);
   readonly #freeSlots: number[] = [];
-  readonly #filling = new Set<RunKey>();
+  /** Slots for probation, blocks that arrive included, and of all others, each until they are free again. */
+  readonly #probationSlots: SlotCount;
+  readonly #protectedSlots: SlotCount;
+  /** Slots of probation on their way out. */
+  #leavingSlots = 0;
+  readonly #busy = new Set<RunKey>();
   readonly #fills = new Semaphore({ permits: FILLS_MAX });
   readonly #read: RotatingBloomFilter;
   /** When the next block may be evicted, monotonic. */
@@ -76,7 +101,11 @@ export class MemoryTier {
 
   constructor(deps: MemoryTierDeps) {
     this.#deps = deps;
-    const slots = Math.floor(deps.memory.bytes / SLOT_BYTES);
+    const { slots } = deps.memory;
+    const probationMax = Math.floor(slots * PROBATION_SHARE);
+    // In a small tier not even one block would fit.
+    this.#probationSlots = { used: 0, max: probationMax < BLOCK_BYTES / SLOT_BYTES ? 0 : probationMax };
+    this.#protectedSlots = { used: 0, max: slots - this.#probationSlots.max };
     // The lowest is taken first, so that the slots of a block are neighbours while nothing was evicted.
     for (let slot = slots - 1; slot >= 0; slot -= 1) this.#freeSlots.push(slot);
     this.#read = new RotatingBloomFilter({ generationKeys: () => 4 * slots, seed: deps.seed });
@@ -84,7 +113,7 @@ export class MemoryTier {
 
   /** Bytes in use. */
   get bytes(): number {
-    return this.#policy.bytes;
+    return (this.#probationSlots.used + this.#protectedSlots.used) * SLOT_BYTES;
   }
 
   blocks(): IterableIterator<ResidentBlock> {
@@ -94,14 +123,31 @@ export class MemoryTier {
   /** A worker has read the block. */
   touch(block: BlockName): void {
     const key = this.#keyOf(block);
-    if (this.#closed || key === null || this.#filling.has(key)) return;
+    if (this.#closed || key === null || this.#busy.has(key)) return;
+    if (this.#probation.has(key)) return this.#enqueue(key, () => this.#protect(key));
     if (this.#resident.has(key)) return this.#policy.touch(key);
     const hash = hashPart(block.id * this.#deps.volumes.length + block.volume, block.number);
     const again = this.#read.has(hash);
     this.#read.add(hash);
-    if (!again || this.#filling.size >= FILLS_WAITING_MAX) return;
-    this.#filling.add(key);
-    void this.#fills.run(() => this.#fill(key, block)).finally(() => this.#filling.delete(key));
+    if (again) this.#enqueue(key, () => this.#fill(key, block));
+  }
+
+  /** Room for a block that is about to arrive. Null while there is none. */
+  receive(bytes: number): ReceiveBuffer | null {
+    const count = Math.ceil(bytes / SLOT_BYTES);
+    if (this.#closed || this.#probationSlots.used + count > this.#probationSlots.max) return null;
+    const { memory } = this.#deps;
+    this.#probationSlots.used += count;
+    const slots = this.#takeSlots(count);
+    const generations = slots.map((slot) => memory.generation(slot));
+    void this.#evictFromProbation();
+    return {
+      chunks: slots.map((slot, at) => memory.slot(slot).subarray(0, bytes - at * SLOT_BYTES)),
+      slots: slots.map((slot, at) => ({ slot, generation: generations[at]! })),
+      holds: (at) => memory.generation(slots[at]!) === generations[at],
+      keep: (entry, number) => this.#admit(entry, number, slots),
+      release: () => this.#free(this.#probationSlots, slots),
+    };
   }
 
   /** Nothing is written any more: whoever reads here may not be reachable from now on. */
@@ -111,20 +157,50 @@ export class MemoryTier {
 
   /** Forgets blocks that leave the disk. Their slots are used again after `done`, by when no worker may read them any more. */
   remove(blocks: readonly BlockName[]): { readonly done: () => void } {
-    const freed: ResidentBlock[] = [];
-    for (const block of blocks) {
-      const key = this.#keyOf(block);
-      const resident = key === null ? undefined : this.#resident.get(key);
-      if (key === null || resident === undefined) continue;
-      this.#resident.delete(key);
-      this.#policy.subtract(key, resident.slots.length * SLOT_BYTES);
-      freed.push(resident);
-    }
-    return {
-      done: () => {
-        for (const { slots } of freed) this.#freeSlots.push(...slots);
-      },
-    };
+    return { done: this.#forget(blocks.flatMap((block) => this.#keyOf(block) ?? [])) };
+  }
+
+  #enqueue(key: RunKey, work: () => Promise<void>): void {
+    if (this.#busy.size >= FILLS_WAITING_MAX) return;
+    this.#busy.add(key);
+    void this.#fills.run(work).finally(() => this.#busy.delete(key));
+  }
+
+  /** Slots that are counted as used already. */
+  #takeSlots(count: number): number[] {
+    const slots = this.#freeSlots.splice(this.#freeSlots.length - count, count).reverse();
+    for (const slot of slots) this.#deps.memory.renew(slot);
+    return slots;
+  }
+
+  #free(of: SlotCount, slots: readonly number[]): void {
+    of.used -= slots.length;
+    // Of the slots of a block, too, the lowest is taken first.
+    this.#freeSlots.push(...slots.toReversed());
+  }
+
+  /** A block has arrived and is on disk. */
+  #admit(entry: Entry, number: number, slots: readonly number[]): void {
+    const block = { volume: entry.volume.number, id: entry.id, number };
+    const key = this.#keyOf(block);
+    if (this.#closed || key === null || this.#resident.has(key) || !isPresent(entry, number))
+      return this.#free(this.#probationSlots, slots);
+    const resident = residentBlock(entry, number, slots);
+    this.#resident.set(key, resident);
+    this.#probation.set(key, resident);
+    this.#deps.counters.add('larder_memory_blocks_total', 1, { event: 'received' });
+    this.#deps.announce(resident);
+  }
+
+  /** Moves a block on, because it was read again. */
+  async #protect(key: RunKey): Promise<void> {
+    const slots = this.#probation.get(key)?.slots.length ?? 0;
+    if (!(await this.#makeRoom(slots))) return;
+    // Evicted meanwhile.
+    if (!this.#probation.delete(key)) return void (this.#protectedSlots.used -= slots);
+    this.#probationSlots.used -= slots;
+    this.#policy.append(key, slots * SLOT_BYTES);
+    this.#deps.counters.add('larder_memory_blocks_total', 1, { event: 'filled' });
   }
 
   async #fill(key: RunKey, block: BlockName): Promise<void> {
@@ -133,19 +209,18 @@ export class MemoryTier {
     const entry = volumes[volume]?.entry(id);
     if (!isPresent(entry, number)) return;
     try {
-      const slots = await this.#takeSlots(Math.ceil(blockBytes(entry.bytes, number) / SLOT_BYTES));
-      if (slots === null) return;
+      const count = Math.ceil(blockBytes(entry.bytes, number) / SLOT_BYTES);
+      if (!(await this.#makeRoom(count))) return;
+      const slots = this.#takeSlots(count);
       const payload = await entry.volume.read(entry, number).catch((error: unknown) => {
-        this.#freeSlots.push(...slots);
+        this.#free(this.#protectedSlots, slots);
         throw error;
       });
-      if (payload === null) return void this.#freeSlots.push(...slots);
       // Removed meanwhile: the workers were told so before they could be told of this.
-      if (this.#closed || !isPresent(entry, number)) return void this.#freeSlots.push(...slots);
-      for (const [at, slot] of slots.entries())
-        memory.write(slot * SLOT_BYTES, payload.subarray(at * SLOT_BYTES, (at + 1) * SLOT_BYTES));
-      const { version } = entry;
-      const resident = { volume, id, number, key: entry.key, version, bytes: payload.length, slots };
+      const isGone = payload === null || this.#closed || !isPresent(entry, number) || this.#resident.has(key);
+      if (isGone) return this.#free(this.#protectedSlots, slots);
+      for (const [at, slot] of slots.entries()) payload.copy(memory.slot(slot), 0, at * SLOT_BYTES);
+      const resident = residentBlock(entry, number, slots);
       this.#resident.set(key, resident);
       this.#policy.append(key, slots.length * SLOT_BYTES);
       counters.add('larder_memory_blocks_total', 1, { event: 'filled' });
@@ -157,31 +232,69 @@ export class MemoryTier {
     }
   }
 
-  /** Null when the tier is too small, or has been replaced fast enough. */
-  async #takeSlots(count: number): Promise<number[] | null> {
+  /** Counts so many slots as used, for which what was read longest ago is evicted. False when the tier is too small, or has been replaced fast enough. */
+  async #makeRoom(count: number): Promise<boolean> {
     const { clock, memory } = this.#deps;
-    if (this.#freeSlots.length < count) {
+    if (this.#protectedSlots.used + count > this.#protectedSlots.max) {
       const nowMs = clock.monotonic();
-      if (nowMs < this.#evictableMs) return null;
-      const bytesPerMs = Math.max(memory.bytes / REPLACEMENT_MS, REPLACEMENT_RATE_MIN / 1_000);
+      if (nowMs < this.#evictableMs) return false;
+      const bytesPerMs = Math.max((memory.slots * SLOT_BYTES) / REPLACEMENT_MS, REPLACEMENT_RATE_MIN / 1_000);
       this.#evictableMs = nowMs + (count * SLOT_BYTES) / bytesPerMs;
     }
-    while (this.#freeSlots.length < count) {
-      const victims: BlockName[] = [];
-      for (let freed = 0; this.#freeSlots.length + freed < count;) {
+    for (let excess; (excess = this.#protectedSlots.used + count - this.#protectedSlots.max) > 0;) {
+      const victims: RunKey[] = [];
+      while (excess > 0) {
         const victim = this.#policy.evict();
         if (victim === null) break;
-        const resident = this.#resident.get(victim)!;
-        freed += resident.slots.length;
-        victims.push(resident);
+        excess -= this.#resident.get(victim)!.slots.length;
+        victims.push(victim);
       }
-      if (victims.length === 0) return null;
-      this.#deps.counters.add('larder_memory_blocks_total', victims.length, { event: 'evicted' });
-      const { done } = this.remove(victims);
-      await this.#deps.withdraw(victims);
-      done();
+      if (victims.length === 0) return false;
+      await this.#evict(victims);
     }
-    return this.#freeSlots.splice(this.#freeSlots.length - count, count).reverse();
+    this.#protectedSlots.used += count;
+    return true;
+  }
+
+  /** Evicts blocks whose next readers have had their time, before their slots are needed. */
+  async #evictFromProbation(): Promise<void> {
+    const victims: RunKey[] = [];
+    let excess = this.#probationSlots.used - this.#leavingSlots - this.#probationSlots.max * (1 - PROBATION_FREE_SHARE);
+    if (excess <= 0) return;
+    for (const [key, { slots }] of this.#probation) {
+      victims.push(key);
+      excess -= slots.length;
+      if (excess <= 0) break;
+    }
+    if (victims.length > 0) await this.#evict(victims);
+  }
+
+  async #evict(keys: readonly RunKey[]): Promise<void> {
+    const blocks = keys.map((key) => this.#resident.get(key)!);
+    this.#deps.counters.add('larder_memory_blocks_total', keys.length, { event: 'evicted' });
+    const free = this.#forget(keys);
+    await this.#deps.withdraw(blocks);
+    free();
+  }
+
+  /** The slots are free once the function that is returned has been called. */
+  #forget(keys: readonly RunKey[]): () => void {
+    const onProbation: number[] = [];
+    const others: number[] = [];
+    for (const key of keys) {
+      const resident = this.#resident.get(key);
+      if (resident === undefined) continue;
+      this.#resident.delete(key);
+      const wasOnProbation = this.#probation.delete(key);
+      (wasOnProbation ? onProbation : others).push(...resident.slots);
+      if (!wasOnProbation) this.#policy.subtract(key, resident.slots.length * SLOT_BYTES);
+    }
+    this.#leavingSlots += onProbation.length;
+    return () => {
+      this.#leavingSlots -= onProbation.length;
+      this.#free(this.#probationSlots, onProbation);
+      this.#free(this.#protectedSlots, others);
+    };
   }
 
   /** Null for a block that the policy has no key for. */
@@ -190,6 +303,16 @@ export class MemoryTier {
     return asset < IDS_MAX && number < BLOCKS_PER_ASSET ? asset * BLOCKS_PER_ASSET + number : null;
   }
 }
+
+interface SlotCount {
+  used: number;
+  readonly max: number;
+}
+
+const residentBlock = (entry: Entry, number: number, slots: readonly number[]): ResidentBlock => ({
+  ...{ volume: entry.volume.number, id: entry.id, number, key: entry.key, version: entry.version, slots },
+  bytes: blockBytes(entry.bytes, number),
+});
 
 const isPresent = (entry: Entry | undefined, number: number): entry is Entry =>
   entry !== undefined && !entry.removed && entry.blocks.has(number);

@@ -2,6 +2,7 @@
 // `disk-volume.ts` is the real one; every implementation passes the same contract suite.
 
 import type { Bitmap } from './bitmap.ts';
+import type { BlockPayload } from './block-file.ts';
 
 export interface AssetMeta {
   readonly key: string;
@@ -51,7 +52,7 @@ export interface Volume {
   /** Persists the intent to write these blocks. One `write` or `abandon` of each must follow. */
   intend(entry: Entry, numbers: readonly number[]): Promise<void>;
   /** Resolves when the block is on disk and counted present. Throws `disk_full` or `disk_failed`. */
-  write(entry: Entry, number: number, payload: Buffer): Promise<void>;
+  write(entry: Entry, number: number, payload: BlockPayload): Promise<void>;
   /** Withdraws the intent to write these blocks. */
   abandon(entry: Entry, numbers: readonly number[]): void;
   /** Compares an entry that the index had at start with the head of one of its blocks. False if they disagree. */

@@ -11,7 +11,7 @@ import { Duplex, Readable } from 'node:stream';
 import { systemClock, type Clock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import type { KeyMode } from '../../http/asset-key.ts';
-import { BLOCK_BYTES, blockBytes, blockCount, chunkCrcs, writeBlock } from '../../store/block-file.ts';
+import { BLOCK_BYTES, blockBytes, blockCount, payloadOf, writeBlock } from '../../store/block-file.ts';
 import { FastPath, watchBridge } from '../fast-path.ts';
 import type { AssetView } from '../../http/asset.ts';
 import type { Forward } from '../../http/cache-status.ts';
@@ -35,7 +35,7 @@ const QUIET_ROUNDS = 12;
 /** A server that waits for the rest of a request body does so for minutes; the client hangs up instead. */
 const HANG_UP_MS = 5_000;
 
-const TIER_BYTES = 64 * 2 ** 20;
+const TIER_SLOTS = 1_024;
 
 const ABSENT = 'no such asset\n';
 const MISSED: Forward = { reason: 'uri-miss', status: 404, stored: false, collapsed: false };
@@ -124,7 +124,8 @@ export class FastPathRig {
       mkdirSync(dirname(path), { recursive: true });
       const { version, generatedAtMs } = view;
       const head = { key, version, assetBytes: body.length, number, bytes: payload.length, generatedAtMs };
-      await writeBlock(path, { ...head, crcs: chunkCrcs(payload), headers: view.headers, holding: null }, payload);
+      const { crcs } = payloadOf(payload);
+      await writeBlock(path, { ...head, crcs, headers: view.headers, holding: null }, payloadOf(payload));
     }
     this.assets.set(key, view);
     await this.warmUp(key);
@@ -133,7 +134,7 @@ export class FastPathRig {
   /** Puts the blocks of an asset into the memory tier, in slots of which no two are neighbours in order. Returns them. */
   makeResident(key: string, body: Buffer): ResidentBlock[] {
     if (this.#memory === null) {
-      this.#memory = OwnedMemory.create(TIER_BYTES)!;
+      this.#memory = OwnedMemory.create({ slots: TIER_SLOTS, slotBytes: SLOT_BYTES })!;
       this.#resident.attach(this.#memory.name);
     }
     const { id, volume, version } = this.assets.get(key)!;
@@ -144,8 +145,7 @@ export class FastPathRig {
       this.#slotsUsed += slots.length;
       slots.reverse();
       blocks.push({ volume, id, number, key, version, bytes: payload.length, slots });
-      for (const [at, slot] of slots.entries())
-        this.#memory.write(slot * SLOT_BYTES, payload.subarray(at * SLOT_BYTES, (at + 1) * SLOT_BYTES));
+      for (const [at, slot] of slots.entries()) payload.copy(this.#memory.slot(slot), 0, at * SLOT_BYTES);
     }
     this.#resident.add(blocks);
     return blocks;
@@ -160,7 +160,7 @@ export class FastPathRig {
   evict(blocks: readonly ResidentBlock[]): void {
     this.#resident.remove(blocks);
     const other = Buffer.alloc(SLOT_BYTES, 'other bytes ');
-    for (const slot of blocks.flatMap(({ slots }) => slots)) this.#memory!.write(slot * SLOT_BYTES, other);
+    for (const slot of blocks.flatMap(({ slots }) => slots)) other.copy(this.#memory!.slot(slot));
   }
 
   async warmUp(key: string): Promise<void> {

@@ -5,6 +5,7 @@ import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES, diskBytesOf } from '../../store/block-file.ts';
 import { Cache } from '../../store/cache.ts';
+import { HeapBuffers, type BlockSlice } from '../../store/receive-buffer.ts';
 import { MemoryVolume } from '../../store/test/memory-volume.ts';
 import { INDEX_BYTES_RESERVED } from '../../store/volume-budget.ts';
 import type { AssetMeta, Entry } from '../../store/volume.ts';
@@ -39,6 +40,7 @@ export function inflightRig(spec: {
   const inflight = new Inflight({
     ...{ cache, origin: origin as unknown as Origin },
     integrityOf: async () => ({ digests: spec.digests ?? null, originTag: null }),
+    receive: (bytes) => new HeapBuffers().receive(bytes),
     ...{ counters: { add: () => undefined }, log: silentLog },
   });
   return { cache, inflight };
@@ -53,3 +55,7 @@ export async function fetchBlock(inflight: Inflight, entry: Entry): Promise<void
   await inflight.start(entry, { number: 0, lastWanted: 0, pool: 'fill' }).done;
   await until(() => entry.fetches === 0);
 }
+
+/** A copy of the bytes that a reader of a miss gets. */
+export const bytesOf = (piece: Buffer | BlockSlice): Buffer =>
+  Buffer.isBuffer(piece) ? Buffer.from(piece) : Buffer.concat(piece.buffers);

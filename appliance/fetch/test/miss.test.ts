@@ -10,7 +10,7 @@ import { noise } from '../../test/rig.ts';
 import { Lookup } from '../lookup.ts';
 import { Miss, type MissResult } from '../miss.ts';
 import type { Origin } from '../origin.ts';
-import { fetchBlock, inflightRig, metaOf, type InflightRig } from './inflight-rig.ts';
+import { bytesOf, fetchBlock, inflightRig, metaOf, type InflightRig } from './inflight-rig.ts';
 
 const FETCH = {
   headers: {},
@@ -38,7 +38,7 @@ function missRig(spec: { readonly blocks: number; readonly body: Buffer }): Infl
 async function readAll(result: MissResult): Promise<Buffer> {
   if (result.kind !== 'asset' || result.body === null) throw new Error('no bytes');
   const chunks: Buffer[] = [];
-  for await (const chunk of result.body) chunks.push(chunk);
+  for await (const piece of result.body) chunks.push(bytesOf(piece));
   return Buffer.concat(chunks);
 }
 

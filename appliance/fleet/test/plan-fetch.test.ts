@@ -10,6 +10,7 @@ import { Inflight } from '../../fetch/inflight.ts';
 import type { Origin } from '../../fetch/origin.ts';
 import { BLOCK_BYTES } from '../../store/block-file.ts';
 import { Cache } from '../../store/cache.ts';
+import { HeapBuffers, type ReceiveBuffer } from '../../store/receive-buffer.ts';
 import { MemoryVolume } from '../../store/test/memory-volume.ts';
 import { RecordedCounters } from '../../test/metrics.ts';
 import { noise } from '../../test/rig.ts';
@@ -60,7 +61,8 @@ async function fill(sizes: readonly number[]): Promise<{ readonly most: number; 
   });
   const find = (path: string): CatalogAsset => assets.find((asset) => asset.path === path)!;
   const integrityOf = async ({ key }: { key: string }) => ({ digests: find(key).digest.chunks, originTag: `"${key}"` });
-  const inflight = new Inflight({ cache, origin, integrityOf, isPlanned: () => true, ...common });
+  const receive = (each: number): ReceiveBuffer => new HeapBuffers().receive(each);
+  const inflight = new Inflight({ cache, origin, integrityOf, isPlanned: () => true, receive, ...common });
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
   const plan = {
     ...{ protocol: 1 as const, id: 'p1', run: 'r1', appliance: 'box', closesAt: null, keep: [], remove: [] },

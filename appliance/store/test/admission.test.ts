@@ -13,6 +13,8 @@ import { Inflight } from '../../fetch/inflight.ts';
 import { Lookup } from '../../fetch/lookup.ts';
 import { Miss } from '../../fetch/miss.ts';
 import type { Origin } from '../../fetch/origin.ts';
+import { bytesOf } from '../../fetch/test/inflight-rig.ts';
+import { HeapBuffers } from '../receive-buffer.ts';
 import { MemoryVolume } from './memory-volume.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from '../../test/rig.ts';
 
@@ -142,6 +144,7 @@ function refusing(spec: {
   } as unknown as Origin;
   const inflight = new Inflight({
     ...{ cache, origin, counters, log: silentLog },
+    receive: (bytes) => new HeapBuffers().receive(bytes),
     integrityOf: async () => ({ digests: null, originTag: null }),
     isPlanned: (holding) => holding === spec.planned,
   });
@@ -205,13 +208,13 @@ test('a slow unadmitted reader gets every byte in order while a later reader has
   });
   const slow = await open('/film');
   expect(slow.stored).toBe(false);
-  const chunks = [(await slow.body.next()).value as Buffer];
+  const chunks = [bytesOf((await slow.body.next()).value)];
   admits = true;
   await (await open('/film')).body.return();
   release();
   const [entry] = [...cache.entries()];
   while (entry!.blocks.count < 8) await systemClock.sleep(5);
-  for await (const chunk of slow.body) chunks.push(chunk);
+  for await (const piece of slow.body) chunks.push(bytesOf(piece));
   let at = 0;
   for (const chunk of chunks) {
     for (const byte of chunk) if (byte !== Math.floor(at++ / BLOCK_BYTES)) throw new Error(`byte ${at} is ${byte}`);

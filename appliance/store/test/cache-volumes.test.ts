@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { until } from '../../test/waiting.ts';
-import { BLOCK_BYTES, diskBytesOf } from '../block-file.ts';
+import { BLOCK_BYTES, diskBytesOf, payloadOf } from '../block-file.ts';
 import { Cache } from '../cache.ts';
 import type { Volume } from '../volume.ts';
 import { INDEX_BYTES_RESERVED } from '../volume-budget.ts';
@@ -36,7 +36,7 @@ test('a store above a limit that was lowered is brought below it at the start, w
   for (const key of ['/a', '/b', '/c', '/d']) {
     const entry = await before.ensureEntry(metaOf(key, 1));
     expect(await before.reserve(entry, BLOCK_BYTES)).toBe(true);
-    await before.store(entry, 0, Buffer.alloc(BLOCK_BYTES));
+    await before.store(entry, 0, payloadOf(Buffer.alloc(BLOCK_BYTES)));
   }
   const after = cacheOf(2, volumes);
   const [usage] = after.usage();

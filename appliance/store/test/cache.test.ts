@@ -5,7 +5,7 @@ import { expect, test, vi } from 'vitest';
 import { Fault } from '../../../protocol/faults.ts';
 import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
-import { BLOCK_BYTES, blockBytes, blockCount, diskBytesOf } from '../block-file.ts';
+import { BLOCK_BYTES, blockBytes, blockCount, diskBytesOf, payloadOf } from '../block-file.ts';
 import { INDEX_BYTES_RESERVED } from '../volume-budget.ts';
 import { Cache, type BroadcastRemoval } from '../cache.ts';
 import type { Entry, Volume } from '../volume.ts';
@@ -44,7 +44,7 @@ const metaOf = (key: string, blocks: number, holding: string | null = null) => (
 async function put(cache: Cache, entry: Entry, number: number): Promise<boolean> {
   const bytes = blockBytes(entry.bytes, number);
   if (!(await cache.reserve(entry, bytes))) return false;
-  await cache.store(entry, number, Buffer.alloc(bytes));
+  await cache.store(entry, number, payloadOf(Buffer.alloc(bytes)));
   return true;
 }
 

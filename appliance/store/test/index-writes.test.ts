@@ -9,7 +9,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { noise } from '../../test/rig.ts';
-import { BLOCK_BYTES } from '../block-file.ts';
+import { BLOCK_BYTES, payloadOf } from '../block-file.ts';
 import { DiskVolume } from '../disk-volume.ts';
 import { IndexWriter } from '../index-writer.ts';
 import { blockFiles } from '../layout.ts';
@@ -44,7 +44,7 @@ test('an index write that fails is reported as disk_full, and the next flush wri
   const volume = await openVolume(directory);
   const entry = volume.create(META, 1);
   await volume.intend(entry, [0]);
-  await volume.write(entry, 0, noise(BLOCK_BYTES));
+  await volume.write(entry, 0, payloadOf(noise(BLOCK_BYTES)));
   vi.spyOn(Level.prototype, 'batch').mockRejectedValueOnce(noSpace());
   await expect(volume.flush()).rejects.toMatchObject({ code: 'disk_full' });
   await volume.flush();
@@ -65,7 +65,7 @@ test('a block that is fetched again right after a failed fetch is known to the i
   await second;
   await volume.flush();
   const unflushed = vi.spyOn(Level.prototype, 'batch').mockRejectedValue(noSpace());
-  await volume.write(entry, 0, noise(BLOCK_BYTES));
+  await volume.write(entry, 0, payloadOf(noise(BLOCK_BYTES)));
   const copy = crashed(directory);
   unflushed.mockRestore();
   const reopened = await openVolume(copy);

@@ -7,7 +7,7 @@ import { silentLog } from '../../../runtime/log.ts';
 import { RecordedCounters } from '../../test/metrics.ts';
 import { noise } from '../../test/rig.ts';
 import { deferred, eventLoopRounds, until } from '../../test/waiting.ts';
-import { BLOCK_BYTES } from '../block-file.ts';
+import { BLOCK_BYTES, payloadOf } from '../block-file.ts';
 import { MemoryTier, SLOT_BYTES, type BlockName, type ResidentBlock } from '../memory-tier.ts';
 import type { Entry } from '../volume.ts';
 import { MemoryVolume } from './memory-volume.ts';
@@ -27,9 +27,15 @@ class TierRig {
 
   constructor(slots: number) {
     this.memory = Buffer.alloc(slots * SLOT_BYTES);
+    const generations = new Int32Array(slots);
     this.tier = new MemoryTier({
       volumes: [this.volume],
-      memory: { bytes: this.memory.length, write: (at, from) => void from.copy(this.memory, at) },
+      memory: {
+        slots,
+        slot: (slot) => this.memory.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES),
+        generation: (slot) => generations[slot]!,
+        renew: (slot) => (generations[slot]! += 1),
+      },
       announce: (block) => void this.announced.set(nameOf(block), block),
       withdraw: async (blocks) => {
         await this.confirmed();
@@ -45,8 +51,10 @@ class TierRig {
       { key, version: '"v"', bytes, headers: {}, generatedAtMs: null, holding: null },
       0,
     );
-    for (let number = 0; number * BLOCK_BYTES < bytes; number += 1)
-      await this.volume.write(entry, number, bodyOf(entry).subarray(number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES));
+    for (let number = 0; number * BLOCK_BYTES < bytes; number += 1) {
+      const payload = bodyOf(entry).subarray(number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES);
+      await this.volume.write(entry, number, payloadOf(payload));
+    }
     return entry;
   }
 
@@ -140,14 +148,79 @@ test('a block that left the disk while it was read for the tier does not enter, 
   await until(() => rig.read(b) !== null);
 });
 
+const RECEIVING_SLOTS = 8 * (BLOCK_BYTES / SLOT_BYTES);
+
+/** Receives a block, as a miss does. False when there is no room for it. */
+async function receive(rig: TierRig, entry: Entry, number = 0): Promise<boolean> {
+  const payload = bodyOf(entry).subarray(number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES);
+  const buffer = rig.tier.receive(payload.length);
+  if (buffer === null) return false;
+  for (const [at, chunk] of buffer.chunks.entries()) payload.copy(chunk, 0, at * SLOT_BYTES);
+  buffer.keep(entry, number);
+  await eventLoopRounds(2);
+  return true;
+}
+
+test('a block that has arrived is there for its next readers, stays when it is read again, and else makes room for the next', async () => {
+  // Room for two blocks that arrive.
+  const rig = new TierRig(2 * RECEIVING_SLOTS);
+  const entries = await Promise.all(Array.from({ length: 8 }, (_, at) => rig.put(`/${at}`, BLOCK_BYTES - at)));
+  const [again] = entries;
+  expect(await receive(rig, again!)).toBe(true);
+  expect(rig.read(again!)!.equals(bodyOf(again!))).toBe(true);
+  rig.tier.touch({ volume: 0, id: again!.id, number: 0 });
+  await eventLoopRounds(4);
+  for (const entry of entries.slice(1)) expect(await receive(rig, entry)).toBe(true);
+  const resident = entries.filter((entry) => rig.read(entry) !== null);
+  expect(resident).toContain(again);
+  expect(resident).toContain(entries.at(-1));
+  expect(resident.length).toBeLessThanOrEqual(3);
+  for (const entry of resident) expect(rig.read(entry)!.equals(bodyOf(entry))).toBe(true);
+  expect(rig.tier.bytes).toBeLessThanOrEqual(3 * BLOCK_BYTES);
+});
+
+test('without room a block is received elsewhere, and what is let go is room again', async () => {
+  const rig = new TierRig(RECEIVING_SLOTS);
+  const [first, second] = [rig.tier.receive(BLOCK_BYTES), rig.tier.receive(1)];
+  expect([first === null, second]).toEqual([false, null]);
+  expect(first!.chunks.reduce((sum, { length }) => sum + length, 0)).toBe(BLOCK_BYTES);
+  first!.release();
+  expect(rig.tier.bytes).toBe(0);
+  expect(rig.tier.receive(1)!.chunks[0]!.length).toBe(1);
+  expect(new TierRig(RECEIVING_SLOTS - 1).tier.receive(1)).toBeNull();
+});
+
+test('the slots of a received block that leaves get other bytes only once it is confirmed, which its readers can tell', async () => {
+  const rig = new TierRig(RECEIVING_SLOTS);
+  const [a, b] = [await rig.put('/a', BLOCK_BYTES), await rig.put('/b', BLOCK_BYTES)];
+  const buffer = rig.tier.receive(BLOCK_BYTES)!;
+  buffer.keep(a, 0);
+  const { done } = rig.tier.remove([{ volume: 0, id: a.id, number: 0 }]);
+  expect([await receive(rig, b), buffer.holds(0)]).toEqual([false, true]);
+  done();
+  expect([await receive(rig, b), buffer.holds(0)]).toEqual([true, false]);
+});
+
+test('a block that has left the disk when it is kept does not enter', async () => {
+  const rig = new TierRig(RECEIVING_SLOTS);
+  const a = await rig.put('/a', BLOCK_BYTES);
+  const buffer = rig.tier.receive(BLOCK_BYTES)!;
+  await rig.volume.removeEntry(a);
+  buffer.keep(a, 0);
+  expect([rig.announced.size, rig.tier.bytes]).toEqual([0, 0]);
+});
+
 test('whatever is read, removed and confirmed in any order, what a worker finds in the tier is right', async () => {
   await fc.assert(
     fc.asyncProperty(
-      fc.array(fc.tuple(fc.constantFrom('touch', 'touch', 'touch', 'remove', 'confirm'), fc.nat(5)), {
-        maxLength: 120,
-      }),
+      fc.array(
+        fc.tuple(fc.constantFrom('touch', 'touch', 'touch', 'receive', 'receive', 'remove', 'confirm'), fc.nat(5)),
+        {
+          maxLength: 120,
+        },
+      ),
       async (acts) => {
-        const rig = new TierRig(7);
+        const rig = new TierRig(RECEIVING_SLOTS + 7);
         const entries = await Promise.all(
           Array.from({ length: 6 }, (_, at) => rig.put(`/${at}`, 40_000 + at * 45_000)),
         );
@@ -162,6 +235,7 @@ test('whatever is read, removed and confirmed in any order, what a worker finds 
           const block = { volume: 0, id: entry.id, number: 0 };
           rig.nowMs += SECOND_MS;
           if (act === 'touch') rig.tier.touch(block);
+          else if (act === 'receive') await receive(rig, entry);
           else if (act === 'confirm') confirm();
           else if (!entry.removed) {
             await rig.volume.removeEntry(entry);

@@ -2,7 +2,7 @@
 
 import { Bitmap } from '../bitmap.ts';
 import type { AssetMeta, Entry, Volume } from '../volume.ts';
-import { blockCount } from '../block-file.ts';
+import { blockCount, type BlockPayload } from '../block-file.ts';
 
 export class MemoryVolume implements Volume {
   readonly number: number;
@@ -41,9 +41,9 @@ export class MemoryVolume implements Volume {
 
   async intend(): Promise<void> {}
 
-  async write(entry: Entry, number: number, payload: Buffer): Promise<void> {
+  async write(entry: Entry, number: number, payload: BlockPayload): Promise<void> {
     if (entry.removed) return;
-    this.#payloads.set(`${entry.id}.${number}`, Buffer.from(payload));
+    this.#payloads.set(`${entry.id}.${number}`, Buffer.concat(payload.chunks));
     entry.blocks.add(number);
   }
 

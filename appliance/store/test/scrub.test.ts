@@ -19,7 +19,7 @@ import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { alignedBuffer, dropPages } from '../../io/nonblocking-io.ts';
 import { noise } from '../../test/rig.ts';
-import { BLOCK_BYTES, HEAD_BYTES } from '../block-file.ts';
+import { BLOCK_BYTES, HEAD_BYTES, payloadOf } from '../block-file.ts';
 import { DiskVolume } from '../disk-volume.ts';
 import { blockPath } from '../layout.ts';
 import { Scrub } from '../scrub.ts';
@@ -40,7 +40,7 @@ beforeEach(async () => {
     1_000,
   );
   await volume.intend(entry, [0, 1, 2]);
-  for (const number of [0, 1, 2]) await volume.write(entry, number, noise(BLOCK_BYTES, number + 1));
+  for (const number of [0, 1, 2]) await volume.write(entry, number, payloadOf(noise(BLOCK_BYTES, number + 1)));
   damaged = [];
   checkedBytes = 0;
 });
@@ -79,7 +79,7 @@ test('finds a whole block that belongs to another asset', async () => {
     1_000,
   );
   await volume.intend(other, [0]);
-  await volume.write(other, 0, noise(BLOCK_BYTES, 9));
+  await volume.write(other, 0, payloadOf(noise(BLOCK_BYTES, 9)));
   const stray = blockPath(directory, other.id, 0);
   rmSync(pathOf(2));
   copyFileSync(stray, pathOf(2));

@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
-import { BLOCK_BYTES } from '../block-file.ts';
+import { alignedBuffer } from '../../io/nonblocking-io.ts';
+import { BLOCK_BYTES, payloadOf } from '../block-file.ts';
 import { DiskVolume } from '../disk-volume.ts';
 import { blockPath } from '../layout.ts';
 import type { AssetMeta, Volume } from '../volume.ts';
@@ -43,7 +44,7 @@ async function write(volume: Volume, key: string, blocks: readonly Buffer[]): Pr
     1_000,
   );
   await volume.intend(entry, [...blocks.keys()]);
-  for (const [number, block] of blocks.entries()) await volume.write(entry, number, block);
+  for (const [number, block] of blocks.entries()) await volume.write(entry, number, payloadOf(block));
   return entry;
 }
 
@@ -87,10 +88,23 @@ describe.each([
     expect(await volume.read(entry, 0)).not.toBeNull();
   });
 
+  test('keeps a payload in pages, whatever is behind it in the last one', async () => {
+    for (const bytes of [1, 4_096, 70_000, BLOCK_BYTES]) {
+      const memory = alignedBuffer(BLOCK_BYTES).fill('x');
+      const payload = noise(bytes);
+      payload.copy(memory);
+      const entry = volume.create(meta(`/${bytes}`, bytes), 0);
+      await volume.intend(entry, [0]);
+      await volume.write(entry, 0, { ...payloadOf(memory.subarray(0, bytes)), inPages: true });
+      memory.fill('y');
+      expect((await volume.read(entry, 0))!.equals(payload)).toBe(true);
+    }
+  });
+
   test('discards a block whose entry is removed during the write', async () => {
     const entry = volume.create(meta('/a', 10), 0);
     await volume.intend(entry, [0]);
-    const writing = volume.write(entry, 0, noise(10));
+    const writing = volume.write(entry, 0, payloadOf(noise(10)));
     await volume.removeEntry(entry);
     await writing;
     expect(await volume.read(entry, 0)).toBeNull();
