@@ -10,7 +10,7 @@ import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, sendToParent } from '../runtime/process.ts';
 import type { Service } from '../runtime/service.ts';
-import { preloadUndici } from '../runtime/undici.ts';
+import { warmUpOriginClient } from './warm-up.ts';
 import { admissionPolicyOf, inFleet, ownToken, proxyIdentityOf } from './config.ts';
 import { hasStrongValidator, Inflight, type IntegrityCheck } from './fetch/inflight.ts';
 import { Lookup } from './fetch/lookup.ts';
@@ -123,7 +123,7 @@ async function start(): Promise<void> {
   });
   await admin.listen(config.admin);
   sendToParent({ kind: 'ready' } satisfies ToSupervisor);
-  preloadUndici();
+  await warmUpOriginClient();
   const saving = clock.setInterval(() => void saveRecency(cache), SAVE_MS);
   process.on('message', (message: FromSupervisor) => {
     if (message.kind === 'prepare-drain') prepareDrain();

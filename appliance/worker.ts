@@ -26,6 +26,7 @@ import { TlsAcceptor } from './tls/acceptor.ts';
 import type { TlsSecrets } from './tls/certificate-store.ts';
 import { Http2Acceptor } from './tls/http2.ts';
 import { growHeapBeforeCollecting } from './v8-tuning.ts';
+import { warmUpServer } from './warm-up.ts';
 
 const REPORT_MS = 500;
 /** How long a drain waits for the last lines of the access log on a slow disk. */
@@ -70,7 +71,8 @@ function start(spec: WorkerSpec, log: Log): void {
   clock.setInterval(report, REPORT_MS).unref();
   preloadUndici();
   // With TLS the worker is ready once it has a certificate.
-  if (spec.tls === null) tell({ kind: 'ready' });
+  const warm = warmUpServer();
+  if (spec.tls === null) void warm.then(() => tell({ kind: 'ready' }));
 
   function accept(number: number, socket: Socket | undefined): void {
     tell({ kind: 'accepted', number });
@@ -95,7 +97,7 @@ function start(spec: WorkerSpec, log: Log): void {
       http1: (socket) => fastPath.accept(socket),
       http2: http2 === null ? null : (socket) => http2.accept(socket),
     });
-    tell({ kind: 'ready' });
+    void warm.then(() => tell({ kind: 'ready' }));
   }
 
   function report(): void {

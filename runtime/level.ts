@@ -1,11 +1,15 @@
 // Opens LevelDB databases. Waits for a predecessor that still holds the lock, has damaged databases repaired, and refuses a database
 // with another layout.
 
-import { Level } from 'level';
+import type * as LevelPackage from 'level';
+import type { Level } from 'level';
 import { Fault } from '../protocol/faults.ts';
 import { systemClock, type Clock } from './clock.ts';
+import { loadCommonJs } from './commonjs.ts';
 import { diskFault, makeDirectory } from './disk.ts';
 import type { Log } from './log.ts';
+
+const { Level: Database } = loadCommonJs('level') as typeof LevelPackage;
 
 const LOCK_RETRY_MS = 100;
 /** Longer than a predecessor takes to close, after a restart or a `kill -9`. */
@@ -51,7 +55,7 @@ async function tryOpen<V>({ path, valueEncoding, writeBufferBytes }: LevelSpec):
   makeDirectory(path);
   const buffers =
     writeBufferBytes === undefined ? {} : { writeBufferSize: writeBufferBytes, maxFileSize: writeBufferBytes };
-  const db = new Level<string, V>(path, { valueEncoding, ...buffers });
+  const db = new Database<string, V>(path, { valueEncoding, ...buffers });
   await db.open();
   return db;
 }

@@ -1,13 +1,17 @@
 // The server of a control API: a table of routes with zod schemas becomes a fastify server with validation, authorization, faults as
 // JSON, /healthz, /metrics and /openapi.json. Video is not served by it.
 
-import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type * as Fastify from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { Fault, FAULTS, faultBody, isFault, type FaultCode } from '../protocol/faults.ts';
 import { verifyToken, type Caller, type Role } from './auth.ts';
+import { loadCommonJs } from './commonjs.ts';
 import { formatHostPort, type HostPort } from './config.ts';
 import type { Log } from './log.ts';
 import { packageVersion } from './paths.ts';
+
+const { fastify } = loadCommonJs('fastify') as typeof Fastify;
 
 export const BODY_BYTES_MAX = 4 * 2 ** 20;
 const REQUEST_TIMEOUT_MS = 30_000;

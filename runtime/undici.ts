@@ -1,12 +1,10 @@
 // Loads undici on first use. Loading takes 50 ms, which would delay the start of a process that serves hits from its store.
 
-import { createRequire } from 'node:module';
 import type * as Undici from 'undici';
 import { systemClock } from './clock.ts';
+import { loadCommonJs } from './commonjs.ts';
 
-const load = createRequire(import.meta.url);
-
-export const undici = (): typeof Undici => load('undici') as typeof Undici;
+export const undici = (): typeof Undici => loadCommonJs('undici') as typeof Undici;
 
 const PRELOAD_DELAY_MS = 1_000;
 

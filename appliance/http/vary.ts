@@ -4,6 +4,7 @@
 
 import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import { entriesAtMost } from '../../runtime/lru.ts';
 import { varyNames } from './freshness.ts';
 
 type Headers = Readonly<Record<string, string>>;
@@ -22,7 +23,7 @@ interface Variants {
 
 export class VariantIndex {
   /** By asset key. */
-  readonly #variants = new LRUCache<string, Variants>({ max: ASSETS_MAX });
+  readonly #variants = new LRUCache<string, Variants>(entriesAtMost(ASSETS_MAX));
 
   /** The key of the variant that this request selects, by the Vary of the newest response. */
   variantKeyFor(asset: string, request: Headers): string {

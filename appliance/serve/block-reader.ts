@@ -6,6 +6,7 @@ import { closeSync, open as openCallback, read as readCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
+import { entriesAtMost } from '../../runtime/lru.ts';
 import { Semaphore } from '../../runtime/semaphore.ts';
 import type { AssetView } from '../http/asset.ts';
 import { HEAD_ROOM_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
@@ -62,7 +63,7 @@ export class BlockReader {
   constructor(pool: BufferPool, openBlocksMax: number, resident: ResidentBlocks) {
     this.#pool = pool;
     this.#resident = resident;
-    this.#blocks = new LRUCache({ max: openBlocksMax, dispose: (block) => closeWhenUnread(block) });
+    this.#blocks = new LRUCache({ ...entriesAtMost(openBlocksMax), dispose: (block) => closeWhenUnread(block) });
   }
 
   /** Whether the block is on disk, as far as can be told without reading it. */

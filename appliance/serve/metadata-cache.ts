@@ -5,6 +5,7 @@ import { LRUCache } from 'lru-cache';
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import { entriesAtMost } from '../../runtime/lru.ts';
 import type { AssetView } from '../http/asset.ts';
 import type { KeyMode } from '../http/asset-key.ts';
 import { parseDirectives } from '../http/cache-control.ts';
@@ -67,7 +68,7 @@ const NO_DIRECTIVES = parseDirectives(undefined);
 
 export class MetadataCache {
   readonly #deps: MetadataCacheDeps;
-  readonly #entries = new LRUCache<string, CachedAsset>({ max: ENTRIES_MAX });
+  readonly #entries = new LRUCache<string, CachedAsset>(entriesAtMost(ENTRIES_MAX));
   readonly #variants = new VariantIndex();
   /** The last lookup of each key that is under way. What it brings is not stored when the key is invalidated meanwhile. */
   readonly #lookups = new Map<string, symbol>();

@@ -86,7 +86,9 @@ export class MemoryTier {
   readonly #probation = new Map<RunKey, ResidentBlock>();
   /** The other resident blocks. */
   readonly #policy = new Lru(GEOMETRY);
+  /** Slots that were used before, and the lowest of those that never were. */
   readonly #freeSlots: number[] = [];
+  #unusedSlot = 0;
   /** Slots for probation, blocks that arrive included, and of all others, each until they are free again. */
   readonly #probationSlots: SlotCount;
   readonly #protectedSlots: SlotCount;
@@ -106,8 +108,6 @@ export class MemoryTier {
     // In a small tier not even one block would fit.
     this.#probationSlots = { used: 0, max: probationMax < BLOCK_BYTES / SLOT_BYTES ? 0 : probationMax };
     this.#protectedSlots = { used: 0, max: slots - this.#probationSlots.max };
-    // The lowest is taken first, so that the slots of a block are neighbours while nothing was evicted.
-    for (let slot = slots - 1; slot >= 0; slot -= 1) this.#freeSlots.push(slot);
     this.#read = new RotatingBloomFilter({ generationKeys: () => 4 * slots, seed: deps.seed });
   }
 
@@ -168,14 +168,16 @@ export class MemoryTier {
 
   /** Slots that are counted as used already. */
   #takeSlots(count: number): number[] {
-    const slots = this.#freeSlots.splice(this.#freeSlots.length - count, count).reverse();
-    for (const slot of slots) this.#deps.memory.renew(slot);
-    return slots;
+    return Array.from({ length: count }, () => {
+      const slot = this.#freeSlots.pop() ?? this.#unusedSlot++;
+      this.#deps.memory.renew(slot);
+      return slot;
+    });
   }
 
   #free(of: SlotCount, slots: readonly number[]): void {
     of.used -= slots.length;
-    // Of the slots of a block, too, the lowest is taken first.
+    // Slots of a block that were neighbours are so again for the next.
     this.#freeSlots.push(...slots.toReversed());
   }
 

@@ -64,12 +64,13 @@ export class Scrub {
     const { alignedBuffer } = await import('../io/nonblocking-io.ts');
     const buffer = alignedBuffer(HEAD_BYTES + BLOCK_BYTES);
     for (;;) {
+      // An empty volume has nothing to pause for, one that fails is not asked again at once, and the first viewers after a start wait for
+      // nothing.
+      await this.#pause(BETWEEN_PASSES_BYTES);
       await this.pass(buffer).catch((error: unknown) => {
         if (!this.#stopped.signal.aborted)
           this.#deps.log.error({ err: error, volume: this.#deps.volume.directory }, 'a volume cannot be scrubbed');
       });
-      // An empty volume has nothing to pause for, and one that fails is not asked again at once.
-      await this.#pause(BETWEEN_PASSES_BYTES);
     }
   }
 
