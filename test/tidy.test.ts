@@ -35,10 +35,10 @@ interface Imported {
 /** Static and dynamic imports with a literal name. */
 function importsOf(path: string): Imported[] {
   const statements = read(path).matchAll(
-    /^(?:import|export)\s(?<type>type\s)?(?:[^'";]*?\sfrom\s+)?'(?<from>[^']+)'|\bimport\('(?<lazy>[^']+)'\)/gm,
+    /^(?:import|export)\s(?<type>type\s)?(?:[^'";]*?\sfrom\s+)?'(?<from>[^']+)'|\bimport\('(?<lazy>[^']+)'\)|^const .*= loadCommonJs\('(?<loaded>[^']+)'\)/gm,
   );
   return [...statements].map(({ groups }) => ({
-    from: groups!['from'] ?? groups!['lazy']!,
+    from: groups!['from'] ?? groups!['lazy'] ?? groups!['loaded']!,
     typeOnly: groups!['type'] !== undefined,
   }));
 }
