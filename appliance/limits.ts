@@ -70,6 +70,8 @@ export const LIMITS = {
   linkSilenceMs: 60_000,
   /** Blocks of assets that are not admitted are held in memory for their readers up to this; beyond it they are stored. */
   unstoredBytesMax: 256 * 2 ** 20,
+  /** Blocks that are being fetched beyond which no reader gets more than one request of them ahead: half a gibibyte. */
+  blocksInFlightMax: 512,
 
   // Requests that a worker forwards to the origin itself.
   bypassesMax: 64,

@@ -82,14 +82,17 @@ async function start(): Promise<void> {
   const origin = new Origin({ url: config.origin, ...identity, clock, counters });
   const buffers = new HeapBuffers();
   const inflight = new Inflight({
-    ...{ cache, origin, integrityOf, counters, log },
+    ...{ cache, origin, integrityOf, clock, counters, log },
     receive: (bytes, isStorable) => (isStorable ? memoryTier?.tier.receive(bytes) : null) ?? buffers.receive(bytes),
     isPlanned: (holding) => fleet?.filler.isPlanned(holding) ?? false,
   });
   const { reverseProxy } = identity;
   const catalogued = catalogLookup(catalog);
   const lookup = new Lookup({ cache, inflight, origin, catalogued, reverseProxy, clock });
-  const miss = new Miss({ cache, inflight, lookup, admission: store.admission, alone: !inFleet(config), counters });
+  const miss = new Miss({
+    ...{ cache, inflight, lookup, admission: store.admission, alone: !inFleet(config), clock, counters },
+    resident: (entry, number) => memoryTier?.tier.find(entry, number) ?? null,
+  });
   const fleet = await openFleet({ catalog, token, db, cache, inflight });
   const status = new ApplianceStatus({
     ...{ config, cache, metrics: counters, clock },

@@ -5,6 +5,7 @@
 import { Fault, isFault } from '../../protocol/faults.ts';
 import type { HoldingId } from '../../protocol/ids.ts';
 import { consume } from '../../runtime/backpressure.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { isStrong } from '../http/precondition.ts';
 import type { Counters } from '../metrics.ts';
@@ -39,6 +40,7 @@ export interface InflightDeps {
   readonly isPlanned?: (holding: HoldingId) => boolean;
   /** Where a block of so many bytes arrives. `isStorable`: it is to be stored, and nobody but its readers holds on to it. */
   readonly receive: (bytes: number, isStorable: boolean) => ReceiveBuffer;
+  readonly clock: Pick<Clock, 'monotonic'>;
   readonly counters: Counters;
   readonly log: Log;
 }
@@ -66,6 +68,9 @@ export class Inflight {
   readonly #deps: InflightDeps;
   readonly #pending = new Map<Entry, Map<number, PendingBlock>>();
   readonly #admitted = new WeakSet<Entry>();
+  /** Blocks that are being fetched. */
+  #blocks = 0;
+  #fetchMs: number | null = null;
 
   constructor(deps: InflightDeps) {
     this.#deps = deps;
@@ -88,6 +93,16 @@ export class Inflight {
     return (
       this.#deps.cache.isPinned(entry) || (entry.holding !== null && (this.#deps.isPlanned?.(entry.holding) ?? false))
     );
+  }
+
+  /** How many blocks are being fetched. */
+  get blocks(): number {
+    return this.#blocks;
+  }
+
+  /** The shortest time of late that an upstream fetch of `FETCH_BLOCKS_MAX` took; null before there was one. */
+  get fetchMs(): number | null {
+    return this.#fetchMs;
   }
 
   has(entry: Entry, number: number): boolean {
@@ -119,6 +134,7 @@ export class Inflight {
     if (blocks.length > FETCH_BLOCKS_MAX) this.admit(entry);
     if (!this.isStored(entry)) for (const [at, block] of blocks.slice(1).entries()) blocks[at]!.chain(block);
     this.#register(entry, blocks);
+    this.#blocks += blocks.length;
     entry.fetches += 1;
     const last = blocks.at(-1)!;
     const fetch: UpstreamFetch = {
@@ -195,7 +211,7 @@ export class Inflight {
   }
 
   #drop(fetch: UpstreamFetch, block: PendingBlock): void {
-    fetch.blocks.delete(block.number);
+    if (fetch.blocks.delete(block.number)) this.#blocks -= 1;
     const pending = this.#pending.get(fetch.entry);
     if (pending?.get(block.number) === block) pending.delete(block.number);
     if (pending?.size === 0) this.#pending.delete(fetch.entry);
@@ -233,6 +249,7 @@ export class Inflight {
   ): Promise<void> {
     const { entry, end } = fetch;
     const first = fetch.at;
+    const startedMs = this.#deps.clock.monotonic();
     for (let attempt = 1; fetch.at < end; attempt += 1) {
       try {
         const response = (attempt === 1 ? spec.response : null) ?? (await this.#request(fetch, spec.originTag));
@@ -243,11 +260,18 @@ export class Inflight {
             'origin_protocol_error',
             `${entry.key}: the origin ended after ${fetch.at - first} of ${end - first} bytes`,
           );
+        const isWhole = attempt === 1 && spec.response === null && end - first === FETCH_BLOCKS_MAX * BLOCK_BYTES;
+        if (isWhole) this.#recordTime(this.#deps.clock.monotonic() - startedMs);
       } catch (error) {
         const fault = isFault(error) ? error : originFault(error, entry.key);
         if (attempt >= ATTEMPTS_MAX || !hasStrongValidator(entry) || FINAL_FAULTS.has(fault.code)) throw fault;
       }
     }
+  }
+
+  #recordTime(ms: number): void {
+    // A path that has become slower is believed after a while.
+    this.#fetchMs = Math.min(ms, (this.#fetchMs ?? ms) * 1.05);
   }
 
   async #consume(

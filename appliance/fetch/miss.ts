@@ -2,6 +2,7 @@
 // arrive, with read-ahead for readers that go on.
 
 import { Fault, isFault } from '../../protocol/faults.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import { LIMITS } from '../limits.ts';
 import type { Forward } from '../http/cache-status.ts';
 import type { FetchRequest } from '../link/messages.ts';
@@ -10,16 +11,17 @@ import type { Admission } from '../store/admission.ts';
 import { BLOCK_BYTES } from '../store/block-file.ts';
 import { hashKey } from '../store/bloom-filter.ts';
 import type { Cache } from '../store/cache.ts';
-import type { BlockSlice } from '../store/receive-buffer.ts';
+import { sliceOf, type BlockMemory, type BlockSlice } from '../store/receive-buffer.ts';
 import type { Entry } from '../store/volume.ts';
 import { FETCH_BLOCKS_MAX, hasStrongValidator, type Inflight } from './inflight.ts';
 import type { LookupResult } from './lookup-result.ts';
 import type { Lookup } from './lookup.ts';
 import { isOnlyIfCached } from './origin-request.ts';
-import type { PendingBlock } from './pending-block.ts';
+import { SLICE_BYTES_MAX, type PendingBlock } from './pending-block.ts';
+import { ReadAhead } from './read-ahead.ts';
 
-/** Blocks that are fetched ahead of a reader: one upstream fetch at first, up to four for sequential readers. */
-const READ_AHEAD_BLOCKS_MAX = 4 * FETCH_BLOCKS_MAX;
+/** Blocks that are fetched ahead of a reader: one upstream fetch at least, more for one that is fast. */
+const READ_AHEAD_BLOCKS_MAX = 16 * FETCH_BLOCKS_MAX;
 
 export type MissResult =
   | {
@@ -43,6 +45,9 @@ export interface MissDeps {
   readonly admission: Admission;
   /** Stand-alone, a version that is gone may be replaced by its successor, and only versions with a strong validator be continued. */
   readonly alone: boolean;
+  /** A block that is on disk and, as it has just arrived or is read often, in memory. */
+  readonly resident: (entry: Entry, number: number) => BlockMemory | null;
+  readonly clock: Pick<Clock, 'monotonic'>;
   readonly counters: Counters;
 }
 
@@ -99,7 +104,7 @@ export class Miss {
     return !continuation && from !== 'suffix' && this.#deps.admission.admits(hashKey(key));
   }
 
-  /** The bytes requested, block by block, until a later block is on disk. */
+  /** The bytes requested, block by block, until a later block is on disk and not in memory, or the reader is slow. */
   async *#stream(entry: Entry, request: FetchRequest, slot: ForwardSlot): AsyncGenerator<Buffer | BlockSlice> {
     const from = request.from as number;
     const to = Math.min(request.to ?? entry.bytes, entry.bytes);
@@ -117,6 +122,7 @@ export class Miss {
     const { inflight } = this.#deps;
     const { from, to, headers } = requested;
     const lastWanted = Math.floor((to - 1) / BLOCK_BYTES);
+    const readAhead = new ReadAhead(this.#deps.clock);
     // The following block of an unstored fetch, which nobody else finds any more.
     let next: PendingBlock | null = null;
     for (let at = from; at < to;) {
@@ -125,7 +131,15 @@ export class Miss {
       const end = Math.min(to, base + BLOCK_BYTES);
       let block: PendingBlock | null = next ?? inflight.join(entry, number);
       if (block === null && entry.blocks.has(number)) {
-        if (at !== from) return;
+        if (at !== from) {
+          const memory = readAhead.isSlow ? null : this.#deps.resident(entry, number);
+          if (memory === null) return;
+          this.#fetchAhead(entry, number, requested, readAhead);
+          const taken = yield* slicesOf(memory, { from: at - base, to: end - base }, readAhead);
+          at += taken;
+          if (at < end) return;
+          continue;
+        }
         const payload = await this.#reread(entry, number);
         if (payload !== null) {
           yield payload.subarray(at - base, end - base);
@@ -142,11 +156,13 @@ export class Miss {
       // Following begins before the next await, so that the buffer stays.
       const bytes = block.follow(at - base, end - base);
       if (at === from) slot.forward ??= await forwardOf(entry, block, joined);
-      this.#readAhead(entry, number, requested);
+      this.#fetchAhead(entry, number, requested, readAhead);
       try {
-        for await (const piece of bytes) {
-          at += piece.length;
-          yield piece;
+        for await (const slice of bytes) {
+          at += slice.length;
+          readAhead.sliceGiven();
+          yield slice;
+          readAhead.sliceTaken();
         }
       } catch (error) {
         // The origin refused the client that started the fetch: a client that joined it asks with its own fields.
@@ -164,14 +180,14 @@ export class Miss {
     return hasStrongValidator(entry) || !this.#deps.alone;
   }
 
-  /** Read-ahead of what is stored, in parallel fetches of 8 MiB, further the longer the reader goes on. */
-  #readAhead(entry: Entry, number: number, { from, to, headers }: RequestedBytes): void {
+  /** Fetches what is to be stored ahead of a reader, in parallel requests of 8 MiB. */
+  #fetchAhead(entry: Entry, number: number, { to, headers }: RequestedBytes, readAhead: ReadAhead): void {
     const { inflight } = this.#deps;
     if (!this.#mayRefetch(entry) || !inflight.isStored(entry)) return;
-    const blocksRead = number - Math.floor(from / BLOCK_BYTES);
     const lastWanted = Math.floor((to - 1) / BLOCK_BYTES);
-    const distance = Math.min(READ_AHEAD_BLOCKS_MAX, FETCH_BLOCKS_MAX + 2 * blocksRead);
-    const horizon = Math.min(lastWanted, number + distance);
+    const wanted = Math.ceil(readAhead.bytesAhead(inflight.fetchMs ?? 0) / BLOCK_BYTES);
+    const most = inflight.blocks < LIMITS.blocksInFlightMax ? READ_AHEAD_BLOCKS_MAX : FETCH_BLOCKS_MAX;
+    const horizon = Math.min(lastWanted, number + Math.min(most, Math.max(FETCH_BLOCKS_MAX, wanted)));
     for (let ahead = number + 1; ahead <= horizon; ahead += 1)
       if (!entry.blocks.has(ahead) && !inflight.has(entry, ahead))
         inflight.start(entry, { number: ahead, lastWanted, pool: 'miss', headers });
@@ -191,6 +207,23 @@ export class Miss {
     await cache.discardBlock(entry, number);
     return null;
   }
+}
+
+/** Returns how many bytes of the block the reader got before its slots had other bytes. */
+function* slicesOf(
+  memory: BlockMemory,
+  { from, to }: { readonly from: number; readonly to: number },
+  readAhead: ReadAhead,
+): Generator<BlockSlice, number> {
+  for (let at = from; at < to;) {
+    const slice = sliceOf(memory, at, Math.min(to, at + SLICE_BYTES_MAX));
+    if (slice === null) return at - from;
+    readAhead.sliceGiven();
+    yield slice;
+    readAhead.sliceTaken();
+    at += slice.length;
+  }
+  return to - from;
 }
 
 const isExpected = ({ expected }: FetchRequest, entry: Entry): boolean =>

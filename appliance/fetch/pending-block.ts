@@ -9,7 +9,7 @@ import { sliceOf, type BlockSlice, type ReceiveBuffer } from '../store/receive-b
 import type { Entry } from '../store/volume.ts';
 
 /** Bytes that a reader gets at once. */
-const SLICE_BYTES_MAX = 8 * CHUNK_BYTES;
+export const SLICE_BYTES_MAX = 8 * CHUNK_BYTES;
 /** A reader that has at least this much left of a block that is on disk by now reads the rest from there, or from the memory tier. */
 const REST_BYTES_MIN = 4 * CHUNK_BYTES;
 

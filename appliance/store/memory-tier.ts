@@ -17,7 +17,7 @@ import type { Counters } from '../metrics.ts';
 import { BLOCK_BYTES, blockBytes, CHUNK_BYTES } from './block-file.ts';
 import { hashPart, RotatingBloomFilter } from './bloom-filter.ts';
 import type { RunGeometry, RunKey } from './eviction-policy.ts';
-import type { ReceiveBuffer } from './receive-buffer.ts';
+import type { BlockMemory, ReceiveBuffer } from './receive-buffer.ts';
 import { Lru } from './lru.ts';
 import type { Entry, Volume } from './volume.ts';
 
@@ -33,8 +33,10 @@ const FILLS_WAITING_MAX = 256;
 const REPLACEMENT_MS = 180_000;
 /** For blocks that arrive or have just arrived. */
 const PROBATION_SHARE = 1 / 8;
-/** Of that share, evicted ahead: slots are free only once all workers have confirmed. */
-const PROBATION_FREE_SHARE = 1 / 4;
+/** Of that share, free for blocks that arrive: what is evicted is free only once all workers have confirmed. */
+const ARRIVAL_SHARE = 1 / 4;
+/** Ten seconds of misses at 0.2 Gb/s: memory that was used a moment ago is faster than memory that never was. */
+const PROBATION_BYTES_MAX = 256 * 2 ** 20;
 /** Bytes a second at which also a small tier may be replaced. */
 const REPLACEMENT_RATE_MIN = 8 * 2 ** 20;
 /** Blocks of one asset that a key of the policy can tell apart; blocks behind 2 TiB stay on disk. */
@@ -136,18 +138,21 @@ export class MemoryTier {
   receive(bytes: number): ReceiveBuffer | null {
     const count = Math.ceil(bytes / SLOT_BYTES);
     if (this.#closed || this.#probationSlots.used + count > this.#probationSlots.max) return null;
-    const { memory } = this.#deps;
     this.#probationSlots.used += count;
     const slots = this.#takeSlots(count);
-    const generations = slots.map((slot) => memory.generation(slot));
     void this.#evictFromProbation();
     return {
-      chunks: slots.map((slot, at) => memory.slot(slot).subarray(0, bytes - at * SLOT_BYTES)),
-      slots: slots.map((slot, at) => ({ slot, generation: generations[at]! })),
-      holds: (at) => memory.generation(slots[at]!) === generations[at],
+      ...this.#memoryOf(slots, bytes),
       keep: (entry, number) => this.#admit(entry, number, slots),
       release: () => this.#free(this.#probationSlots, slots),
     };
+  }
+
+  /** The block, if it is here. */
+  find(entry: Entry, number: number): BlockMemory | null {
+    const key = this.#keyOf({ volume: entry.volume.number, id: entry.id, number });
+    const resident = key === null ? undefined : this.#resident.get(key);
+    return resident === undefined ? null : this.#memoryOf(resident.slots, resident.bytes);
   }
 
   /** Nothing is written any more: whoever reads here may not be reachable from now on. */
@@ -164,6 +169,17 @@ export class MemoryTier {
     if (this.#busy.size >= FILLS_WAITING_MAX) return;
     this.#busy.add(key);
     void this.#fills.run(work).finally(() => this.#busy.delete(key));
+  }
+
+  /** A block of so many bytes in these slots, as long as nothing else is written to them. */
+  #memoryOf(slots: readonly number[], bytes: number): BlockMemory {
+    const { memory } = this.#deps;
+    const generations = slots.map((slot) => memory.generation(slot));
+    return {
+      chunks: slots.map((slot, at) => memory.slot(slot).subarray(0, bytes - at * SLOT_BYTES)),
+      slots: slots.map((slot, at) => ({ slot, generation: generations[at]! })),
+      holds: (at) => memory.generation(slots[at]!) === generations[at],
+    };
   }
 
   /** Slots that are counted as used already. */
@@ -261,7 +277,9 @@ export class MemoryTier {
   /** Evicts blocks whose next readers have had their time, before their slots are needed. */
   async #evictFromProbation(): Promise<void> {
     const victims: RunKey[] = [];
-    let excess = this.#probationSlots.used - this.#leavingSlots - this.#probationSlots.max * (1 - PROBATION_FREE_SHARE);
+    const { used, max } = this.#probationSlots;
+    const most = Math.min(max * (1 - ARRIVAL_SHARE), PROBATION_BYTES_MAX / SLOT_BYTES);
+    let excess = used - this.#leavingSlots - most;
     if (excess <= 0) return;
     for (const [key, { slots }] of this.#probation) {
       victims.push(key);

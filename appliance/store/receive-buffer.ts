@@ -25,13 +25,17 @@ export interface BlockSlice {
   readonly slices: readonly SlotSlice[] | null;
 }
 
-export interface ReceiveBuffer {
+/** A block in memory. */
+export interface BlockMemory {
   /** Where each chunk of the block goes. */
   readonly chunks: readonly Buffer[];
   /** Where workers find each chunk; null when they cannot read there. */
   readonly slots: readonly BufferSlot[] | null;
   /** Whether its slot has the bytes of this chunk still; always true before `keep` or `release`. */
   readonly holds: (chunk: number) => boolean;
+}
+
+export interface ReceiveBuffer extends BlockMemory {
   /** The block is on disk as block `number` of the entry: it may stay here for its next readers. */
   keep(entry: Entry, number: number): void;
   /** Nobody will look for the block here any more. */
@@ -39,8 +43,8 @@ export interface ReceiveBuffer {
 }
 
 /** Bytes [from, to) of the block. Null if its slots have other bytes by now. */
-export function sliceOf(received: ReceiveBuffer, from: number, to: number): BlockSlice | null {
-  const { chunks, slots, holds } = received;
+export function sliceOf(memory: BlockMemory, from: number, to: number): BlockSlice | null {
+  const { chunks, slots, holds } = memory;
   const buffers: Buffer[] = [];
   const slices: SlotSlice[] = [];
   for (let at = from; at < to;) {

@@ -41,7 +41,7 @@ export function inflightRig(spec: {
     ...{ cache, origin: origin as unknown as Origin },
     integrityOf: async () => ({ digests: spec.digests ?? null, originTag: null }),
     receive: (bytes) => new HeapBuffers().receive(bytes),
-    ...{ counters: { add: () => undefined }, log: silentLog },
+    ...{ clock: systemClock, counters: { add: () => undefined }, log: silentLog },
   });
   return { cache, inflight };
 }

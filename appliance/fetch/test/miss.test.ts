@@ -31,7 +31,10 @@ function missRig(spec: { readonly blocks: number; readonly body: Buffer }): Infl
   const origin = {} as unknown as Origin;
   const rest = { reverseProxy: false, clock: systemClock };
   const lookup = new Lookup({ cache, inflight, origin, catalogued: async () => meta, ...rest });
-  const miss = new Miss({ cache, inflight, lookup, alone: false, admission: admitAll, counters });
+  const miss = new Miss({
+    ...{ cache, inflight, lookup, alone: false, admission: admitAll, clock: systemClock, counters },
+    resident: () => null,
+  });
   return { cache, inflight, miss, meta, counters };
 }
 

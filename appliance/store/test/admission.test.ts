@@ -143,7 +143,7 @@ function refusing(spec: {
     }),
   } as unknown as Origin;
   const inflight = new Inflight({
-    ...{ cache, origin, counters, log: silentLog },
+    ...{ cache, origin, clock: systemClock, counters, log: silentLog },
     receive: (bytes) => new HeapBuffers().receive(bytes),
     integrityOf: async () => ({ digests: null, originTag: null }),
     isPlanned: (holding) => holding === spec.planned,
@@ -154,7 +154,10 @@ function refusing(spec: {
     catalogued: async (key) => ({ key, ...meta, holding: `${key.slice(1)}:video` }),
   });
   const admission = { admits: () => spec.admits?.() ?? false, memoryBytes: 0 };
-  const miss = new Miss({ cache, inflight, lookup, admission, alone: false, counters });
+  const miss = new Miss({
+    ...{ cache, inflight, lookup, admission, alone: false, clock: systemClock, counters },
+    resident: () => null,
+  });
   const open = async (key: string) => {
     const opened = await miss.open({
       ...{ key, expected: null, from: 0, to: null },
