@@ -83,7 +83,7 @@ async function start(): Promise<void> {
   const buffers = new HeapBuffers();
   const inflight = new Inflight({
     ...{ cache, origin, integrityOf, clock, counters, log },
-    receive: (bytes, isStorable) => (isStorable ? memoryTier?.tier.receive(bytes) : null) ?? buffers.receive(bytes),
+    receive: (bytes) => memoryTier?.tier.receive(bytes) ?? buffers.receive(bytes),
     isPlanned: (holding) => fleet?.filler.isPlanned(holding) ?? false,
   });
   const { reverseProxy } = identity;

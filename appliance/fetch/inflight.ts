@@ -38,8 +38,8 @@ export interface InflightDeps {
   readonly integrityOf: (entry: Entry) => Promise<IntegrityCheck>;
   /** Whether the current plan wants the holding here: what viewers fetch of it is stored without asking admission. */
   readonly isPlanned?: (holding: HoldingId) => boolean;
-  /** Where a block of so many bytes arrives. `isStorable`: it is to be stored, and nobody but its readers holds on to it. */
-  readonly receive: (bytes: number, isStorable: boolean) => ReceiveBuffer;
+  /** Where a block of so many bytes arrives. */
+  readonly receive: (bytes: number) => ReceiveBuffer;
   readonly clock: Pick<Clock, 'monotonic'>;
   readonly counters: Counters;
   readonly log: Log;
@@ -302,9 +302,7 @@ export class Inflight {
     for (let from = 0; from < bytes.length && fetch.at < fetch.end;) {
       const block = fetch.blocks.get(Math.floor(fetch.at / BLOCK_BYTES))!;
       const count = Math.min(bytes.length - from, block.bytes - block.received);
-      block.append(bytes.subarray(from, from + count), () =>
-        this.#deps.receive(block.bytes, block.storable && !block.isChained),
-      );
+      block.append(bytes.subarray(from, from + count), this.#deps.receive);
       from += count;
       fetch.at += count;
       const pending = block.received === block.bytes ? onReceived(block) : null;

@@ -30,15 +30,14 @@ export class PendingBlock {
   readonly done: Promise<void>;
   #resolveDone!: () => void;
   #next: PendingBlock | null = null;
-  /** A reader of the block before this one will follow it. */
-  #isChained = false;
   #waiting: (() => void)[] = [];
   #isWaking = false;
-  /** Readers that may hold bytes of the block. */
-  #readers = 0;
+  /** Readers that may hold bytes of the block, and the block before it, whose readers will follow it. */
+  #holders = 0;
   #isFinished = false;
   #isStored = false;
   #isKept = false;
+  #isReleased = false;
   #received: ReceiveBuffer | null = null;
   /** Of the chunks that have arrived; null for a block that is not to be stored. */
   #crcs: number[] | null = null;
@@ -56,19 +55,14 @@ export class PendingBlock {
     });
   }
 
-  /** The following block of a fetch that is not stored: a reader of this block holds on to it. */
+  /** The following block of a fetch that is not stored. It is there as long as this one has readers. */
   get next(): PendingBlock | null {
     return this.#next;
   }
 
   chain(next: PendingBlock): void {
     this.#next = next;
-    next.#isChained = true;
-  }
-
-  /** Whether readers of other blocks hold on to it: when they have gone is not known. */
-  get isChained(): boolean {
-    return this.#isChained || this.#next !== null;
+    next.#holders += 1;
   }
 
   /** The whole block, from the moment it has been received until it is finished. */
@@ -94,8 +88,8 @@ export class PendingBlock {
   }
 
   /** `acquire` is called for the first bytes. */
-  append(bytes: Buffer, acquire: () => ReceiveBuffer): void {
-    const { chunks } = (this.#received ??= acquire());
+  append(bytes: Buffer, acquire: (bytes: number) => ReceiveBuffer): void {
+    const { chunks } = (this.#received ??= acquire(this.bytes));
     for (let from = 0; from < bytes.length;) {
       const chunk = chunks[Math.floor(this.received / CHUNK_BYTES)]!;
       const at = this.received % CHUNK_BYTES;
@@ -138,9 +132,11 @@ export class PendingBlock {
     this.#resolveDone();
     this.#isFinished = true;
     this.#isStored = spec.stored;
-    if (spec.kept === null || this.#received?.slots == null) return this.#recycle();
-    this.#isKept = true;
-    this.#received.keep(spec.kept, this.number);
+    if (spec.kept !== null && this.#received?.slots != null) {
+      this.#isKept = true;
+      this.#received.keep(spec.kept, this.number);
+    }
+    this.#recycle();
   }
 
   /**
@@ -148,7 +144,7 @@ export class PendingBlock {
    * that is slower than the disk: the rest is there. Throws the fault of the fetch.
    */
   follow(from: number, to: number): AsyncGenerator<BlockSlice> {
-    this.#readers += 1;
+    this.#holders += 1;
     return this.#follow(from, to);
   }
 
@@ -169,8 +165,7 @@ export class PendingBlock {
       isDone = true;
     } finally {
       // A reader that stops early may still be sending a piece of a buffer: then that is left to the garbage collector.
-      if (isDone || this.#received?.slots !== null) this.#readers -= 1;
-      this.#recycle();
+      if (isDone || this.#received?.slots !== null) this.#leave();
     }
   }
 
@@ -181,10 +176,22 @@ export class PendingBlock {
     this.#crc = 0;
   }
 
+  #leave(): void {
+    this.#holders -= 1;
+    this.#recycle();
+  }
+
   #recycle(): void {
-    if (!this.#isFinished || this.#isKept || this.isChained || this.#readers > 0) return;
-    this.#received?.release();
+    if (!this.#isFinished || this.#holders > 0 || this.#isReleased) return;
+    this.#isReleased = true;
+    if (!this.#isKept) this.#received?.release();
     this.#received = null;
+    // A reader that has come to the end of this block begins to follow the next one in this turn.
+    setImmediate(() => {
+      const next = this.#next;
+      this.#next = null;
+      if (next !== null) next.#leave();
+    });
   }
 
   /** Wakes the readers once for all that the socket delivered in this turn, because each waking costs a write per reader. */

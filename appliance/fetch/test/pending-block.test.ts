@@ -6,6 +6,7 @@ import { BLOCK_BYTES, CHUNK_BYTES, payloadOf } from '../../store/block-file.ts';
 import { HeapBuffers, type BlockSlice, type ReceiveBuffer } from '../../store/receive-buffer.ts';
 import type { Entry } from '../../store/volume.ts';
 import { noise } from '../../test/rig.ts';
+import { eventLoopRounds } from '../../test/waiting.ts';
 import { PendingBlock } from '../pending-block.ts';
 import { bytesOf } from './inflight-rig.ts';
 
@@ -49,12 +50,26 @@ test('the buffer of a finished block whose readers are done holds the next block
   }
 });
 
-test('a block that is chained to the next one keeps its buffer', async () => {
-  const [one, next] = [received(2), received(3)];
-  one.chain(next);
-  next.finish(STORED);
-  received(4);
-  expect(isFilledWith((await next.follow(0, BLOCK_BYTES).next()).value as BlockSlice, 3)).toBe(true);
+test('a reader of a block holds all blocks that are chained behind it, as far as it goes', async () => {
+  const buffers = [1, 2, 3].map(() => new TestBuffer());
+  const blocks = buffers.map((buffer) => inSlots(buffer));
+  const [first, second, third] = blocks;
+  first!.chain(second!);
+  second!.chain(third!);
+  const released = (): number[] => buffers.map(({ events }) => events.length);
+  const [reader, leaver] = [first!.follow(0, BLOCK_BYTES), first!.follow(0, BLOCK_BYTES)];
+  for (const block of blocks) block.finish({ stored: false, kept: null });
+  await leaver.next();
+  await leaver.return(undefined);
+  await eventLoopRounds(1);
+  expect(released()).toEqual([0, 0, 0]);
+  for await (const _ of reader);
+  const next = first!.next!.follow(0, 10);
+  await eventLoopRounds(1);
+  expect(released()).toEqual([1, 0, 0]);
+  for await (const _ of next);
+  await eventLoopRounds(2);
+  expect(released()).toEqual([1, 1, 1]);
 });
 
 test('a reader slower than the disk is sent to the block file, and the buffer is free', async () => {
