@@ -29,62 +29,96 @@ export const cold: Bench = {
   name: 'cold',
   question: 'the first client of an asset, its origin 50 ms and 25 MB/s per connection away',
   packages: ['nginx', 'varnish'],
-  small: { rounds: 1, roundTripMs: 50, connectionMBps: 25, assetMiB: 8, rangeMiB: 1 },
-  large: { rounds: 10, roundTripMs: 50, connectionMBps: 25, assetMiB: 64, rangeMiB: 2 },
+  small: { rounds: 1, starts: 1, roundTripMs: 50, connectionMBps: 25, assetMiB: 8, rangeMiB: 1 },
+  large: { rounds: 10, starts: 10, roundTripMs: 50, connectionMBps: 25, assetMiB: 64, rangeMiB: 2 },
   run: (parameters, log) =>
     withTestbed(async (testbed) => {
-      const origin = await startDelayedOrigin(testbed, {
-        roundTripMs: parameters['roundTripMs']!,
+      const roundTripMs = parameters['roundTripMs']!;
+      const limited = await startDelayedOrigin(testbed, {
+        roundTripMs,
         bytesPerSecond: parameters['connectionMBps']! * 1e6,
       });
-      const caches = [
-        await startLarder(testbed, { origin: origin.url }),
-        await startNginxCache(testbed, { origin: origin.url }),
-        await startVarnish(testbed, { origin: origin.url }),
+      const caches = await startCaches(testbed, limited);
+      const direct = directFrom(limited);
+      const findings = [
+        await wholeAssetThroughput(
+          parameters,
+          { contestants: [...caches, direct], what: 'whole asset', ratioMin: 2 },
+          log,
+        ),
+        ...(await rangeInLargeAsset({ testbed, parameters, caches, origin: limited, log })),
       ];
-      const direct: Pick<Contestant, 'name' | 'url'> & Peer = {
-        name: 'direct',
-        role: 'reference',
-        url: origin.url,
-        configuration: 'one connection to the origin',
-      };
+      for (const { server } of caches) await testbed.stop(server);
+      const fast = await startDelayedOrigin(testbed, { roundTripMs, bytesPerSecond: 0 });
+      const contestants = [...(await startCaches(testbed, fast)), directFrom(fast)];
+      findings.push(
+        await wholeAssetThroughput(parameters, { contestants, what: 'whole asset, no limit', ratioMin: 0.6 }, log),
+      );
+      findings.push(await firstMissAfterStart({ testbed, parameters, origin: fast, log }));
       return {
-        peers: [...peersOf(caches), { ...direct }].map(({ name, role, configuration }) => ({
-          name,
-          role,
-          configuration,
-        })),
-        findings: [
-          await wholeAssetThroughput(parameters, [...caches, direct], log),
-          ...(await rangeInLargeAsset({ testbed, parameters, caches, origin, log })),
-        ],
+        peers: [...peersOf(caches), direct].map(({ name, role, configuration }) => ({ name, role, configuration })),
+        findings,
       };
     }),
 };
 
+const startCaches = async (testbed: Testbed, { url: origin }: DelayedOrigin): Promise<Contestant[]> => [
+  await startLarder(testbed, { origin }),
+  await startNginxCache(testbed, { origin }),
+  await startVarnish(testbed, { origin }),
+];
+
+const directFrom = ({ url }: DelayedOrigin): Pick<Contestant, 'name' | 'url'> & Peer => ({
+  ...{ name: 'direct', role: 'reference', url, configuration: 'one connection to the origin' },
+});
+
 /** Throughput of whole assets, each read once by one client on a connection of its own. */
 async function wholeAssetThroughput(
   parameters: Parameters,
-  contestants: readonly (Pick<Contestant, 'name' | 'url'> & Peer)[],
+  spec: {
+    readonly contestants: readonly (Pick<Contestant, 'name' | 'url'> & Peer)[];
+    readonly what: string;
+    readonly ratioMin: number;
+  },
   log: (progress: string) => void,
 ): Promise<Finding> {
+  const { contestants, what, ratioMin } = spec;
   const bytes = parameters['assetMiB']! * 2 ** 20;
   const samples = await interleave(
-    { rounds: parameters['rounds']!, contestants, log: (progress) => log(`whole asset: ${progress}`) },
+    { rounds: parameters['rounds']!, contestants, log: (progress) => log(`${what}: ${progress}`) },
     async ({ url, name }, round) => {
       const { totalMs } = await timedRead(`${url}/${bytes}/${name}-${round}`, null);
       return bytes / 1e6 / (totalMs / 1000);
     },
   );
   return compareWithPeers({
-    what: 'whole asset, cold',
+    what,
     unit: 'MB/s',
     better: 'more',
     samples,
     // The bar applies to the ratio to the direct download.
     peers: contestants.slice(1).map((peer) => ({ ...peer, role: peer.name === 'direct' ? 'cache' : 'reference' })),
-    bar: ratioAtLeast(1.5),
+    bar: ratioAtLeast(ratioMin),
   });
+}
+
+/** A request for an uncached asset that is sent as soon as the appliance says that it is ready. */
+async function firstMissAfterStart(spec: {
+  readonly testbed: Testbed;
+  readonly parameters: Parameters;
+  readonly origin: DelayedOrigin;
+  readonly log: (progress: string) => void;
+}): Promise<Finding> {
+  const { testbed, parameters, origin, log } = spec;
+  const samples: number[] = [];
+  for (let start = 0; start < parameters['starts']!; start += 1) {
+    const larder = await startLarder(testbed, { origin: origin.url, home: testbed.makeDirectory('restarted') });
+    samples.push((await timedRead(`${larder.url}/100000/first-${start}`, null)).totalMs);
+    await testbed.stop(larder.server);
+    log(`first miss: start ${start + 1} of ${parameters['starts']}`);
+  }
+  // The first request of a connection to this origin takes two round trips.
+  return absolute('first miss after a start', 'ms', median(samples), 3 * parameters['roundTripMs']!);
 }
 
 /** A range in the middle of an uncached 10 GB asset. A small read before it opens connections to the origin. */

@@ -2,10 +2,17 @@
 // Decision it informs: the design of the hit path, and the size of a read.
 
 import { writeAssets } from './assets.ts';
-import type { Bench } from './bench.ts';
+import type { Bench, Finding, Parameters } from './bench.ts';
 import { measureThroughput } from './range-throughput.ts';
-import { peersOf, startLarder, startNginxCache, startNginxStatic, startVarnish } from './contestants.ts';
-import { withTestbed } from './testbed.ts';
+import {
+  peersOf,
+  startLarder,
+  startNginxCache,
+  startNginxStatic,
+  startVarnish,
+  type Contestant,
+} from './contestants.ts';
+import { withTestbed, type Testbed } from './testbed.ts';
 
 const SIZES = [
   { label: '64 KiB', bytes: 65_536, ratioMin: 1.05 },
@@ -37,6 +44,30 @@ export const serve: Bench = {
         contestants,
         log,
       });
+      findings.push(...(await beyondTheTier(testbed, { parameters, origin, nginx: contestants[1]!, log })));
       return { peers: peersOf(contestants), findings };
     }),
 };
+
+/** A hot set of four times the memory tier, which the page cache holds. */
+async function beyondTheTier(
+  testbed: Testbed,
+  spec: {
+    readonly parameters: Parameters;
+    readonly origin: Contestant;
+    readonly nginx: Contestant;
+    readonly log: (progress: string) => void;
+  },
+): Promise<Finding[]> {
+  const { parameters, origin, nginx, log } = spec;
+  const tierMiB = (parameters['assets']! * parameters['assetMiB']!) / 4;
+  const larder = await startLarder(testbed, {
+    origin: origin.url,
+    home: testbed.makeDirectory('larder-small'),
+    flags: ['--memory-bytes', `${tierMiB}MiB`],
+  });
+  const sizes = [{ label: '1 MiB, 4 × the tier', bytes: 1_048_576, ratioMin: 0.8 }] as const;
+  const findings = await measureThroughput({ testbed, parameters, sizes, contestants: [larder, nginx], log });
+  // A column for each peer of the other rows.
+  return findings.map((finding) => ({ ...finding, peers: [finding.peers[0]!, null, null] }));
+}

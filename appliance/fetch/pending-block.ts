@@ -2,7 +2,7 @@
 // whole. Its checksums are computed from each piece while the CPU's cache has it.
 
 import { createHash, type Hash } from 'node:crypto';
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../../runtime/crc32.ts';
 import type { Fault } from '../../protocol/faults.ts';
 import { CHUNK_BYTES, payloadOf, type BlockPayload } from '../store/block-file.ts';
 import { sliceOf, type BlockSlice, type ReceiveBuffer } from '../store/receive-buffer.ts';

@@ -7,7 +7,7 @@ import * as fs from 'node:fs';
 import { constants, closeSync, openSync, readSync } from 'node:fs';
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../../runtime/crc32.ts';
 import { Fault } from '../../protocol/faults.ts';
 
 /** Plain descriptors, because a `FileHandle` per written block costs more than the calls themselves. */

@@ -2,7 +2,7 @@
 // begins with a crc32 of its key and itself, because LevelDB does not check what it reads: a flipped digit in a length would make
 // truncated files whole.
 
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../../runtime/crc32.ts';
 import { blockCount } from './block-file.ts';
 import { Bitmap } from './bitmap.ts';
 import type { AssetMeta, Entry } from './volume.ts';
