@@ -31,6 +31,6 @@ export async function warmUp(urls: readonly string[]): Promise<void> {
       }
     }
   } finally {
-    await dispatcher.close();
+    await dispatcher.destroy();
   }
 }

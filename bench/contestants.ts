@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { packageRoot } from '../runtime/paths.ts';
 import type { Peer } from './bench.ts';
-import { freePort, SERVER_CORE, waitForResponse, type Testbed, type PinnedProcess } from './testbed.ts';
+import type { FloorSpec } from './floor-worker.ts';
+import { freePort, nextMessage, SERVER_CORE, waitForResponse, type Testbed, type PinnedProcess } from './testbed.ts';
 
 export interface Contestant extends Peer {
   readonly url: string;
@@ -118,6 +119,15 @@ export async function startLarder(
     readyMs,
     configuration: options.join(' ').replaceAll(`${home}/`, ''),
   };
+}
+
+/** The least that a server can do about bytes in memory: see floor-worker.ts. */
+export async function startFloor(testbed: Testbed, spec: FloorSpec): Promise<Contestant> {
+  const server = testbed.spawnWorker('floor', SERVER_CORE, 'floor-worker', spec);
+  const { port } = await nextMessage<{ readonly port: number }>(server, 'ready');
+  const url = `http://127.0.0.1:${port}`;
+  const configuration = 'a loop from memory to socket, without HTTP';
+  return { name: 'floor', role: 'reference', url, server, admin: null, readyMs: 0, configuration };
 }
 
 /** The contestants except Larder, as an outcome lists them. */

@@ -3,7 +3,7 @@
 // for information.
 
 import { warmUp, numberedUrls } from './assets.ts';
-import { compareWithPeers, interleave, ratioAtLeast, type Finding, type Parameters } from './bench.ts';
+import { compareWithPeers, interleave, median, ratioAtLeast, type Finding, type Parameters } from './bench.ts';
 import { peersOf, type Contestant } from './contestants.ts';
 import { pinInPageCache } from './page-cache.ts';
 import { processTreeUsage } from './process-usage.ts';
@@ -59,11 +59,16 @@ export async function measureThroughput(spec: {
       },
     );
     const common = { better: 'more', peers } as const;
+    const references = peers.filter(({ role }) => role === 'reference').map(({ name }) => median(rates.get(name)!));
+    const rateBar = {
+      ...ratioAtLeast(ratioMin),
+      ...(references.length === 0 ? {} : { limit: Math.max(...references) }),
+    };
     findings.push(
-      compareWithPeers({ ...common, what: label, unit: 'req/s', samples: rates, bar: null }),
+      compareWithPeers({ ...common, what: label, unit: 'req/s', samples: rates, bar: rateBar }),
       compareWithPeers({
         ...common,
-        what: `${label}, by CPU`,
+        what: label,
         unit: 'req/CPU s',
         samples: requestsPerCpuSecond,
         bar: ratioAtLeast(ratioMin),

@@ -1,8 +1,10 @@
 // Formats an outcome as a table for a terminal of 80 columns.
 
-import { meetsBar, type Bench, type Finding, type BenchOutcome } from './bench.ts';
+import { isExcused, meetsBar, type Bench, type Finding, type BenchOutcome } from './bench.ts';
 
 const COLUMNS = 80;
+const EXCUSE =
+  '~ misses its bar at nine tenths or more of what the best program does that only copies memory to sockets.';
 
 export function formatOutcome(bench: Bench, outcome: BenchOutcome): string {
   const heads = ['', 'larder', ...outcome.peers.map(({ name }) => name), 'ratio', 'bar'];
@@ -22,7 +24,8 @@ export function formatOutcome(bench: Bench, outcome: BenchOutcome): string {
       .filter((_, at) => isUsed[at])
       .join('  ')
       .trimEnd();
-  const notes = (outcome.notes ?? []).map((note) => `\n${wrapText(note)}`).join('');
+  const excuses = outcome.findings.some(isExcused) ? [EXCUSE] : [];
+  const notes = [...(outcome.notes ?? []), ...excuses].map((note) => `\n${wrapText(note)}`).join('');
   return `${bench.question}\n\n${[line(heads), ...rows.map(line)].join('\n')}\n${notes === '' ? '' : `${notes}\n`}`;
 }
 
@@ -39,5 +42,6 @@ export function formatFigure(value: number | null): string {
 function formatBar(finding: Finding): string {
   const { bar } = finding;
   if (bar === null) return '';
-  return `${bar.at === 'least' ? '≥' : '≤'} ${bar.value.toLocaleString('en')} ${meetsBar(finding) ? '✓' : '✗'}`;
+  const mark = meetsBar(finding) ? '✓' : isExcused(finding) ? '~' : '✗';
+  return `${bar.at === 'least' ? '≥' : '≤'} ${bar.value.toLocaleString('en')} ${mark}`;
 }

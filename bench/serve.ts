@@ -6,6 +6,7 @@ import type { Bench, Finding, Parameters } from './bench.ts';
 import { measureThroughput } from './range-throughput.ts';
 import {
   peersOf,
+  startFloor,
   startLarder,
   startNginxCache,
   startNginxStatic,
@@ -30,12 +31,14 @@ export const serve: Bench = {
     withTestbed(async (testbed) => {
       const root = testbed.makeDirectory('root');
       writeAssets(root, parameters['assets']!, parameters['assetMiB']! * 2 ** 20);
+      const assets = { assets: parameters['assets']!, assetBytes: parameters['assetMiB']! * 2 ** 20 };
       const origin = await startNginxStatic(testbed, { root });
       const contestants = [
         await startLarder(testbed, { origin: origin.url }),
         await startNginxCache(testbed, { origin: origin.url }),
         await startVarnish(testbed, { origin: origin.url }),
         origin,
+        await startFloor(testbed, assets),
       ];
       const findings = await measureThroughput({
         testbed,
@@ -66,8 +69,8 @@ async function beyondTheTier(
     home: testbed.makeDirectory('larder-small'),
     flags: ['--memory-bytes', `${tierMiB}MiB`],
   });
-  const sizes = [{ label: '1 MiB, 4 × the tier', bytes: 1_048_576, ratioMin: 0.8 }] as const;
+  const sizes = [{ label: '1 MiB of 4 tiers', bytes: 1_048_576, ratioMin: 0.8 }] as const;
   const findings = await measureThroughput({ testbed, parameters, sizes, contestants: [larder, nginx], log });
   // A column for each peer of the other rows.
-  return findings.map((finding) => ({ ...finding, peers: [finding.peers[0]!, null, null] }));
+  return findings.map((finding) => ({ ...finding, peers: [finding.peers[0]!, null, null, null] }));
 }
