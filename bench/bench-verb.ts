@@ -14,6 +14,7 @@ import { isExcused, meetsBar, type Bench } from './bench.ts';
 import { drawChart, type RecordedResult } from './chart.ts';
 import { cold } from './cold.ts';
 import { disk } from './disk.ts';
+import { fill } from './fill.ts';
 import { herd } from './herd.ts';
 import { load } from './load.ts';
 import { memory } from './memory.ts';
@@ -23,7 +24,7 @@ import { restart } from './restart.ts';
 import { serve } from './serve.ts';
 import { tls } from './tls.ts';
 
-const BENCHES: readonly Bench[] = [serve, tls, load, miss, cold, herd, restart, memory, disk, admission];
+const BENCHES: readonly Bench[] = [serve, tls, load, miss, cold, herd, restart, memory, disk, fill, admission];
 
 const TABLE = {
   small: option.flag({ doc: 'A short run that only shows that the bench works' }),

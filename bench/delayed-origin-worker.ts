@@ -1,6 +1,7 @@
 // A worker process: an origin with the latency and bandwidth of a distant one. Each request is delayed by one round trip, the first
 // of a connection by one more for its setup, and each connection is limited to a rate. Assets are synthetic, so that a 10 GB asset
-// takes no disk: the path /BYTES/NAME is an asset of that size with a strong entity tag. It counts what it sends.
+// takes no disk: the path /BYTES/NAME is an asset of that size with a strong entity tag, and /hls/COUNT/BYTES/NAME/master.m3u8 a title with
+// that many segments. It counts what it sends.
 //
 // Packet loss and TCP slow start are not modelled.
 
@@ -23,7 +24,8 @@ export interface OriginCounts {
 
 const CHUNK_BYTES = 65_536;
 const spec = JSON.parse(process.env['LARDER_BENCH']!) as DelayedOriginSpec;
-const chunk = Buffer.alloc(CHUNK_BYTES, 'larder ');
+/** All bytes of an asset are alike, so that they do not depend on where a range begins. */
+const chunk = Buffer.alloc(CHUNK_BYTES, 'l');
 const counts = { connections: 0, requests: 0, bodyBytes: 0 };
 /** The instant from which each connection may send its next byte. */
 const sendableAtMs = new WeakMap<Socket, number>();
@@ -44,6 +46,7 @@ server.listen({ host: '127.0.0.1', port: 0, backlog: 4_096 }, () =>
 process.on('message', () => sendToParent({ kind: 'counts', ...counts }));
 
 async function respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  if (request.url?.startsWith('/hls/') === true) return void respondWithPlaylist(request.url, response);
   const [, size = '', name = ''] = (request.url ?? '').split('/');
   const bytes = Number(size);
   if (name === '' || !Number.isSafeInteger(bytes)) return void response.writeHead(404).end();
@@ -61,6 +64,18 @@ async function respond(request: IncomingMessage, response: ServerResponse): Prom
   });
   if (request.method !== 'HEAD') await sendBody(request.socket, response, last - first + 1);
   response.end();
+}
+
+function respondWithPlaylist(path: string, response: ServerResponse): void {
+  const [, , count = '', bytes = '', name = '', file = ''] = path.split('/');
+  const segments = Array.from({ length: Number(count) }, (_, at) => `#EXTINF:4,\n/${bytes}/${name}-${at}.ts`);
+  const lines =
+    file === 'master.m3u8'
+      ? ['#EXT-X-STREAM-INF:BANDWIDTH=2000000', 'media.m3u8']
+      : ['#EXT-X-TARGETDURATION:4', '#EXT-X-PLAYLIST-TYPE:VOD', ...segments, '#EXT-X-ENDLIST'];
+  const body = Buffer.from(`#EXTM3U\n#EXT-X-VERSION:3\n${lines.join('\n')}\n`);
+  const type = { 'content-type': 'application/vnd.apple.mpegurl', 'content-length': body.length };
+  response.writeHead(200, { ...type, etag: `"${path.length}-${count}-${bytes}-${name}"` }).end(body);
 }
 
 /** Sends chunks at the rate of the connection. A late timer sends everything that is due by then. */
