@@ -46,8 +46,10 @@ server.listen({ host: '127.0.0.1', port: 0, backlog: 4_096 }, () =>
 process.on('message', () => sendToParent({ kind: 'counts', ...counts }));
 
 async function respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
-  if (request.url?.startsWith('/hls/') === true) return void respondWithPlaylist(request.url, response);
-  const [, size = '', name = ''] = (request.url ?? '').split('/');
+  if (request.url?.endsWith('.m3u8') === true) return void respondWithPlaylist(request.url, response);
+  // A segment lies below its title.
+  const path = (request.url ?? '').replace(/^\/hls\/\d+/, '');
+  const [, size = '', name = ''] = path.split('/');
   const bytes = Number(size);
   if (name === '' || !Number.isSafeInteger(bytes)) return void response.writeHead(404).end();
   const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
@@ -59,7 +61,7 @@ async function respond(request: IncomingMessage, response: ServerResponse): Prom
     'content-length': last - first + 1,
     'accept-ranges': 'bytes',
     'cache-control': 'public, max-age=31536000, immutable',
-    etag: `"${size}-${name}"`,
+    etag: `"${path.slice(1).replaceAll('/', '-')}"`,
     ...(range === null ? {} : { 'content-range': `bytes ${first}-${last}/${bytes}` }),
   });
   if (request.method !== 'HEAD') await sendBody(request.socket, response, last - first + 1);
@@ -68,7 +70,7 @@ async function respond(request: IncomingMessage, response: ServerResponse): Prom
 
 function respondWithPlaylist(path: string, response: ServerResponse): void {
   const [, , count = '', bytes = '', name = '', file = ''] = path.split('/');
-  const segments = Array.from({ length: Number(count) }, (_, at) => `#EXTINF:4,\n/${bytes}/${name}-${at}.ts`);
+  const segments = Array.from({ length: Number(count) }, (_, at) => `#EXTINF:4,\n${at}.ts`);
   const lines =
     file === 'master.m3u8'
       ? ['#EXT-X-STREAM-INF:BANDWIDTH=2000000', 'media.m3u8']

@@ -90,7 +90,10 @@ async function compareFills(spec: {
 async function download(testbed: Testbed, origin: DelayedOrigin, title: Title, id: string): Promise<number> {
   const directory = testbed.makeDirectory('aria2');
   const list = join(directory, 'urls');
-  const urls = Array.from({ length: title.segments }, (_, at) => `${origin.url}/${title.bytes}/${id}-${at}.ts`);
+  const urls = Array.from(
+    { length: title.segments },
+    (_, at) => `${origin.url}/hls/${title.segments}/${title.bytes}/${id}/${at}.ts`,
+  );
   writeFileSync(list, urls.join('\n'));
   const limits = [`-x${CONNECTIONS}`, `-s${CONNECTIONS}`, `-j${CONNECTIONS}`, '-k1M', '--file-allocation=none'];
   const startMs = systemClock.monotonic();
