@@ -46,7 +46,7 @@ server.listen({ host: '127.0.0.1', port: 0, backlog: 4_096 }, () =>
 process.on('message', () => sendToParent({ kind: 'counts', ...counts }));
 
 async function respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
-  if (request.url?.endsWith('.m3u8') === true) return void respondWithPlaylist(request.url, response);
+  if (request.url?.endsWith('.m3u8') === true) return respondWithPlaylist(request.url, response);
   // A segment lies below its title.
   const path = (request.url ?? '').replace(/^\/hls\/\d+/, '');
   const [, size = '', name = ''] = path.split('/');

@@ -5,12 +5,10 @@ import { loadCommonJs } from './commonjs.ts';
 
 // The whole package loads OpenTelemetry for its default metrics, which takes a starting process 30 ms. These are the modules that it
 // exports as `Counter` and so on.
-const load = <N extends keyof typeof PromClient>(file: string): (typeof PromClient)[N] =>
-  loadCommonJs(`prom-client/lib/${file}`) as (typeof PromClient)[N];
-const Registry = load<'Registry'>('registry');
-const Counter = load<'Counter'>('counter');
-const Gauge = load<'Gauge'>('gauge');
-const Histogram = load<'Histogram'>('histogram');
+const Registry = loadCommonJs('prom-client/lib/registry') as typeof PromClient.Registry;
+const Counter = loadCommonJs('prom-client/lib/counter') as typeof PromClient.Counter;
+const Gauge = loadCommonJs('prom-client/lib/gauge') as typeof PromClient.Gauge;
+const Histogram = loadCommonJs('prom-client/lib/histogram') as typeof PromClient.Histogram;
 
 interface MetricSpec {
   readonly type: 'counter' | 'gauge' | 'histogram';

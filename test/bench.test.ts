@@ -5,9 +5,11 @@ import { admission } from '../bench/admission.ts';
 import type { Bench } from '../bench/bench.ts';
 import { cold } from '../bench/cold.ts';
 import { canThrottle, disk } from '../bench/disk.ts';
+import { fill } from '../bench/fill.ts';
 import { herd } from '../bench/herd.ts';
 import { load } from '../bench/load.ts';
 import { memory } from '../bench/memory.ts';
+import { miss } from '../bench/miss.ts';
 import { supportsTls } from '../bench/contestants.ts';
 import { restart } from '../bench/restart.ts';
 import { serve } from '../bench/serve.ts';
@@ -22,10 +24,12 @@ interface Row {
   readonly supported?: boolean;
 }
 
-const SIZES = ['64 KiB', '1 MiB', '4 MiB'].flatMap((size) => [size, `${size}, by CPU`]);
+/** By rate and by CPU. */
+const twice = (what: string): string[] => [what, what];
+const SIZES = ['64 KiB', '1 MiB', '4 MiB'].flatMap(twice);
 const tlsSupported = await supportsTls();
 const ROWS: readonly Row[] = [
-  { bench: serve, tools: ['nginx', 'varnishd', 'wrk'], findings: SIZES },
+  { bench: serve, tools: ['nginx', 'varnishd', 'wrk'], findings: [...SIZES, ...twice('1 MiB of 4 tiers')] },
   { bench: tls, tools: ['nginx', 'wrk'], findings: SIZES, supported: tlsSupported },
   {
     bench: load,
@@ -35,8 +39,16 @@ const ROWS: readonly Row[] = [
   {
     bench: cold,
     tools: ['nginx', 'varnishd'],
-    findings: ['whole asset, cold', 'first byte at 5 of 10 GB', 'fetched beyond the range'],
+    findings: [
+      'whole asset',
+      'first byte at 5 of 10 GB',
+      'fetched beyond the range',
+      'whole asset, no limit',
+      'first miss after a start',
+    ],
   },
+  { bench: miss, tools: ['nginx'], findings: ['a miss'] },
+  { bench: fill, tools: ['aria2c'], findings: ['one big file', '20 small files'] },
   { bench: herd, tools: ['nginx', 'varnishd'], findings: ['last client done', 'fetches per origin byte'] },
   {
     bench: restart,

@@ -16,7 +16,7 @@ declare module 'vitest' {
   }
 }
 
-export type Tool = 'chromium' | 'curl' | 'ffmpeg' | 'h2load' | 'nginx' | 'openssl' | 'varnishd' | 'wrk';
+export type Tool = 'aria2c' | 'chromium' | 'curl' | 'ffmpeg' | 'h2load' | 'nginx' | 'openssl' | 'varnishd' | 'wrk';
 
 /** Each line has a command and its Debian package. .ci/run installs from the same file. */
 const packages = new Map(
