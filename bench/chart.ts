@@ -52,8 +52,8 @@ export function drawChart(results: readonly RecordedResult[]): string {
   const height =
     Math.max(...columns.map((column) => column.reduce((sum, each) => sum + each.height, 0))) + FOOTER_HEIGHT;
   const body = columns.map((column, at) => stackPanels(column, at * COLUMN_WIDTH)).join('');
-  const { cpu, node } = results.at(-1)!;
-  const foot = `one core each · ${cpu} · Node ${node.replace('v', '')} · the mark is the target for Larder`;
+  const machines = [...new Set(results.map(({ cpu, node }) => `${cpu}, Node ${node.replace('v', '')}`))];
+  const foot = `one core each · ${machines.join(' and ')} · the mark is the target for Larder`;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="Larder beside its peers">
 <style>${STYLE}
 </style>

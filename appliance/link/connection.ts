@@ -4,6 +4,7 @@
 // wants them.
 
 import { createConnection, type Socket } from 'node:net';
+import { Fault } from '../../protocol/faults.ts';
 import { HEAD_ROOM_BYTES, type BufferPool, type PooledBuffer } from '../io/buffer-pool.ts';
 import type { ByteSlice, ByteStream } from '../io/byte-stream.ts';
 import type { MappedMemory, SlotSlice } from '../io/shared-memory.ts';
@@ -141,7 +142,8 @@ export class LinkConnection {
   #close(): void {
     const error = this.#error ?? new Error('the storekeeper closed the connection');
     this.#pending?.reject(error);
-    this.#body?.end(error);
+    // It may have broken off at the origin, too: that is no failure of this process.
+    this.#body?.end(new Fault('unreachable', error.message, { cause: error }));
     this.#pending = null;
     this.#body = null;
     this.#events.onClose(this);
@@ -258,7 +260,7 @@ class ReplyBody implements ByteStream {
       if (this.#memory?.copySlot(part, pooled.memory, HEAD_ROOM_BYTES + bytes) !== true) {
         this.#pool.release(pooled);
         this.close();
-        throw new Error('the bytes have left the memory tier');
+        throw new Fault('unreachable', 'the bytes have left the memory tier');
       }
       bytes += part.bytes;
       if (part.bytes === slice.bytes) slices.shift();

@@ -296,8 +296,11 @@ function sendPiece(
   if (Buffer.isBuffer(piece)) return sendBytes(reader, [piece], isLast);
   const { buffers, slices } = piece;
   if (slices === null) return sendBytes(reader, buffers, isLast);
-  // The slots may have other bytes before the kernel has these.
-  return mapsMemory ? sendSlices(reader, slices, isLast) : sendBytes(reader, [Buffer.concat(buffers)], isLast);
+  if (mapsMemory) return sendSlices(reader, slices, isLast);
+  // The slots may have other bytes before the kernel has these, or even by now.
+  const copy = Buffer.concat(buffers);
+  if (!piece.isCurrent()) throw new Error('the bytes have left the memory tier');
+  return sendBytes(reader, [copy], isLast);
 }
 
 function sendBytes({ socket }: Reader, buffers: readonly Buffer[], isLast: boolean): boolean | Promise<boolean> {

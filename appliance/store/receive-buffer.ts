@@ -23,6 +23,8 @@ export interface BlockSlice {
   readonly buffers: readonly Buffer[];
   /** The same where workers find them; null when they cannot read there. */
   readonly slices: readonly SlotSlice[] | null;
+  /** Whether these are still the bytes of the block. */
+  readonly isCurrent: () => boolean;
 }
 
 /** A block in memory. */
@@ -56,7 +58,12 @@ export function sliceOf(memory: BlockMemory, from: number, to: number): BlockSli
     if (slots !== null) slices.push({ ...slots[chunk]!, from: start, bytes });
     at += bytes;
   }
-  return { length: to - from, buffers, slices: slots === null ? null : slices };
+  const [first, last] = [Math.floor(from / CHUNK_BYTES), Math.floor((to - 1) / CHUNK_BYTES)];
+  const isCurrent = (): boolean => {
+    for (let chunk = first; chunk <= last; chunk += 1) if (!holds(chunk)) return false;
+    return true;
+  };
+  return { length: to - from, buffers, slices: slots === null ? null : slices, isCurrent };
 }
 
 /** Buffers of this process. */

@@ -763,3 +763,7 @@ test('an origin that hangs causes a 504 for one client and delays no other', asy
   while (connection.unread.indexOf(FILM.subarray(0, 1_000)) < 0) await once(connection.socket, 'data');
   connection.destroy();
 });
+
+test('none of it was reported as a failure of the appliance', () => {
+  expect(appliance.log).not.toContain('request failed');
+});

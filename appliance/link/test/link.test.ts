@@ -92,7 +92,7 @@ async function* placed(body: AsyncGenerator<Buffer>): AsyncGenerator<Buffer | Bl
       buffers.push(owned.slot(slot).subarray(from, from + bytes));
       slices.push({ slot, generation, from, bytes });
     }
-    yield { length: chunk.length, buffers, slices };
+    yield { length: chunk.length, buffers, slices, isCurrent: () => true };
     for (const { slot } of slices) {
       owned.renew(slot);
       owned.slot(slot).fill('other bytes');
