@@ -5,7 +5,7 @@ import { absolute, compareWithPeers, median, type Bench } from './bench.ts';
 import { startClients } from './client-pool.ts';
 import { startDelayedOrigin } from './delayed-origin.ts';
 import { peersOf, startLarder, startNginxCache, startVarnish } from './contestants.ts';
-import { withTestbed } from './testbed.ts';
+import { logTail, withTestbed } from './testbed.ts';
 
 export const herd: Bench = {
   name: 'herd',
@@ -26,7 +26,7 @@ export const herd: Bench = {
       const lastMs = new Map<string, number[]>(contestants.map(({ name }) => [name, []]));
       const fetches = new Map<string, number[]>(contestants.map(({ name }) => [name, []]));
       for (let round = 0; round < parameters['rounds']!; round += 1) {
-        for (const { name, url } of contestants) {
+        for (const { name, url, server } of contestants) {
           const before = await origin.countsWhenIdle();
           const path = `/${bytes}/herd-${name}-${round}`;
           const pool = startClients(testbed, { url, clients, path });
@@ -34,7 +34,9 @@ export const herd: Bench = {
           await pool.close();
           const after = await origin.countsWhenIdle();
           if (done.errors > 0 || done.bodyBytes !== bytes * clients)
-            throw new Error(`${name}: ${done.errors} errors, ${done.bodyBytes} of ${bytes * clients} bytes`);
+            throw new Error(
+              `${name}: ${done.errors} errors, ${done.bodyBytes} of ${bytes * clients} bytes\n${logTail(server)}`,
+            );
           lastMs.get(name)!.push(done.lastMs);
           fetches.get(name)!.push((after.bodyBytes - before.bodyBytes) / bytes);
         }

@@ -129,6 +129,9 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
+/** What a process wrote last, for the message of an error. */
+export const logTail = ({ logFile }: PinnedProcess): string => readFileSync(logFile, 'utf8').slice(-2_000);
+
 /** Polls until a response has a status below 500. Resolves to the milliseconds since the call. */
 export async function waitForResponse(url: string, target: PinnedProcess, waitMs = READY_TIMEOUT_MS): Promise<number> {
   const start = systemClock.monotonic();
@@ -139,10 +142,9 @@ export async function waitForResponse(url: string, target: PinnedProcess, waitMs
     if (response !== null && response.status < 500) return systemClock.monotonic() - start;
     await systemClock.sleep(POLL_MS);
   }
-  const tail = readFileSync(target.logFile, 'utf8').slice(-2_000);
   throw new Fault(
     'internal',
-    `${url} did not answer within ${Math.round((systemClock.monotonic() - start) / 1000)} s:\n${tail}`,
+    `${url} did not answer within ${Math.round((systemClock.monotonic() - start) / 1000)} s:\n${logTail(target)}`,
   );
 }
 
@@ -156,9 +158,7 @@ export function nextMessage<T>(target: PinnedProcess, kind: string): Promise<T> 
     };
     const onExit = (): void => {
       unsubscribe();
-      reject(
-        new Fault('internal', `a worker of the bench ended:\n${readFileSync(target.logFile, 'utf8').slice(-2_000)}`),
-      );
+      reject(new Fault('internal', `a worker of the bench ended:\n${logTail(target)}`));
     };
     const unsubscribe = (): void => {
       target.process.off('message', onMessage);
