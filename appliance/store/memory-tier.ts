@@ -137,10 +137,13 @@ export class MemoryTier {
   /** Room for a block that is about to arrive. Null while there is none. */
   receive(bytes: number): ReceiveBuffer | null {
     const count = Math.ceil(bytes / SLOT_BYTES);
-    if (this.#closed || this.#probationSlots.used + count > this.#probationSlots.max) return null;
-    this.#probationSlots.used += count;
-    const slots = this.#takeSlots(count);
+    if (this.#closed) return null;
+    const hasRoom = this.#probationSlots.used + count <= this.#probationSlots.max;
+    if (hasRoom) this.#probationSlots.used += count;
+    // Also without room: else there would be none for the next block either.
     void this.#evictFromProbation();
+    if (!hasRoom) return null;
+    const slots = this.#takeSlots(count);
     return {
       ...this.#memoryOf(slots, bytes),
       keep: (entry, number) => this.#admit(entry, number, slots),

@@ -201,6 +201,18 @@ test('the slots of a received block that leaves get other bytes only once it is 
   expect([await receive(rig, b), buffer.holds(0)]).toEqual([true, false]);
 });
 
+test('blocks that arrive at the same time and fill their share make room for the next ones all the same', async () => {
+  const rig = new TierRig(2 * RECEIVING_SLOTS);
+  const [a, b, c] = await Promise.all(['/a', '/b', '/c'].map((key) => rig.put(key, BLOCK_BYTES)));
+  const buffers = [rig.tier.receive(BLOCK_BYTES), rig.tier.receive(BLOCK_BYTES)];
+  buffers[0]!.keep(a!, 0);
+  buffers[1]!.keep(b!, 0);
+  expect(rig.tier.receive(BLOCK_BYTES)).toBeNull();
+  await eventLoopRounds(4);
+  expect(await receive(rig, c!)).toBe(true);
+  expect(rig.read(c!)!.equals(bodyOf(c!))).toBe(true);
+});
+
 test('a block that has left the disk when it is kept does not enter', async () => {
   const rig = new TierRig(RECEIVING_SLOTS);
   const a = await rig.put('/a', BLOCK_BYTES);
