@@ -50,6 +50,10 @@ export const METRICS = {
   larder_scrubbed_bytes_total: { type: 'counter', help: 'Bytes on disk that the scrub has checked.' },
   larder_heartbeats_total: { type: 'counter', help: 'Heartbeats by outcome.', labels: ['outcome'] },
   larder_fill_bytes_total: { type: 'counter', help: 'Bytes fetched, verified and stored by fills.' },
+  larder_mismatched_holdings: {
+    type: 'gauge',
+    help: 'Renditions of which the origin sent bytes that differ from the catalog.',
+  },
   larder_catalog_revision: { type: 'gauge', help: 'Revision of the catalog copy.' },
   ...FALLBACK_METRIC,
 } as const;

@@ -19,7 +19,7 @@ import { Origin } from './fetch/origin.ts';
 import { replyTo } from './fetch/reply.ts';
 import { createAdmin } from './fleet/admin.ts';
 import { ApplianceStatus, planBytesOf } from './fleet/appliance-status.ts';
-import { assetMetaOf, Catalog } from './fleet/catalog.ts';
+import { assetMetaOf, Catalog, versionOf } from './fleet/catalog.ts';
 import { Filler } from './fleet/filler.ts';
 import { HeartbeatLoop } from './fleet/heartbeat.ts';
 import { currentInventory } from './fleet/inventory.ts';
@@ -76,7 +76,7 @@ async function start(): Promise<void> {
   const link = new LinkServer({ clock, log });
   const store = await openStore(db, link);
   const { cache } = store;
-  const catalog = await openCatalog({ db, token, cache });
+  const catalog = await openCatalog({ db, token, cache, onChanged: (key) => inflight.mismatches.forget(key) });
   const integrityOf = (entry: Entry): Promise<IntegrityCheck> => integrityIn(catalog, entry);
   const identity = proxyIdentityOf(config);
   const origin = new Origin({ url: config.origin, ...identity, clock, counters });
@@ -95,7 +95,7 @@ async function start(): Promise<void> {
   });
   const fleet = await openFleet({ catalog, token, db, cache, inflight });
   const status = new ApplianceStatus({
-    ...{ config, cache, metrics: counters, clock },
+    ...{ config, cache, metrics: counters, mismatches: inflight.mismatches, clock },
     workersLinked: () => link.workers,
     filling: () => fleet?.filler.filling ?? false,
     catalogRevision: () => catalog?.revision ?? null,
@@ -280,8 +280,10 @@ async function openCatalog(deps: {
   readonly db: StateDb;
   readonly token: string | null;
   readonly cache: Cache;
+  /** Called for each key of which the catalog has another version now, or none. */
+  readonly onChanged: (key: string) => void;
 }): Promise<Catalog | null> {
-  const { db, token, cache } = deps;
+  const { db, token, cache, onChanged } = deps;
   if (!inFleet(config) || config.fill === null || token === null) return null;
   const catalog = await Catalog.open({
     db,
@@ -289,9 +291,11 @@ async function openCatalog(deps: {
     token,
     onRetired: async (keys) => {
       for (const key of keys) {
+        onChanged(key);
         const entry = cache.find(key);
         const current = await catalog.get(key);
-        if (entry !== null && entry.version !== current?.asset.etag) await cache.removeEntry(entry);
+        const isCurrent = current !== null && versionOf(current.asset) === entry?.version;
+        if (entry !== null && !isCurrent) await cache.removeEntry(entry);
       }
     },
     ...{ counters, clock, log },
@@ -313,7 +317,8 @@ async function integrityIn(catalog: Catalog | null, entry: Entry): Promise<Integ
   if (!inFleet(config)) return { digests: null, originTag: hasStrongValidator(entry) ? entry.version : null };
   const asset = (await catalog?.get(entry.key))?.asset;
   if (asset === undefined) throw new Fault('asset_uncatalogued', `${entry.key} is not in the catalog`);
-  if (asset.etag !== entry.version) throw new Fault('version_gone', `the catalog has another version of ${entry.key}`);
+  if (versionOf(asset) !== entry.version)
+    throw new Fault('version_gone', `the catalog has another version of ${entry.key}`);
   return { digests: asset.digest.chunks, originTag: asset.validator === 'origin' ? asset.etag : null };
 }
 

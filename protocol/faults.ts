@@ -164,7 +164,7 @@ export const FAULTS = {
     status: 502,
     blame: 'origin',
     retry: 'elsewhere',
-    help: "Bytes do not match the catalog's digest and were not stored. Import the title again if it changed at the origin.",
+    help: "Bytes do not match the catalog's digest and were not served. Import the title again; where the origin kept the ETag of other bytes, remove the title first.",
   },
   disk_full: {
     status: 507,

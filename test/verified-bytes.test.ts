@@ -39,8 +39,8 @@ afterEach(async () => {
   await fill.stop();
 });
 
-/** The origin sends other bytes than those that were imported, under the tag that they had. */
-function changeBytes(from: number): void {
+/** The origin sends other bytes than those that were imported, under the tag that they had. Returns them. */
+function changeBytes(from: number): Buffer {
   const etag = `"${createHash('sha256').update(segment).digest('hex').slice(0, 16)}"`;
   const changed = Buffer.from(segment);
   for (let at = from; at < changed.length; at += 1) changed[at]! ^= 0x5a;
@@ -53,6 +53,7 @@ function changeBytes(from: number): void {
     response.write(part.subarray(0, 100_000));
     setImmediate(() => response.end(part.subarray(100_000)));
   });
+  return changed;
 }
 
 /** What a plain client received, whatever the end was. */
@@ -75,8 +76,28 @@ test('a block that differs from the catalog from its first byte on is refused, c
   expect((await receive(SEGMENT)).status).toBe(502);
   expect(await metrics()).toMatch(/larder_faults_total\{code="digest_mismatch"\} [1-9]/);
   fill.origin.misbehaviours.clear();
-  const { status, body } = await sendRequest(appliance.port, { path: SEGMENT });
-  expect([status, body.equals(segment)]).toEqual([200, true]);
+  // The origin is asked again after ten seconds.
+  await appliance.until(async () => (await receive(SEGMENT)).body.equals(segment), 30_000);
+});
+
+test('bytes that the origin changed under their tag are served once the title is imported again, and never mixed', async () => {
+  const range = [`Range: bytes=0-${MB - 1}`];
+  for (let count = 0; count < 3; count += 1) await sendRequest(appliance.port, { path: SEGMENT, lines: range });
+  const changed = changeBytes(0);
+  const { status, body } = await receive(SEGMENT);
+  expect([status, body.length <= MB, body.equals(segment.subarray(0, body.length))]).toEqual([200, true, true]);
+  expect(await metrics()).toContain('larder_mismatched_holdings 1');
+
+  await fill.importTitle('/film/master.m3u8');
+  await appliance.until(async () => {
+    // A key that nobody knows has the catalog pulled.
+    await receive(`/film/nothing-${performance.now()}`);
+    const answer = await receive(SEGMENT);
+    const isOld = answer.body.equals(segment.subarray(0, answer.body.length));
+    expect(isOld || answer.body.equals(changed.subarray(0, answer.body.length))).toBe(true);
+    return answer.body.equals(changed);
+  }, 30_000);
+  expect(await metrics()).toContain('larder_mismatched_holdings 0');
 });
 
 test('a viewer gets the blocks before one that differs, and not a byte of that one', async () => {

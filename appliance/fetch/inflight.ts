@@ -13,6 +13,7 @@ import { BLOCK_BYTES, blockBytes } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
 import type { ReceiveBuffer } from '../store/receive-buffer.ts';
 import type { Entry } from '../store/volume.ts';
+import { Mismatches } from './mismatches.ts';
 import { discardBody, originFault, type Origin, type OriginBytes, type PoolName } from './origin.ts';
 import { PendingBlock } from './pending-block.ts';
 
@@ -71,9 +72,11 @@ export class Inflight {
   /** Blocks that are being fetched. */
   #blocks = 0;
   #fetchMs: number | null = null;
+  readonly mismatches: Mismatches;
 
   constructor(deps: InflightDeps) {
     this.#deps = deps;
+    this.mismatches = new Mismatches(deps.clock);
   }
 
   /** From now on what viewers fetch of the entry is stored, including what is being fetched and has not arrived. */
@@ -314,6 +317,8 @@ export class Inflight {
 
   async #request({ entry, pool, headers, at, end }: UpstreamFetch, ifMatch: string | null): Promise<OriginBytes> {
     const { key } = entry;
+    const number = Math.floor(at / BLOCK_BYTES);
+    if (this.mismatches.isPaused(entry, number)) throw digestMismatch(entry, number);
     const response = await this.#deps.origin.fetch(pool, {
       key,
       first: at,
@@ -339,13 +344,12 @@ export class Inflight {
   #onReceived(fetch: UpstreamFetch, block: PendingBlock, digests: readonly string[] | null): Promise<void> | null {
     const { entry, stores } = fetch;
     if (digests !== null && block.digest() !== digests[block.number]) {
-      const fault = new Fault(
-        'digest_mismatch',
-        `${entry.key}: block ${block.number} from the origin is not what the catalog says`,
-      );
+      this.mismatches.mark(entry, block.number);
+      const fault = digestMismatch(entry, block.number);
       block.reject(fault);
       throw fault;
     }
+    if (digests !== null) this.mismatches.clear(entry, block.number);
     block.release();
     // Without a strong validator an asset is stored as a whole or not at all: see #run.
     if (!hasStrongValidator(entry)) return null;
@@ -395,6 +399,9 @@ export class Inflight {
     if (error.code !== 'disk_full') this.#deps.log.error({ err: error }, 'block passes through unstored');
   }
 }
+
+const digestMismatch = ({ key }: Entry, number: number): Fault =>
+  new Fault('digest_mismatch', `${key}: block ${number} from the origin is not what the catalog says`);
 
 /** Whether the origin can be asked again for this version by name; otherwise blocks of two responses must never be combined. */
 export const hasStrongValidator = (entry: Entry): boolean => isStrong(entry.version);

@@ -10,6 +10,7 @@ import type { VolumeUsage } from '../store/volume-budget.ts';
 import type { Cache } from '../store/cache.ts';
 import type { ApplianceConfig } from '../config.ts';
 import type { HeartbeatBody } from './heartbeat.ts';
+import type { Inflight } from '../fetch/inflight.ts';
 import type { WorkerReport } from '../link/messages.ts';
 import { METRICS, type ApplianceMetric } from '../metrics.ts';
 
@@ -19,6 +20,7 @@ export interface ApplianceStatusDeps {
   readonly metrics: Metrics<typeof METRICS>;
   readonly clock: Clock;
   readonly workersLinked: () => number;
+  readonly mismatches: Inflight['mismatches'];
   readonly filling: () => boolean;
   readonly catalogRevision: () => number | null;
 }
@@ -80,7 +82,7 @@ export class ApplianceStatus {
   }
 
   health(): Health {
-    const { workersLinked, cache, config } = this.#deps;
+    const { workersLinked, cache, config, mismatches } = this.#deps;
     const { workers, store } = config;
     const linked = workersLinked();
     if (linked === 0) return { level: 'red', causes: ['no serving worker is linked'] };
@@ -88,6 +90,8 @@ export class ApplianceStatus {
     if (linked < workers) causes.push(`${workers - linked} of ${workers} workers are down`);
     const volumes = cache.usage().length;
     if (volumes < store.length) causes.push(`${store.length - volumes} of ${store.length} volumes are out of use`);
+    const mismatch = mismatches.healthCause();
+    if (mismatch !== null) causes.push(mismatch);
     return { level: causes.length === 0 ? 'green' : 'yellow', causes };
   }
 
@@ -126,6 +130,7 @@ export class ApplianceStatus {
     metrics.set('larder_assets', cache.assets);
     metrics.set('larder_store_limit_bytes', config.storeBytes);
     metrics.set('larder_catalog_revision', this.#deps.catalogRevision() ?? 0);
+    metrics.set('larder_mismatched_holdings', this.#deps.mismatches.holdings().size);
     for (const use of cache.usage()) {
       const volume = String(use.volume);
       metrics.set('larder_store_bytes', use.pinnedBytes, { volume, kind: 'pinned' });

@@ -156,7 +156,7 @@ export class Catalog {
           put(`asset!${path}`, { asset, title: title.id, revision } satisfies CataloguedAsset),
           put(`holding!${holdingOf(title.id, asset.rendition)}!${path}`, path),
         );
-        if (former?.etag !== asset.etag) batch.push(put(`retired!${path}`, path));
+        if (former?.version !== versionOf(asset)) batch.push(put(`retired!${path}`, path));
         // An asset that moved to another rendition has an outdated row under its former holding.
         if (former?.rendition === asset.rendition) outdated.delete(path);
         current.add(path);
@@ -186,8 +186,8 @@ export class Catalog {
       const path = value as string;
       const catalogued = await this.get(path);
       if (catalogued === null) continue;
-      const { etag, rendition } = catalogued.asset;
-      rows.set(path, { etag, rendition, own: catalogued.title === title });
+      const { asset } = catalogued;
+      rows.set(path, { version: versionOf(asset), rendition: asset.rendition, own: catalogued.title === title });
     }
     return rows;
   }
@@ -211,7 +211,7 @@ export class Catalog {
 }
 
 interface TitleRow {
-  readonly etag: string;
+  readonly version: string;
   readonly rendition: string;
   /** False where another title has taken over the path, such as the same title imported again under another id. */
   readonly own: boolean;
@@ -227,11 +227,20 @@ const deletionOf = (title: string, path: string, row: TitleRow): Batch => [
   put(`retired!${path}`, path),
 ];
 
+/**
+ * The version under which the store keeps a catalogued asset. It names the bytes: an origin may have sent others under the same entity
+ * tag when the title was imported again, and blocks of both must not become one asset.
+ */
+export function versionOf({ etag, digest }: CatalogAsset): string {
+  const bytes = digest.root.slice(0, 32);
+  return etag === `"${bytes}"` ? etag : `"${bytes}-${etag.slice(1, -1)}"`;
+}
+
 /** What the store needs to know of a catalogued asset, without a request to the origin. */
 export function assetMetaOf(asset: CatalogAsset, holding: HoldingId): AssetMeta {
   return {
     key: asset.path,
-    version: asset.etag,
+    version: versionOf(asset),
     bytes: asset.bytes,
     headers: {
       etag: asset.etag,

@@ -77,7 +77,8 @@ export class OriginReader {
     const etag = previous?.validator === 'origin' ? previous.etag : null;
     return this.#withRetries(async () => {
       const asset = await this.#fetchAsset(path, etag, () => undefined);
-      return asset === null ? { asset: previous!, modified: false } : { asset, modified: true };
+      if (asset === null) return { asset: previous!, modified: false };
+      return { asset: isTagWorthless(asset, previous) ? withoutOriginTag(asset) : asset, modified: true };
     });
   }
 
@@ -230,14 +231,26 @@ function contentLength(path: string, headers: ResponseHeaders): number | null {
   );
 }
 
+/** Whether the origin has changed the bytes and kept the tag, now or at an earlier import. */
+function isTagWorthless(asset: Asset, previous: Asset | null): boolean {
+  if (previous === null) return false;
+  const isUnchanged = asset.digest.root === previous.digest.root;
+  return isUnchanged ? previous.validator === 'digest' : asset.etag === previous.etag;
+}
+
+const withoutOriginTag = (asset: Asset): Asset => ({ ...asset, etag: tagOf(asset.digest), validator: 'digest' });
+
+/** The entity tag of an asset for which the origin has none that names its bytes. */
+const tagOf = ({ root }: Asset['digest']): string => `"${root.slice(0, 32)}"`;
+
 function assetOf(path: string, headers: ResponseHeaders, digest: DigestBuilder): Asset {
-  const digestList = digest.end();
   const etag = strongEtag.safeParse(headers['etag']);
   const modified = headers['last-modified'];
+  const digestList = digest.end();
   return {
     path,
     bytes: digest.bytes,
-    etag: etag.success ? etag.data : `"${digestList.root.slice(0, 32)}"`,
+    etag: etag.success ? etag.data : tagOf(digestList),
     validator: etag.success ? 'origin' : 'digest',
     contentType: contentType(path, headers),
     lastModified: typeof modified === 'string' && Number.isFinite(Date.parse(modified)) ? modified.slice(0, 64) : null,

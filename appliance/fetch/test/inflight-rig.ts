@@ -1,7 +1,7 @@
 // A cache on volumes in memory, with upstream fetches from an origin that serves one body.
 
 import { Readable } from 'node:stream';
-import { systemClock } from '../../../runtime/clock.ts';
+import { systemClock, type Clock } from '../../../runtime/clock.ts';
 import { silentLog } from '../../../runtime/log.ts';
 import { BLOCK_BYTES, diskBytesOf } from '../../store/block-file.ts';
 import { Cache } from '../../store/cache.ts';
@@ -16,6 +16,8 @@ import type { Origin } from '../origin.ts';
 export interface InflightRig {
   readonly cache: Cache;
   readonly inflight: Inflight;
+  /** Requests that the origin got. */
+  readonly requests: () => number;
 }
 
 /** `blocks` is the room on the volume; `digests` are those of the catalog, null where the asset is not catalogued. */
@@ -23,6 +25,7 @@ export function inflightRig(spec: {
   readonly blocks: number;
   readonly body: Buffer;
   readonly digests?: readonly string[];
+  readonly clock?: Pick<Clock, 'monotonic'>;
 }): InflightRig {
   const cache = new Cache({
     volumes: [new MemoryVolume()],
@@ -30,20 +33,22 @@ export function inflightRig(spec: {
     ...{ pinned: new Set<string>(), broadcast: async () => undefined },
     ...{ clock: systemClock, counters: { add: () => undefined }, log: silentLog },
   });
+  let requests = 0;
   const origin = {
     countBytes: () => undefined,
-    fetch: async (_pool: string, { first, last }: { readonly first: number; readonly last: number }) => ({
-      ...{ kind: 'bytes', first, last, total: spec.body.length },
-      body: Readable.from([spec.body.subarray(first, last + 1)]),
-    }),
+    fetch: async (_pool: string, { first, last }: { readonly first: number; readonly last: number }) => {
+      requests += 1;
+      const body = Readable.from([spec.body.subarray(first, last + 1)]);
+      return { kind: 'bytes', first, last, total: spec.body.length, body };
+    },
   };
   const inflight = new Inflight({
     ...{ cache, origin: origin as unknown as Origin },
     integrityOf: async () => ({ digests: spec.digests ?? null, originTag: null }),
     receive: (bytes) => new HeapBuffers().receive(bytes),
-    ...{ clock: systemClock, counters: { add: () => undefined }, log: silentLog },
+    ...{ clock: spec.clock ?? systemClock, counters: { add: () => undefined }, log: silentLog },
   });
-  return { cache, inflight };
+  return { cache, inflight, requests: () => requests };
 }
 
 export const metaOf = (key: string, bytes: number, holding: string | null = null): AssetMeta => ({

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
+import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { BLOCK_BYTES, diskBytesOf } from '../../store/block-file.ts';
 import { noise } from '../../test/rig.ts';
 import { until } from '../../test/waiting.ts';
@@ -14,6 +15,33 @@ test('a reader of a block whose digest is wrong gets digest_mismatch and no byte
   const entry = await cache.ensureEntry(metaOf('/a', body.length));
   const pending = inflight.start(entry, { number: 0, lastWanted: 0, pool: 'miss' });
   await expect(pending.follow(0, body.length).next()).rejects.toMatchObject({ code: 'digest_mismatch' });
+});
+
+test('the origin is not asked again at once for a block that was wrong, and is believed when it has the right one', async () => {
+  const clock = new ManualClock();
+  const right = noise(50_000);
+  const body = Buffer.from(right);
+  body[7]! ^= 1;
+  const digests = [createHash('sha256').update(right).digest('hex')];
+  const { cache, inflight, requests } = inflightRig({ blocks: 4, body, digests, clock });
+  const meta = metaOf('/a', body.length, 'film:video');
+  const attempt = async (): Promise<unknown> => {
+    const entry = await cache.ensureEntry(meta);
+    const pending = inflight.start(entry, { number: 0, lastWanted: 0, pool: 'miss' });
+    await pending.done;
+    await until(() => entry.fetches === 0);
+    return pending.fault?.code ?? null;
+  };
+
+  for (let viewer = 0; viewer < 3; viewer += 1) expect(await attempt()).toBe('digest_mismatch');
+  expect(requests()).toBe(1);
+  expect(inflight.mismatches.healthCause()).toBe('bytes of film:video differ at the origin from the catalog');
+
+  clock.advance(10_000);
+  right.copy(body);
+  expect(await attempt()).toBeNull();
+  expect(requests()).toBe(2);
+  expect(inflight.mismatches.healthCause()).toBeNull();
 });
 
 test('an asset of which nothing can be stored leaves the index when its fetch ends', async () => {

@@ -25,7 +25,8 @@ function missRig(spec: { readonly blocks: number; readonly body: Buffer }): Infl
   readonly meta: AssetMeta;
   readonly counters: RecordedCounters;
 } {
-  const { cache, inflight } = inflightRig(spec);
+  const rig = inflightRig(spec);
+  const { cache, inflight } = rig;
   const meta = metaOf('/a', spec.body.length);
   const counters = new RecordedCounters();
   const origin = {} as unknown as Origin;
@@ -35,7 +36,7 @@ function missRig(spec: { readonly blocks: number; readonly body: Buffer }): Infl
     ...{ cache, inflight, lookup, alone: false, admission: admitAll, clock: systemClock, counters },
     resident: () => null,
   });
-  return { cache, inflight, miss, meta, counters };
+  return { ...rig, miss, meta, counters };
 }
 
 async function readAll(result: MissResult): Promise<Buffer> {

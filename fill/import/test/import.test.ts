@@ -173,6 +173,22 @@ describe('an import', () => {
     expect(origin.statusesOf('/film/video/low/1.m4s')).toEqual([200, 200]);
   });
 
+  test('gives an asset a tag of its own when the origin sends other bytes under the same one', async () => {
+    const path = '/film/video/low/1.m4s';
+    const segment = async (): Promise<CatalogAsset> => (await assetsOf('film')).find((each) => each.path === path)!;
+    await runImport('/film/master.m3u8');
+    const before = await segment();
+    const changed = Buffer.from('other bytes');
+    origin.misbehaviours.set(path, (_, response) => {
+      response.writeHead(200, { etag: before.etag, 'content-length': changed.length }).end(changed);
+    });
+    expect(await runImport('/film/master.m3u8')).toMatchObject({ state: 'done', revision: 2 });
+    const after = await segment();
+    expect(after).toMatchObject({ validator: 'digest', etag: `"${after.digest.root.slice(0, 32)}"` });
+    expect(await runImport('/film/master.m3u8')).toMatchObject({ state: 'done', revision: 2 });
+    expect(await segment()).toEqual(after);
+  });
+
   test('makes a new revision, without the old assets, only if something has changed', async () => {
     await runImport('/film/master.m3u8');
     expect(await runImport('/film/master.m3u8')).toMatchObject({ state: 'done', revision: 1 });
