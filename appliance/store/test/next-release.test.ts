@@ -3,8 +3,8 @@
 
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { Level } from 'level';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { NEW_FIELD, withNewField, writeAsNextRelease } from '../../../runtime/test/next-release.ts';
 import { sendRequest } from '../../test/http-client.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from '../../test/rig.ts';
 import { decodeHead, encodeHead, HEAD_BYTES } from '../block-file.ts';
@@ -12,7 +12,6 @@ import { blockFiles } from '../layout.ts';
 import { sealed, unsealed } from '../index-record.ts';
 
 const MB = 2 ** 20;
-const NEW_FIELD = { laterField: { of: ['the next release'] } };
 let origin: ScriptedOrigin;
 let appliance: RunningAppliance;
 
@@ -39,7 +38,7 @@ async function expectStored(assets: Readonly<Record<string, Buffer>>): Promise<v
 }
 
 /** What the next release would have on the disk after it has written everything anew. */
-async function writeAsNextRelease(): Promise<void> {
+async function writeAllAsNextRelease(): Promise<void> {
   const [store] = appliance.stores();
   const layout = join(store!, 'larder-store.json');
   writeFileSync(layout, JSON.stringify({ ...(JSON.parse(readFileSync(layout, 'utf8')) as object), ...NEW_FIELD }));
@@ -49,23 +48,11 @@ async function writeAsNextRelease(): Promise<void> {
     writeSync(fd, encodeHead({ ...head, ...NEW_FIELD }), 0, HEAD_BYTES, 0);
     closeSync(fd);
   }
-  await editRows(join(store!, 'index'), (key, value) => {
+  await writeAsNextRelease(join(store!, 'index'), (key, value) => {
     const text = unsealed(key, value);
-    return text?.startsWith('{') !== true
-      ? value
-      : sealed(key, JSON.stringify({ ...(JSON.parse(text) as object), ...NEW_FIELD }));
+    return text === null ? value : sealed(key, withNewField(text));
   });
-  await editRows(join(appliance.directory, 'state', 'state.level'), (_, value) =>
-    value.startsWith('{') ? JSON.stringify({ ...(JSON.parse(value) as object), ...NEW_FIELD }) : value,
-  );
-}
-
-async function editRows(path: string, edit: (key: string, value: string) => string): Promise<void> {
-  const db = new Level(path);
-  for (const [key, value] of await db.iterator().all()) await db.put(key, edit(key, value));
-  // A row that this release does not know.
-  await db.put('zz-of-the-next-release', '{}');
-  await db.close();
+  await writeAsNextRelease(join(appliance.directory, 'state', 'state.level'));
 }
 
 test('a store that the next release has written is opened, with its bytes, and written for the next release to open', async () => {
@@ -73,7 +60,7 @@ test('a store that the next release has written is opened, with its bytes, and w
   await sendRequest(appliance.port, { path: '/film' });
   await appliance.until(() => files().length === 3);
   await appliance.killAll('SIGTERM');
-  await writeAsNextRelease();
+  await writeAllAsNextRelease();
 
   await appliance.start();
   await expectStored({ '/film': film });
@@ -82,7 +69,7 @@ test('a store that the next release has written is opened, with its bytes, and w
   await appliance.until(() => files().length === 6);
   await appliance.killAll('SIGKILL');
   expect(files().filter((path) => readFileSync(path).includes('laterField')).length).toBe(3);
-  await writeAsNextRelease();
+  await writeAllAsNextRelease();
 
   await appliance.start();
   await expectStored({ '/film': film, '/other': other });
