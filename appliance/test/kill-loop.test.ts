@@ -5,14 +5,12 @@
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { systemClock } from '../../runtime/clock.ts';
+import { pause } from './processes.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
 
 const MB = 2 ** 20;
 const KILLS = Number(process.env['LARDER_KILLS'] ?? 20);
 const WORKERS = Number(process.env['LARDER_WORKERS'] ?? 2);
-/** Long enough for others to be served meanwhile, and to evict what the stopped process knows. */
-const PAUSE_MS = 300;
 const READERS = 8;
 const FILMS = 12;
 /** How long the service may be down after a kill. */
@@ -118,18 +116,6 @@ test('afterwards the supervisor holds few descriptors, and no process of a kille
     });
   expect(strays).toEqual([]);
 });
-
-/** Stops a process and lets it go on. One that is being replaced has no id, and 0 would be this process and all around it. */
-async function pause(pid: number | undefined): Promise<void> {
-  if (pid === undefined || pid <= 0) return;
-  try {
-    process.kill(pid, 'SIGSTOP');
-    await systemClock.sleep(PAUSE_MS);
-    process.kill(pid, 'SIGCONT');
-  } catch {
-    // It has just been replaced.
-  }
-}
 
 /** `whole`, `interrupted` (refused, reset, short or 5xx), or a sentence about wrong bytes. */
 async function readRange(path: string, first: number, last: number, film: Buffer): Promise<string> {
