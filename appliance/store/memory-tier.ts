@@ -35,6 +35,8 @@ const REPLACEMENT_MS = 180_000;
 const PROBATION_SHARE = 1 / 8;
 /** Of that share, free for blocks that arrive: what is evicted is free only once all workers have confirmed. */
 const ARRIVAL_SHARE = 1 / 4;
+/** Of that share, evicted at once: each eviction is a message to every worker, and one back. */
+const EVICTED_SHARE = 1 / 16;
 /** Ten seconds of misses at 0.2 Gb/s: memory that was used a moment ago is faster than memory that never was. */
 const PROBATION_BYTES_MAX = 256 * 2 ** 20;
 /** Bytes a second at which also a small tier may be replaced. */
@@ -284,6 +286,7 @@ export class MemoryTier {
     const most = Math.min(max * (1 - ARRIVAL_SHARE), PROBATION_BYTES_MAX / SLOT_BYTES);
     let excess = used - this.#leavingSlots - most;
     if (excess <= 0) return;
+    excess += max * EVICTED_SHARE;
     for (const [key, { slots }] of this.#probation) {
       victims.push(key);
       excess -= slots.length;
