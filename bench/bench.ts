@@ -61,7 +61,7 @@ interface BenchInput {
 }
 
 /** The figures of each contestant, by name, one per round. */
-type Samples = ReadonlyMap<string, readonly number[]>;
+export type Samples = ReadonlyMap<string, readonly number[]>;
 
 /** Measures the contestants in turn, round by round, so that other activity of the machine affects all of them alike. */
 export async function interleave<C extends { readonly name: string }>(

@@ -2,12 +2,10 @@
 // Decision it informs: how many requests for a plan are under way, and what a fill waits for.
 
 import { execFile } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { systemClock } from '../runtime/clock.ts';
-import { run } from '../protocol/plan.ts';
-import { packageRoot } from '../runtime/paths.ts';
 import {
   compareWithPeers,
   interleave,
@@ -18,11 +16,11 @@ import {
   type Peer,
 } from './bench.ts';
 import { startDelayedOrigin, type DelayedOrigin } from './delayed-origin.ts';
-import { freePort, SERVER_CORE, waitForResponse, withTestbed, type Testbed } from './testbed.ts';
+import { startFleet, type BenchFleet } from './fleet.ts';
+import { SERVER_CORE, withTestbed, type Testbed } from './testbed.ts';
 
 const RATIO_MIN = 0.9;
 const CONNECTIONS = 8;
-const APPLIANCE = 'box';
 const MIB = 2 ** 20;
 const ARIA2: Peer = {
   name: 'aria2c',
@@ -51,7 +49,7 @@ export const fill: Bench = {
         roundTripMs: parameters['roundTripMs']!,
         bytesPerSecond: parameters['connectionMBps']! * 1e6,
       });
-      const fleet = await startFleet(testbed, origin);
+      const fleet = await startFleet(testbed, { origin: origin.url });
       const titles: Title[] = [
         { what: 'one big file', segments: 1, bytes: parameters['bigMiB']! * MIB },
         {
@@ -68,7 +66,7 @@ export const fill: Bench = {
 
 async function compareFills(spec: {
   readonly testbed: Testbed;
-  readonly fleet: Fleet;
+  readonly fleet: BenchFleet;
   readonly origin: DelayedOrigin;
   readonly title: Title;
   readonly parameters: Parameters;
@@ -80,7 +78,7 @@ async function compareFills(spec: {
     { rounds: parameters['rounds']!, contestants, log: (progress) => log(`${title.what}: ${progress}`) },
     ({ name }, round) => {
       const id = `t${title.segments}r${round}`;
-      return name === 'larder' ? fleet.fill(title, id) : download(testbed, origin, title, id);
+      return name === 'larder' ? fillTitle(fleet, origin, title, id) : download(testbed, origin, title, id);
     },
   );
   const finding = { what: title.what, unit: 'MB/s', better: 'more', samples, peers: [ARIA2] } as const;
@@ -101,74 +99,12 @@ async function download(testbed: Testbed, origin: DelayedOrigin, title: Title, i
   return (title.segments * title.bytes) / 1e3 / (systemClock.monotonic() - startMs);
 }
 
-interface Fleet {
-  /** Imports the title, fills it, and returns megabytes a second from the first request of the fill to its end. */
-  fill(title: Title, id: string): Promise<number>;
-}
-
-/** Steering, fill and one appliance that is pinned to the core of the contestants. */
-async function startFleet(testbed: Testbed, origin: DelayedOrigin): Promise<Fleet> {
-  const home = testbed.makeDirectory('fleet');
-  const larder = [process.execPath, join(packageRoot, 'dist', 'larder.js')];
-  const [steering, fill, video, admin] = await Promise.all(
-    [freePort(), freePort(), freePort(), freePort()].map((port) => port.then((each) => `127.0.0.1:${each}`)),
-  );
-  const key = ['--fleet-key', join(home, 'fleet.key')];
-  const services = ['--steering', `http://${steering}`, '--fill', `http://${fill}`];
-  const start = async (name: string, core: number, ready: string, args: readonly string[]): Promise<void> => {
-    mkdirSync(join(home, name));
-    const process = testbed.spawn(name, core, [...larder, ...args, '--state', join(home, name), ...key]);
-    await waitForResponse(`http://${ready}`, process);
-  };
-  const other = 1 - SERVER_CORE;
-  await start('fill', other, `${fill}/healthz`, [
-    'fill',
-    'serve',
-    '--listen',
-    fill!,
-    '--origin',
-    origin.url,
-    ...services.slice(0, 2),
-  ]);
-  await start('steering', other, `${steering}/healthz`, [
-    'steering',
-    'run',
-    '--listen',
-    steering!,
-    '--origin',
-    origin.url,
-    ...services.slice(2),
-  ]);
-  await start('appliance', SERVER_CORE, `${admin}/readyz`, [
-    ...['appliance', 'run', '--id', APPLIANCE, '--site', 'site', '--listen', video!, '--advertise', `http://${video}`],
-    ...[
-      '--admin',
-      admin!,
-      '--origin',
-      origin.url,
-      '--store',
-      join(home, 'store'),
-      '--store-bytes',
-      '20GB',
-      '--workers',
-      '1',
-    ],
-    ...services,
-  ]);
-  const verb = async (...args: readonly string[]): Promise<string> => {
-    const { stdout } = await execute(larder[0]!, [larder[1]!, ...args, ...services, ...key, '--json']);
-    return stdout;
-  };
-  return {
-    fill: async ({ segments, bytes }, id) => {
-      await verb('catalog', 'import', `${origin.url}/hls/${segments}/${bytes}/${id}/master.m3u8`, '--title', id);
-      const ended = run.parse(JSON.parse(await verb('fill', 'run', '--now', '--title', id)));
-      const progress = ended.appliances.find(({ appliance }) => appliance === APPLIANCE);
-      if (progress?.state !== 'done' || progress.bytesDone < segments * bytes)
-        throw new Error(
-          `the fill of ${id} ended ${progress?.state} with ${progress?.bytesDone} of ${segments * bytes} bytes`,
-        );
-      return progress.bytesPerSecond / 1e6;
-    },
-  };
+/** Imports the title, fills it, and returns megabytes a second from the first request of the fill to its end. */
+async function fillTitle(fleet: BenchFleet, origin: DelayedOrigin, title: Title, id: string): Promise<number> {
+  const { segments, bytes } = title;
+  await fleet.importTitle(`${origin.url}/hls/${segments}/${bytes}/${id}/master.m3u8`, id);
+  const { bytesDone, bytesPerSecond } = await fleet.fill(id);
+  if (bytesDone < segments * bytes)
+    throw new Error(`the fill of ${id} brought ${bytesDone} of ${segments * bytes} bytes`);
+  return bytesPerSecond / 1e6;
 }
