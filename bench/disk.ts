@@ -27,7 +27,17 @@ export const disk: Bench = {
   name: 'disk',
   question: 'latency of hot assets while others wait for a disk of a few MB/s',
   packages: ['nginx', 'nghttp2-client'],
-  small: { rounds: 1, seconds: 0.4, hotAssets: 8, coldAssets: 8, coldMiB: 8, coldReaders: 8, diskMBps: 8, rate: 200 },
+  small: {
+    rounds: 1,
+    seconds: 0.4,
+    hotAssets: 8,
+    coldAssets: 8,
+    coldMiB: 8,
+    coldReaders: 8,
+    diskMBps: 8,
+    rate: 200,
+    memoryMiB: 16,
+  },
   large: {
     rounds: 10,
     seconds: 4,
@@ -37,6 +47,7 @@ export const disk: Bench = {
     coldReaders: 32,
     diskMBps: 8,
     rate: 2_000,
+    memoryMiB: 32,
   },
   run: (parameters, log) =>
     withTestbed(async (testbed) => {
@@ -51,7 +62,8 @@ export const disk: Bench = {
       writeAssets(cold, parameters['coldAssets']!, parameters['coldMiB']! * MIB);
       const origin = await startNginxStatic(testbed, { root });
       const contestants = [
-        await startLarder(testbed, { origin: origin.url }),
+        // Its memory tier has room for the hot assets, and not for the cold ones.
+        await startLarder(testbed, { origin: origin.url, flags: ['--memory-bytes', `${parameters['memoryMiB']!}MiB`] }),
         await startNginxCache(testbed, { origin: origin.url, aio: true }),
       ];
       const samples: LatencySample[][] = contestants.map(() => []);
