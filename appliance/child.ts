@@ -1,13 +1,14 @@
-// A child process of the supervisor: forked from a module, and forked again with back-off whenever it ends. Holds our copies of the
-// connections that were handed to the process until it acknowledges them or ends.
+// A child process of the supervisor: forked from a module, killed when it hangs, and forked again with back-off whenever it ends. Holds our
+// copies of the connections that were handed to the process until it acknowledges them or ends.
 
 import { fork, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
-import type { Clock } from '../runtime/clock.ts';
+import type { Clock, Timer } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { siblingModule } from '../runtime/paths.ts';
 import type { FromSupervisor, ToSupervisor } from './ipc.ts';
 import { LIMITS } from './limits.ts';
+import { BEAT_MS, Pulse } from './liveness.ts';
 
 const RESTART_MS = 50;
 const RESTART_MS_MAX = 5_000;
@@ -25,6 +26,8 @@ export interface ChildDeps {
   /** The first message to each new process, if any. */
   readonly greeting: () => FromSupervisor | null;
   readonly onReady: () => void;
+  /** Takes back a connection that the process was handed and, because it hung, never had. */
+  readonly onReturned: (socket: Socket) => void;
   /** Called with the exit code, before the process is restarted. */
   readonly onExit: (code: number | null) => void;
   readonly clock: Clock;
@@ -35,6 +38,9 @@ export class Child {
   readonly #deps: ChildDeps;
   #process: ChildProcess | null = null;
   #ready = false;
+  #pulse = new Pulse();
+  #watch: Timer | null = null;
+  #hung = false;
   #stopping = false;
   #forkedAtMs = 0;
   /** Processes in a row that ended before they were stable. */
@@ -108,13 +114,23 @@ export class Child {
   }
 
   #onMessage(message: ToSupervisor): void {
+    this.#pulse.onBeat();
     if (message.kind === 'accepted') {
       this.#unacknowledged.get(message.number)?.destroy();
       this.#unacknowledged.delete(message.number);
     } else if (message.kind === 'ready') {
       this.#ready = true;
+      this.#watch ??= this.#deps.clock.setInterval(() => this.#checkPulse(), BEAT_MS);
       this.#deps.onReady();
     }
+  }
+
+  /** Until it is ready, a child may be busy for longer: it loads its index. */
+  #checkPulse(): void {
+    if (this.#hung || !this.#pulse.tick()) return;
+    this.#hung = true;
+    this.#deps.log.error({ child: this.#deps.name, pid: this.#process?.pid }, 'child hangs and is killed');
+    this.kill();
   }
 
   #onForkFailure(error: unknown): void {
@@ -126,8 +142,16 @@ export class Child {
   #onExit(code: number | null, signal: NodeJS.Signals | null): void {
     const { name, clock, log, onExit } = this.#deps;
     this.#ready = false;
-    for (const socket of this.#unacknowledged.values()) socket.destroy();
+    clock.clear(this.#watch);
+    this.#watch = null;
+    const [isReturned, unacknowledged] = [this.#hung, [...this.#unacknowledged.values()]];
+    this.#hung = false;
+    this.#pulse = new Pulse();
     this.#unacknowledged.clear();
+    // One that died by itself may have read from a connection, and its word for it may be lost. One that hung has read nothing.
+    for (const socket of unacknowledged)
+      if (isReturned) this.#deps.onReturned(socket);
+      else socket.destroy();
     if (this.#stopping) return;
     onExit(code);
     this.#failures = clock.monotonic() - this.#forkedAtMs > STABLE_MS ? 0 : this.#failures + 1;

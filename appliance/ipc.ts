@@ -37,4 +37,6 @@ export type ToSupervisor =
   | { readonly kind: 'ready' }
   /** A worker has its own descriptor of a connection. */
   | { readonly kind: 'accepted'; readonly number: number }
+  /** The event loop of the child turns. */
+  | { readonly kind: 'beat' }
   | { readonly kind: 'drained' };

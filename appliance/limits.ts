@@ -1,5 +1,5 @@
-// Limits of a connection: what it may hold in memory, how long it may wait, how many there may be. Every bound of the serving path
-// is taken from this table, so that the memory of a slow reader can be added up here (ARCHITECTURE.md, "Memory of a connection").
+// Limits of a connection: what it may hold in memory, how long it may wait, how many there may be; and of what an origin may claim. Every
+// bound of the serving path is taken from this table, so that the memory of a slow reader can be added up here (ARCHITECTURE.md, "Memory of a connection").
 
 export const LIMITS = {
   /** Threads of a child's pool. They wait for disks, so that there are more than cores. */
@@ -72,6 +72,17 @@ export const LIMITS = {
   unstoredBytesMax: 256 * 2 ** 20,
   /** Blocks that are being fetched beyond which no reader gets more than one request of them ahead: half a gibibyte. */
   blocksInFlightMax: 512,
+
+  // What an origin may claim and take.
+  /** A larger asset is not stored but passed through. */
+  assetBytesMax: 2 ** 40,
+  /** Blocks of a response that is longer than what was asked for: 16 GiB. The rest is asked for when somebody wants it. */
+  openFetchBlocksMax: 16_384,
+  /** A response of fewer bytes in so much time is given up: it would hold a connection for nothing. */
+  slowOriginMs: 30_000,
+  slowOriginBytesMin: 64 * 1024,
+  /** A response that ends before what was asked for, and has fewer bytes than this, counts as broken off. */
+  shortRangeBytesMin: 64 * 1024,
 
   // Requests that a worker forwards to the origin itself.
   bypassesMax: 64,

@@ -12,6 +12,7 @@ import { describeError, dieOnDefect, EXIT, exitCodeOf, followParent, sendToParen
 import type { Service } from '../runtime/service.ts';
 import { warmUpOriginClient } from './warm-up.ts';
 import { admissionPolicyOf, inFleet, ownToken, proxyIdentityOf } from './config.ts';
+import { parseTarget } from './http/asset-key.ts';
 import { hasStrongValidator, Inflight, type IntegrityCheck } from './fetch/inflight.ts';
 import { Lookup } from './fetch/lookup.ts';
 import { Miss } from './fetch/miss.ts';
@@ -24,9 +25,10 @@ import { Filler } from './fleet/filler.ts';
 import { HeartbeatLoop } from './fleet/heartbeat.ts';
 import { currentInventory } from './fleet/inventory.ts';
 import { PlayReports } from './fleet/play-reports.ts';
-import { openState, stateFault, type StateDb } from './fleet/state.ts';
+import { openState, PersistedValue, stateFault, type StateDb } from './fleet/state.ts';
 import type { FromSupervisor, StorekeeperSpec, ToSupervisor } from './ipc.ts';
 import { LinkServer } from './link/server.ts';
+import { beat, dieWithParent } from './liveness.ts';
 import { METRICS } from './metrics.ts';
 import type { Admission } from './store/admission.ts';
 import { assetsToRemember, demandPolicy } from './store/demand-policy.ts';
@@ -35,6 +37,7 @@ import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUN_GEOMETRY } from './store/eviction-policy.ts';
 import type { OwnedMemory } from './io/shared-memory.ts';
 import { blockOfKey, type StorekeeperMessage } from './link/messages.ts';
+import { KnownVolumes } from './store/known-volumes.ts';
 import { HeapBuffers } from './store/receive-buffer.ts';
 import { MemoryTier, SLOT_BYTES, type ResidentBlock } from './store/memory-tier.ts';
 import { Scrub } from './store/scrub.ts';
@@ -58,6 +61,7 @@ let memoryTier: SharedTier | null = null;
 dieOnDefect(log);
 growHeapBeforeCollecting();
 followParent();
+beat(clock);
 try {
   await start();
 } catch (error) {
@@ -97,11 +101,12 @@ async function start(): Promise<void> {
   const status = new ApplianceStatus({
     ...{ config, cache, metrics: counters, mismatches: inflight.mismatches, clock },
     workersLinked: () => link.workers,
+    volumeProblem: store.problem,
     filling: () => fleet?.filler.filling ?? false,
     catalogRevision: () => catalog?.revision ?? null,
   });
   const heartbeats = createHeartbeats({ token, status, fleet, inventory: () => inventoryOf(catalog, cache) });
-  const admin = createAdminService({ fleetKey, token, link, cache, catalog, fleet, status, heartbeats });
+  const admin = createAdminService({ fleetKey, token, link, cache, lookup, catalog, fleet, status, heartbeats });
 
   await catalog
     ?.retire()
@@ -126,6 +131,7 @@ async function start(): Promise<void> {
   });
   await admin.listen(config.admin);
   sendToParent({ kind: 'ready' } satisfies ToSupervisor);
+  void dieWithParent();
   await warmUpOriginClient();
   const saving = clock.setInterval(() => void saveRecency(cache), SAVE_MS);
   process.on('message', (message: FromSupervisor) => {
@@ -173,12 +179,14 @@ async function start(): Promise<void> {
 
 interface Store {
   readonly volumes: readonly DiskVolume[];
+  /** Why a volume is out of use; null when all are in use. */
+  readonly problem: string | null;
   readonly cache: Cache;
   readonly admission: Admission;
 }
 
 async function openStore(db: StateDb, link: LinkServer): Promise<Store> {
-  const volumes = await openVolumes();
+  const { volumes, problem } = await openVolumes(db);
   const { admission, newPolicy } = demandPolicy(admissionPolicyOf(config), {
     geometry: DISK_RUN_GEOMETRY,
     assets: assetsToRemember((config.storeBytes * config.demandShare) / 100),
@@ -201,16 +209,19 @@ async function openStore(db: StateDb, link: LinkServer): Promise<Store> {
   // Entries stored stand-alone are unknown to the catalog, and catalogued ones have no age: neither serves in the other mode.
   for (const entry of [...cache.entries()])
     if ((entry.generatedAtMs === null) !== inFleet(config)) await cache.removeEntry(entry);
-  return { volumes, cache, admission };
+  return { volumes, problem, cache, admission };
 }
 
 /** A disk that fails costs its blocks, not the appliance. Throws when none is left. */
-async function openVolumes(): Promise<DiskVolume[]> {
+async function openVolumes(db: StateDb): Promise<Pick<Store, 'volumes' | 'problem'>> {
   const volumes: DiskVolume[] = [];
-  let failure: unknown = null;
+  const known = new KnownVolumes(await PersistedValue.load<string[]>(db, 'own-disks', []), config.state);
+  let failure: Fault | null = null;
   for (const directory of config.store) {
     try {
+      known.check(directory);
       volumes.push(await DiskVolume.open({ number: volumes.length, directory, clock, log }));
+      await known.remember(directory);
     } catch (error) {
       if (!isFault(error) || (error.code !== 'disk_failed' && error.code !== 'disk_full')) throw error;
       log.error({ err: error, volume: directory }, 'volume is out of use until the next start');
@@ -218,7 +229,7 @@ async function openVolumes(): Promise<DiskVolume[]> {
     }
   }
   if (volumes.length === 0) throw failure;
-  return volumes;
+  return { volumes, problem: failure?.message ?? null };
 }
 
 interface SharedTier {
@@ -372,17 +383,20 @@ function createAdminService(deps: {
   readonly token: string | null;
   readonly link: LinkServer;
   readonly cache: Cache;
+  readonly lookup: Lookup;
   readonly catalog: Catalog | null;
   readonly fleet: FleetMembership | null;
   readonly status: ApplianceStatus;
   readonly heartbeats: readonly HeartbeatLoop[];
 }): Service {
-  const { fleetKey, token, link, cache, catalog, fleet, status, heartbeats } = deps;
+  const { fleetKey, token, link, cache, lookup, catalog, fleet, status, heartbeats } = deps;
   return createAdmin({
     appliance: config.id,
     fleetKey,
     token,
     cache,
+    lookup,
+    keyOf: (target) => parseTarget(target, inFleet(config) ? 'fleet' : 'alone').key,
     ready: () => status.ready,
     status: () => ({
       ...status.heartbeatBody(),

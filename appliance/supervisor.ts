@@ -9,7 +9,7 @@ import { Fault } from '../protocol/faults.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { formatHostPort, type HostPort } from '../runtime/config.ts';
 import type { Log } from '../runtime/log.ts';
-import { EXIT, untilStopped } from '../runtime/process.ts';
+import { EXIT, ignoreReload, untilStopped } from '../runtime/process.ts';
 import { Child, type ChildDeps } from './child.ts';
 import { inFleet, proxyIdentityOf, tlsFilesOf, type ApplianceConfig } from './config.ts';
 import { validateDirectories, warnOfSpace } from './directories.ts';
@@ -79,7 +79,8 @@ class ProcessGroup {
     const children = [this.#storekeeper, ...this.#workers];
     // A child that hangs must not outlive this process, however it ends.
     process.on('exit', () => children.forEach((child) => child.kill()));
-    if (this.#certificates !== null) process.on('SIGHUP', () => this.#certificates?.reload());
+    if (this.#certificates === null) ignoreReload(this.#log);
+    else process.on('SIGHUP', () => this.#certificates?.reload());
     for (const child of children) child.start();
     await started;
     this.#started = true;
@@ -160,6 +161,7 @@ class ProcessGroup {
       name,
       directory: this.#config.state,
       onReady: () => this.#onChildReady(),
+      onReturned: (socket) => this.dispatch(socket),
       clock: systemClock,
       log: this.#log,
     });

@@ -13,6 +13,7 @@ import { ALLOW_ALL } from './http/response-headers.ts';
 import { BufferPool } from './io/buffer-pool.ts';
 import type { FromSupervisor, ToSupervisor, WorkerSpec } from './ipc.ts';
 import { LIMITS } from './limits.ts';
+import { beat, dieWithParent } from './liveness.ts';
 import { StorekeeperClient, WorkerLink } from './link/client.ts';
 import { AccessLog } from './serve/access-log.ts';
 import { BlockReader, openBlocksMax } from './serve/block-reader.ts';
@@ -44,6 +45,7 @@ const log = createLog('worker', { appliance: spec.appliance, worker: String(spec
 dieOnDefect(log);
 growHeapBeforeCollecting();
 followParent();
+beat(clock);
 start(spec, log);
 
 function start(spec: WorkerSpec, log: Log): void {
@@ -73,6 +75,7 @@ function start(spec: WorkerSpec, log: Log): void {
   // With TLS the worker is ready once it has a certificate.
   const warm = warmUpServer();
   if (spec.tls === null) void warm.then(() => tell({ kind: 'ready' }));
+  void warm.then(dieWithParent);
 
   function accept(number: number, socket: Socket | undefined): void {
     tell({ kind: 'accepted', number });

@@ -3,7 +3,7 @@
 import type { Command } from 'commander';
 import { addFlags, readFlags, type Verb } from '../runtime/command.ts';
 import { createLog } from '../runtime/log.ts';
-import { dieOnDefect, untilStopped } from '../runtime/process.ts';
+import { dieOnDefect, ignoreReload, untilStopped } from '../runtime/process.ts';
 import { FILL_TABLE } from './config.ts';
 
 const EXAMPLES = `
@@ -21,6 +21,7 @@ async function serve(_flags: unknown, command: Command): Promise<void> {
   const config = readFlags(command, FILL_TABLE);
   const log = createLog('fill');
   dieOnDefect(log);
+  ignoreReload(log);
   const { startFill } = await import('./main.ts');
   const fill = await startFill(config, log);
   await untilStopped(log, config.drainTimeout);

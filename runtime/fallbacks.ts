@@ -4,6 +4,8 @@
 export const FALLBACKS = {
   storekeeper_down_origin:
     'A worker cannot reach its storekeeper: stored blocks are served, misses go to the origin under a cap, unstored.',
+  kept_connection_closed_retry:
+    'The origin closes a connection that was kept before it answers: a request that may be repeated goes over a fresh one.',
   store_full_pass: 'No room can be made for a block: it passes through to its readers without being stored.',
   steering_down_serve: 'Heartbeats are not answered: the appliance keeps serving and keeps trying.',
   fill_down_catalog_kept: 'Fill cannot be reached: the last catalog pulled stays in force (steering and appliances).',

@@ -52,6 +52,11 @@ export function sendToParent(message: object): void {
   if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
 }
 
+/** SIGHUP, which would end the process, is answered in a process that has nothing to read again. */
+export function ignoreReload(log: Log): void {
+  process.on('SIGHUP', () => log.info('SIGHUP: nothing here is read again without a restart'));
+}
+
 /**
  * Resolves with the first SIGTERM or SIGINT. A second signal ends the process at once, and so does a shutdown that takes longer than
  * `drainMs`.

@@ -2,21 +2,16 @@
 // reports, probes, ticks); on a signal it stops them in the reverse order.
 
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Fault } from '../protocol/faults.ts';
 import { ensureFleetKey, issueToken } from '../runtime/auth.ts';
 import { systemClock, type Clock } from '../runtime/clock.ts';
-import { createLog, type Log } from '../runtime/log.ts';
+import { createLog } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { packageRoot } from '../runtime/paths.ts';
 import { dieOnDefect, untilStopped } from '../runtime/process.ts';
 import { Catalog, runCatalogPulls } from './catalog.ts';
 import type { SteeringConfig } from './config.ts';
-import type { DecisionSettings } from './decision-inputs.ts';
 import { Fleet } from './fleet.ts';
-import { emptyFootprint, parseFootprint, type Footprint } from './footprint.ts';
-import { noGeoIp, readGeoIp } from './geoip.ts';
 import { HistoryRecorder } from './history/recorder.ts';
 import { HistoryStore } from './history/store.ts';
 import { METRICS } from './metrics.ts';
@@ -24,6 +19,7 @@ import { readUi } from './players/ui.ts';
 import { PlayCounter, runPlayReports } from './plays.ts';
 import { Prober } from './probe.ts';
 import { createSteeringService } from './service.ts';
+import { SteeringSettings } from './settings.ts';
 import { openStateStore } from './store.ts';
 
 const TICK_MS = 1_000;
@@ -32,7 +28,7 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   const log = createLog('steering');
   dieOnDefect(log);
   const fleetKey = ensureFleetKey(config.fleetKey);
-  const { settings, mapText } = await readSettings(config, log);
+  const settings = await SteeringSettings.read(config, log);
   const store = await openStateStore(config.state, log);
   const metrics = createMetrics(METRICS);
   const clock = systemClock;
@@ -47,7 +43,7 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
   await Promise.all([fleet.load(), catalog.load()]);
   const history = new HistoryRecorder({
     open: () => HistoryStore.open(config.state),
-    settings: { ...settings, mapText },
+    settings,
     fleet,
     catalog,
     clock,
@@ -62,7 +58,7 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
     clock,
   });
   const service = createSteeringService({
-    ...settings,
+    settings,
     fleet,
     catalog,
     history,
@@ -77,6 +73,7 @@ export async function runSteering(config: SteeringConfig): Promise<void> {
     ui: readUi(join(packageRoot, 'steering', 'ui')),
   });
   const stopped = untilStopped(log, config.drainTimeout);
+  process.on('SIGHUP', () => void settings.reload());
   await service.listen(config.listen);
   const stop = new AbortController();
   const token = issueToken(fleetKey, { role: 'service', id: 'steering' });
@@ -108,34 +105,4 @@ async function runTicks(
     fleet.tick();
     history.tick();
   }
-}
-
-interface ReadSettings {
-  readonly settings: DecisionSettings;
-  readonly mapText: string | null;
-}
-
-async function readSettings(config: SteeringConfig, log: Log): Promise<ReadSettings> {
-  const { footprint, mapText } = readMap(config.map);
-  const geoip = config.geoip === null ? noGeoIp : await readGeoIp(config.geoip);
-  warnOfUnknownDefault(config.defaultSite, footprint, log);
-  const { defaultSite, origin: originBase, ttl: ttlMs } = config;
-  return { settings: { footprint, geoip, defaultSite, originBase, ttlMs }, mapText };
-}
-
-function readMap(file: string | null): { readonly footprint: Footprint; readonly mapText: string | null } {
-  if (file === null) return { footprint: emptyFootprint, mapText: null };
-  let mapText: string;
-  try {
-    mapText = readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new Fault('config_invalid', `--map ${file} cannot be read: ${(error as Error).message}`, { cause: error });
-  }
-  return { footprint: parseFootprint(mapText, file), mapText };
-}
-
-/** A warning only, because the site's first appliance may join after steering started. */
-function warnOfUnknownDefault(site: string | null, { zones }: Footprint, log: Log): void {
-  if (site !== null && zones.size > 0 && !zones.has(site))
-    log.warn({ site }, '--default-site is not a zone of the map');
 }

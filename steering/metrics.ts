@@ -10,6 +10,10 @@ export const METRICS = {
     help: 'Plays requested, by the public route that they came through.',
     labels: ['route'],
   },
+  larder_steering_unparsed_addresses_total: {
+    type: 'counter',
+    help: 'Plays of clients whose address, as a trusted proxy named it, is none: the default site took them.',
+  },
   larder_steering_decision_seconds: {
     type: 'histogram',
     help: 'Time to decide one play.',

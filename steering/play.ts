@@ -11,11 +11,13 @@ import type { DecisionInputs, DecisionSettings, PlayRequest } from './decision-i
 import type { Fleet } from './fleet.ts';
 import type { METRICS } from './metrics.ts';
 import type { PlayCounter } from './plays.ts';
+import { parseAddress } from './prefix-table.ts';
 import { sitePositions } from './sites.ts';
 
 const SESSION_CHARS = 16;
 
-export interface PlayDeps extends DecisionSettings {
+export interface PlayDeps {
+  readonly settings: DecisionSettings;
   readonly fleet: Fleet;
   readonly catalog: Catalog;
   readonly clock: Clock;
@@ -49,14 +51,15 @@ export function decidePlay(deps: PlayDeps, playRequest: PlayRequest, countAs: Pl
 }
 
 function currentInputs(deps: PlayDeps, title: string): DecisionInputs {
+  const { settings } = deps;
   return {
     at: deps.clock.now(),
-    footprint: deps.footprint,
-    geoip: deps.geoip,
-    defaultSite: deps.defaultSite,
-    originBase: deps.originBase,
-    ttlMs: deps.ttlMs,
-    sites: sitePositions(deps.fleet.sites(), deps.footprint),
+    footprint: settings.footprint,
+    geoip: settings.geoip,
+    defaultSite: settings.defaultSite,
+    originBase: settings.originBase,
+    ttlMs: settings.ttlMs,
+    sites: sitePositions(deps.fleet.sites(), settings.footprint),
     candidates: deps.fleet.candidates(deps.catalog.get(title)),
   };
 }
@@ -64,6 +67,7 @@ function currentInputs(deps: PlayDeps, title: string): DecisionInputs {
 function countPlay({ plays, metrics }: PlayDeps, { decision, fallbacks }: PlayDecision, route: PlayRoute): void {
   plays.count(decision.title, decision.pathways[0]!.site);
   metrics.add('larder_steering_plays_total', 1, { route });
+  if (parseAddress(decision.client.address) === null) metrics.add('larder_steering_unparsed_addresses_total');
   for (const name of fallbacks) metrics.add('larder_fallback_total', 1, { name });
 }
 

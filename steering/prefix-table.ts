@@ -22,9 +22,13 @@ export interface PrefixEntry<V> {
   readonly value: V;
 }
 
-/** Null if the text is not an address. A zone (`%eth0`) is ignored; `::ffff:192.0.2.1` is 192.0.2.1. */
+/** Some proxies write the client's port behind its address, and IPv6 in brackets. */
+const WITH_PORT = /^(?:\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5})$/;
+
+/** Null if the text is not an address. A port and a zone (`%eth0`) are ignored; `::ffff:192.0.2.1` is 192.0.2.1. */
 export function parseAddress(text: string): Address | null {
-  const plain = text.replace(/%.*$/s, '');
+  const withPort = WITH_PORT.exec(text.trim());
+  const plain = (withPort?.[1] ?? withPort?.[2] ?? text.trim()).replace(/%.*$/s, '');
   if (ipaddr.IPv4.isValidFourPartDecimal(plain)) return addressOf(ipaddr.IPv4.parse(plain).toByteArray());
   if (!plain.includes(':') || !ipaddr.IPv6.isValid(plain)) return null;
   const six = ipaddr.IPv6.parse(plain);

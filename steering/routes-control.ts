@@ -143,11 +143,11 @@ function describeFleet(deps: ControlDeps, options: { readonly inventory: boolean
     protocol: PROTOCOL_VERSION,
     at: new Date(deps.clock.now()).toISOString(),
     catalogRevision: deps.catalog.revision,
-    sites: [...sitePositions(reported, deps.footprint)]
+    sites: [...sitePositions(reported, deps.settings.footprint)]
       .map(([site, position]) => ({
         id: site,
         position,
-        prefixes: deps.footprint.zones.get(site)?.prefixes ?? 0,
+        prefixes: deps.settings.footprint.zones.get(site)?.prefixes ?? 0,
         appliances: reported.get(site)?.appliances ?? 0,
       }))
       .sort((a, b) => (a.id < b.id ? -1 : 1)),

@@ -125,7 +125,7 @@ function steeringListRoute(deps: PublicDeps): Route {
       const declared = parseDeclaredPathways(query.pathways);
       const avoided = new Set(declared.filter((pathway) => deps.fleet.shouldSteerAway(pathway)));
       deps.metrics.add('larder_steering_lists_total', 1, { moved: String(avoided.size > 0) });
-      const ttlS = jitteredTtlS(deps.ttlMs, jitterFraction(query.session, deps));
+      const ttlS = jitteredTtlS(deps.settings.ttlMs, jitterFraction(query.session, deps));
       disableCaching(reply);
       return reply.type(STEERING_LIST_TYPE).send(JSON.stringify(steeringList(declared, avoided, ttlS)));
     },
@@ -154,7 +154,7 @@ function manifestRoute(dialect: Dialect, deps: PublicDeps): Route {
       const { decision } = decidePlay(deps, playRequest, countable(dialect, request, query));
       const ids = decision.pathways.map((pathway) => pathway.id).join(',');
       const steering = {
-        manifest: { originBase: deps.originBase, path: manifest.path },
+        manifest: { originBase: deps.settings.originBase, path: manifest.path },
         pathways: decision.pathways,
         serverUri: `${publicBase(deps, request)}/v1/steering/${title.id}?session=${decision.id}&pathways=${ids}`,
         bandwidth: title.durationS > 0 ? (title.bytes * 8) / title.durationS : 1,

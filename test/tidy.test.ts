@@ -113,6 +113,7 @@ describe('the rooms of appliance/', () => {
         'cache',
         'demand-policy',
         'disk-volume',
+        'known-volumes',
         'eviction-policy',
         'layout',
         'memory-tier',

@@ -7,6 +7,7 @@ import { LRUCache } from 'lru-cache';
 import { varyNames } from '../http/freshness.ts';
 import { primaryKeyOf, variantKey, type VariantIndex } from '../http/vary.ts';
 import type { Forward } from '../http/cache-status.ts';
+import { LIMITS } from '../limits.ts';
 import type { FetchRequest } from '../link/messages.ts';
 import { BLOCK_BYTES, fitsHead } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
@@ -14,7 +15,7 @@ import type { Inflight } from './inflight.ts';
 import type { InvalidationEpochs } from './invalidations.ts';
 import { forwardOf, fullBodyRelay, relayResult, type LookupResult } from './lookup-result.ts';
 import { bypassKey, readUpTo, requestedBlocks, teeUpTo } from './origin-request.ts';
-import { discardBody, type Origin, type OriginBytes, type OriginRelay } from './origin.ts';
+import { discardBody, originFault, type Origin, type OriginBytes, type OriginRelay } from './origin.ts';
 
 /** A response without a strong entity tag, or without a length, is stored only as a whole, and waits in memory until it is. */
 export const WHOLE_BYTES_MAX = 64 * 2 ** 20;
@@ -81,6 +82,7 @@ export class FirstResponses {
       if (response.unstorable !== null) return this.#pass(lookup, first, response.unstorable);
       if (this.#isOutdated(lookup)) return this.#pass(lookup, first, null);
       if (total === 0) return this.#pass(lookup, first, 'empty');
+      if (total !== null && total > LIMITS.assetBytesMax) return this.#pass(lookup, first, 'too large');
       if (total === null || response.last === null) return await this.#acceptUnmeasured(lookup, first);
       if (etag !== null) return await this.#startEntry(lookup, { ...first, bytes: total, version: etag });
       return await this.#acceptWhole(lookup, first, total);
@@ -161,7 +163,9 @@ export class FirstResponses {
       });
       return { ...fullBodyRelay(response), body, forward: forwardOf(reason, response.status) };
     }
-    const whole = await readUpTo(response.body, WHOLE_BYTES_MAX);
+    const whole = await readUpTo(response.body, WHOLE_BYTES_MAX).catch((error: unknown) => {
+      throw originFault(error, lookup.request.key);
+    });
     if (!Buffer.isBuffer(whole)) await whole.return(undefined);
     else if (whole.length > 0) return store(whole);
     return this.#pass(lookup, first, 'length unknown');

@@ -8,6 +8,7 @@ import { consume } from '../../runtime/backpressure.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { isStrong } from '../http/precondition.ts';
+import { LIMITS } from '../limits.ts';
 import type { Counters } from '../metrics.ts';
 import { BLOCK_BYTES, blockBytes } from '../store/block-file.ts';
 import type { Cache } from '../store/cache.ts';
@@ -41,7 +42,7 @@ export interface InflightDeps {
   readonly isPlanned?: (holding: HoldingId) => boolean;
   /** Where a block of so many bytes arrives. */
   readonly receive: (bytes: number) => ReceiveBuffer;
-  readonly clock: Pick<Clock, 'monotonic'>;
+  readonly clock: Pick<Clock, 'monotonic' | 'setInterval' | 'clear'>;
   readonly counters: Counters;
   readonly log: Log;
 }
@@ -160,7 +161,7 @@ export class Inflight {
     spec: { readonly number: number; readonly lastWanted: number; readonly response?: OriginBytes },
   ): PendingBlock[] {
     const isOpen = spec.response !== undefined;
-    const most = isOpen ? Number.POSITIVE_INFINITY : FETCH_BLOCKS_MAX;
+    const most = isOpen ? LIMITS.openFetchBlocksMax : FETCH_BLOCKS_MAX;
     const blocks: PendingBlock[] = [];
     for (let number = spec.number; number <= spec.lastWanted && blocks.length < most; number += 1) {
       const isKnown = entry.blocks.has(number) || this.has(entry, number);
@@ -253,21 +254,31 @@ export class Inflight {
     const { entry, end } = fetch;
     const first = fetch.at;
     const startedMs = this.#deps.clock.monotonic();
-    for (let attempt = 1; fetch.at < end; attempt += 1) {
+    let { response: open } = spec;
+    let wasShort = false;
+    for (let attempt = 1; fetch.at < end;) {
       try {
-        const response = (attempt === 1 ? spec.response : null) ?? (await this.#request(fetch, spec.originTag));
+        const response = open ?? (await this.#request(fetch, spec.originTag));
+        open = null;
         if (response.unstorable !== null && spec.originTag !== null) this.#abandonIntents(fetch);
         await this.#consume(fetch, response, spec.onReceived);
+        if (isShort(fetch, response)) {
+          wasShort = true;
+          continue;
+        }
         if (fetch.at < end)
           throw new Fault(
             'origin_protocol_error',
             `${entry.key}: the origin ended after ${fetch.at - first} of ${end - first} bytes`,
           );
-        const isWhole = attempt === 1 && spec.response === null && end - first === FETCH_BLOCKS_MAX * BLOCK_BYTES;
+        const isWhole =
+          attempt === 1 && !wasShort && spec.response === null && end - first === FETCH_BLOCKS_MAX * BLOCK_BYTES;
         if (isWhole) this.#recordTime(this.#deps.clock.monotonic() - startedMs);
       } catch (error) {
         const fault = isFault(error) ? error : originFault(error, entry.key);
+        open = null;
         if (attempt >= ATTEMPTS_MAX || !hasStrongValidator(entry) || FINAL_FAULTS.has(fault.code)) throw fault;
+        attempt += 1;
       }
     }
   }
@@ -283,17 +294,37 @@ export class Inflight {
     onReceived: (block: PendingBlock) => Promise<void> | null,
   ): Promise<void> {
     const { pool, end } = fetch;
+    const { origin, clock } = this.#deps;
     let position = response.first;
+    let bytes = 0;
+    let isWaiting = false;
+    const watch = clock.setInterval(() => {
+      // While the store is slower than the origin, the origin is not to blame.
+      if (bytes < LIMITS.slowOriginBytesMin && !isWaiting) response.body.destroy(tooSlow(fetch.entry));
+      bytes = 0;
+    }, LIMITS.slowOriginMs);
     // Reading an exact response to its end keeps the connection; only a longer one is cut off.
     const wantsMore = (): boolean => fetch.at < end || (response.last !== null && response.last < end);
-    await consume(response.body, (chunk) => {
-      this.#deps.origin.countBytes(pool, chunk.length);
+    const onChunk = (chunk: Buffer): boolean | Promise<boolean> => {
+      origin.countBytes(pool, chunk.length);
+      bytes += chunk.length;
       // An origin that ignores ranges sends from byte 0: what was not asked for is skipped.
       const from = Math.min(chunk.length, Math.max(0, fetch.at - position));
       position += chunk.length;
       const pending = this.#fillBlocks(fetch, chunk.subarray(from), onReceived);
-      return pending === null ? wantsMore() : pending.then(wantsMore);
-    });
+      if (pending === null) return wantsMore();
+      isWaiting = true;
+      return pending.then(() => {
+        isWaiting = false;
+        bytes = LIMITS.slowOriginBytesMin;
+        return wantsMore();
+      });
+    };
+    try {
+      await consume(response.body, onChunk);
+    } finally {
+      clock.clear(watch);
+    }
   }
 
   /** Copies bytes of the origin into the blocks, in order. Null when the next bytes may follow at once. */
@@ -399,6 +430,20 @@ export class Inflight {
     if (error.code !== 'disk_full') this.#deps.log.error({ err: error }, 'block passes through unstored');
   }
 }
+
+/** RFC 9110 15.3.7: an origin may send less than it was asked for. Then it is asked for the rest. */
+const isShort = ({ entry, at, end }: UpstreamFetch, { first, last }: OriginBytes): boolean =>
+  last !== null &&
+  last < end - 1 &&
+  at === last + 1 &&
+  last + 1 - first >= LIMITS.shortRangeBytesMin &&
+  hasStrongValidator(entry);
+
+const tooSlow = ({ key }: Entry): Fault =>
+  new Fault(
+    'origin_timeout',
+    `${key}: the origin sent less than ${LIMITS.slowOriginBytesMin} bytes in ${LIMITS.slowOriginMs / 1_000} s`,
+  );
 
 const digestMismatch = ({ key }: Entry, number: number): Fault =>
   new Fault('digest_mismatch', `${key}: block ${number} from the origin is not what the catalog says`);

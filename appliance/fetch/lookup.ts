@@ -38,6 +38,20 @@ export interface LookupDeps {
   readonly clock: Clock;
 }
 
+/** What is to be purged: one asset, assets whose keys begin with a prefix, or those of a title. */
+export type PurgeSelection =
+  | { readonly kind: 'asset'; readonly key: string }
+  | { readonly kind: 'prefix'; readonly prefix: string }
+  | { readonly kind: 'title'; readonly title: string };
+
+export interface Purgeable {
+  readonly entries: readonly Entry[];
+  /** Of the assets that the entries are variants of. */
+  readonly keys: readonly string[];
+  /** Keys of assets for which an error or a redirect is remembered. */
+  readonly errors: readonly string[];
+}
+
 interface OngoingLookup {
   readonly result: Promise<LookupResult>;
   /** The request to the origin carries nobody's credentials. */
@@ -92,17 +106,52 @@ export class Lookup {
     else await this.#updateFromHead(update);
   }
 
-  async #invalidate(primaryKeys: readonly string[]): Promise<void> {
+  /**
+   * What a purge removes, or would remove: every variant of the asset, or of the assets below the prefix or of the title, and errors that are
+   * remembered for them.
+   */
+  purgeable(selection: PurgeSelection): Purgeable {
     const { cache } = this.#deps;
-    this.#epochs.record(primaryKeys);
-    for (const primaryKey of primaryKeys) {
-      this.#negative.invalidate(primaryKey);
-      for (const key of this.#variants.storedKeys(primaryKey)) {
-        this.#ongoing.delete(key);
-        const entry = cache.find(key);
-        if (entry !== null) await cache.removeEntry(entry);
-      }
+    if (selection.kind === 'asset') {
+      const { key } = selection;
+      const entries = this.#variants.storedKeys(key).flatMap((each) => cache.find(each) ?? []);
+      return purgeableOf(
+        entries,
+        [...this.#negative.keys()].filter((each) => each === key),
+      );
     }
+    const isSelected = (key: string, holding: string | null): boolean =>
+      selection.kind === 'prefix'
+        ? key.startsWith(selection.prefix)
+        : holding !== null && holding.startsWith(`${selection.title}:`);
+    return purgeableOf(
+      [...cache.entries()].filter(({ key, holding }) => isSelected(key, holding)),
+      [...this.#negative.keys()].filter((key) => isSelected(key, null)),
+    );
+  }
+
+  /** Resolves when no worker serves any of it, and no response that was requested before can bring it back. */
+  async purge(selection: PurgeSelection): Promise<Purgeable> {
+    const purged = this.purgeable(selection);
+    if (selection.kind === 'asset') this.#forget(selection.key);
+    else {
+      this.#epochs.recordAll();
+      this.#ongoing.clear();
+      for (const key of purged.errors) this.#negative.invalidate(key);
+    }
+    for (const entry of purged.entries) await this.#deps.cache.removeEntry(entry);
+    return purged;
+  }
+
+  async #invalidate(primaryKeys: readonly string[]): Promise<void> {
+    for (const key of primaryKeys) await this.purge({ kind: 'asset', key });
+  }
+
+  /** What is under way for the asset, or remembered, is not used any more. */
+  #forget(primaryKey: string): void {
+    this.#epochs.record([primaryKey]);
+    this.#negative.invalidate(primaryKey);
+    for (const key of this.#variants.storedKeys(primaryKey)) this.#ongoing.delete(key);
   }
 
   /** RFC 9111 4.3.5: the fields of a HEAD's response update the stored one, unless they contradict it. */
@@ -187,3 +236,8 @@ export class Lookup {
 
 const isYounger = (entry: Entry, generatedAtMs: number): boolean =>
   entry.generatedAtMs === null || entry.generatedAtMs > generatedAtMs;
+
+const purgeableOf = (entries: readonly Entry[], errors: readonly string[]): Purgeable => ({
+  ...{ entries, errors },
+  keys: [...new Set(entries.map(({ key }) => primaryKeyOf(key)))],
+});

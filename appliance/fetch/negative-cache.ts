@@ -65,6 +65,11 @@ export class NegativeCache {
     return { ...result, forward: { ...forward, stored: true } };
   }
 
+  /** The assets with an entry. */
+  keys(): Iterable<string> {
+    return this.#entries.keys();
+  }
+
   invalidate(primaryKey: string): void {
     this.#entries.delete(primaryKey);
   }

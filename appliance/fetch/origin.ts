@@ -21,6 +21,8 @@ const CONNECTIONS: Readonly<Record<PoolName, number>> = { miss: 64, fill: 8, byp
 const CONNECT_MS = 5_000;
 const HEADERS_MS = 15_000;
 const BODY_IDLE_MS = 15_000;
+/** RFC 9110 9.2.2, without those that may have a body. */
+const REPEATABLE_METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 export interface RangeRequest {
   readonly key: string;
@@ -94,6 +96,7 @@ export class Origin {
   readonly #basePath: string;
   readonly #url: URL;
   readonly #pools = new Map<PoolName, Pool>();
+  readonly #freshPools = new Map<PoolName, Pool>();
   /** undici's queue is unbounded. Misses and fills are bounded by those who wait for them, requests of clients only here. */
   readonly #bypasses = new Semaphore({
     permits: LIMITS.bypassesMax,
@@ -135,6 +138,10 @@ export class Origin {
         throw error;
       }
     }
+    if (response.statusCode === 304 && range.conditional === undefined) {
+      discardBody(response.body);
+      throw violation(range.key, 'a 304 to a request without conditions');
+    }
     if (response.statusCode === 412 && range.ifMatch !== null) {
       discardBody(response.body);
       throw new Fault('version_gone', `${range.key} changed at the origin`);
@@ -168,8 +175,8 @@ export class Origin {
     const { method, headers, body = null, signal, onInterim } = outgoing;
     const onInfo = (info: { readonly statusCode: number; readonly headers: Record<string, string | string[]> }): void =>
       onInterim!(info.statusCode, endToEndHeaders(joinedHeaders(info.headers)));
-    try {
-      return await this.#poolOf(pool).request({
+    const request = (to: Pool): Promise<Dispatcher.ResponseData> =>
+      to.request({
         method,
         path: this.#basePath + primaryKeyOf(key),
         headers: { 'user-agent': 'larder', ...headers },
@@ -177,24 +184,36 @@ export class Origin {
         signal,
         ...(onInterim === undefined ? {} : { onInfo }),
       });
+    try {
+      return await request(this.#poolOf(pool)).catch((error: unknown) => {
+        // RFC 9112 9.3.1: the origin may close a connection that was kept for the next request just when that is sent.
+        const mayRepeat = REPEATABLE_METHODS.has(method) && body === null && signal?.aborted !== true;
+        if (!mayRepeat || !isBrokenConnection(error)) throw error;
+        this.#deps.counters.add('larder_fallback_total', 1, { name: 'kept_connection_closed_retry' });
+        return request(this.#freshPoolOf(pool));
+      });
     } catch (error) {
       throw originFault(error, key);
     }
   }
 
   #poolOf(name: PoolName): Pool {
-    let pool = this.#pools.get(name);
-    if (pool === undefined) {
-      pool = new (undici().Pool)(this.#url.origin, {
-        connections: CONNECTIONS[name],
-        connect: { timeout: CONNECT_MS },
-        headersTimeout: HEADERS_MS,
-        bodyTimeout: BODY_IDLE_MS,
-        allowH2: false,
-      });
-      this.#pools.set(name, pool);
-    }
-    return pool;
+    return getOrSet(this.#pools, name, () => this.#newPool({ connections: CONNECTIONS[name] }));
+  }
+
+  /** Its connections carry one request each. */
+  #freshPoolOf(name: PoolName): Pool {
+    return getOrSet(this.#freshPools, name, () => this.#newPool({ connections: CONNECTIONS[name], pipelining: 0 }));
+  }
+
+  #newPool(options: { readonly connections: number; readonly pipelining?: number }): Pool {
+    return new (undici().Pool)(this.#url.origin, {
+      ...options,
+      connect: { timeout: CONNECT_MS },
+      headersTimeout: HEADERS_MS,
+      bodyTimeout: BODY_IDLE_MS,
+      allowH2: false,
+    });
   }
 
   /** Makes a redirect within the origin relative: clients must neither leave the cache nor learn the origin's address. */
@@ -237,7 +256,7 @@ export class Origin {
     if (response.statusCode === 200)
       return { ...common, first: 0, total: length, last: length === null ? null : length - 1 };
 
-    const contentRange = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/.exec(headers['content-range'] ?? '');
+    const contentRange = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/i.exec(headers['content-range'] ?? '');
     if (contentRange === null)
       throw violation(range.key, `a 206 with Content-Range "${headers['content-range'] ?? ''}"`);
     const [first, last] = [Number(contentRange[1]), Number(contentRange[2])];
@@ -255,9 +274,6 @@ export class Origin {
     }
     if (length !== null && length !== last - first + 1)
       throw violation(range.key, `Content-Length ${length} with Content-Range "${headers['content-range']}"`);
-    // A range may end early only at the end of the asset.
-    if (total !== null && range.last !== null && last < Math.min(range.last, total - 1))
-      throw violation(range.key, `only "${headers['content-range']}" of bytes ${range.first}-${range.last}`);
     return { ...common, first, last, total };
   }
 
@@ -274,6 +290,18 @@ export class Origin {
   countBytes(pool: PoolName, bytes: number): void {
     this.#deps.counters.add('larder_origin_bytes_total', bytes, { pool });
   }
+}
+
+/** Whether the connection ended before the head of the response. */
+function isBrokenConnection(error: unknown): boolean {
+  const { code = '' } = error as { readonly code?: string };
+  return ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(code);
+}
+
+function getOrSet<K, V>(map: Map<K, V>, key: K, create: () => V): V {
+  const found = map.get(key) ?? create();
+  map.set(key, found);
+  return found;
 }
 
 export function originFault(error: unknown, key: string): Fault {

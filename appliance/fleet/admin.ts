@@ -3,18 +3,28 @@
 import { timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import { Fault } from '../../protocol/faults.ts';
+import { id } from '../../protocol/ids.ts';
 import { verifyToken, type Caller } from '../../runtime/auth.ts';
 import type { Log } from '../../runtime/log.ts';
 import { createService, route, type Route, type Service } from '../../runtime/service.ts';
+import type { Lookup, PurgeSelection } from '../fetch/lookup.ts';
 import type { Cache } from '../store/cache.ts';
 
 const ASSETS_PAGE_MAX = 1_000;
+/** Keys that the answer to a purge names. */
+const PURGED_SHOWN_MAX = 100;
+
+const target = z.string().min(1).max(8_192);
+const dryRun = z.boolean().default(false);
 
 export interface AdminDeps {
   readonly appliance: string;
   readonly fleetKey: Buffer | null;
   readonly token: string | null;
   readonly cache: Cache;
+  readonly lookup: Lookup;
+  /** The key of a path or URL, as of a player's request. Throws `request_malformed`. */
+  readonly keyOf: (target: string) => string;
   readonly ready: () => boolean;
   readonly status: () => Readonly<Record<string, unknown>>;
   readonly inventory: () => { readonly held: readonly string[]; readonly pinned: readonly string[] };
@@ -58,6 +68,16 @@ function sameText(a: string, b: string): boolean {
 }
 
 const roles = ['operator', 'service', 'appliance'] as const;
+
+/** Spellings of a path that name the same asset for a player name it here, too. Throws `request_malformed`. */
+function selectionOf(
+  body: { readonly key: string } | { readonly prefix: string } | { readonly title: string },
+  keyOf: AdminDeps['keyOf'],
+): PurgeSelection {
+  if ('title' in body) return { kind: 'title', title: body.title };
+  if ('key' in body) return { kind: 'asset', key: keyOf(body.key) };
+  return { kind: 'prefix', prefix: keyOf(body.prefix) };
+}
 
 function routesOf(deps: AdminDeps): Route[] {
   const { cache } = deps;
@@ -106,15 +126,27 @@ function routesOf(deps: AdminDeps): Route[] {
     route({
       method: 'POST',
       path: '/v1/purge',
-      summary: 'Removes one asset by key. The answer is sent when no worker serves it any more.',
+      summary:
+        'Removes what is stored of one asset (`key`, a path or URL), of all below a `prefix`, or of a `title`: every variant, and errors that are remembered. The answer is sent when no worker serves any of it; with `dryRun` nothing is removed.',
       roles: ['operator'],
-      body: z.object({ key: z.string().min(1).max(4096) }),
-      faults: ['not_found'],
+      body: z.union([
+        z.strictObject({ key: target, dryRun }),
+        z.strictObject({ prefix: target, dryRun }),
+        z.strictObject({ title: id, dryRun }),
+      ]),
+      faults: ['request_malformed'],
       run: async ({ body }) => {
-        const entry = cache.find(body.key);
-        if (entry === null) throw new Fault('not_found', `${body.key} is not in the index`);
-        await cache.removeEntry(entry);
-        return { purged: entry.key, version: entry.version };
+        const selection = selectionOf(body, deps.keyOf);
+        const { entries, keys, errors } = body.dryRun
+          ? deps.lookup.purgeable(selection)
+          : await deps.lookup.purge(selection);
+        return {
+          purged: entries.length,
+          bytes: entries.reduce((sum, { bytes }) => sum + bytes, 0),
+          errors: errors.length,
+          dryRun: body.dryRun,
+          keys: keys.slice(0, PURGED_SHOWN_MAX),
+        };
       },
     }),
   ];

@@ -21,9 +21,14 @@ export interface ApplianceStatusDeps {
   readonly clock: Clock;
   readonly workersLinked: () => number;
   readonly mismatches: Inflight['mismatches'];
+  /** Why a volume is out of use; null when all are in use. */
+  readonly volumeProblem: string | null;
   readonly filling: () => boolean;
   readonly catalogRevision: () => number | null;
 }
+
+/** As heartbeats may have them. */
+const CAUSE_CHARS_MAX = 200;
 
 /** Bytes that plans may pin: the store less the demand share. */
 export const planBytesOf = (config: ApplianceConfig): number =>
@@ -82,14 +87,17 @@ export class ApplianceStatus {
   }
 
   health(): Health {
-    const { workersLinked, cache, config, mismatches } = this.#deps;
+    const { workersLinked, cache, config, mismatches, volumeProblem } = this.#deps;
     const { workers, store } = config;
     const linked = workersLinked();
     if (linked === 0) return { level: 'red', causes: ['no serving worker is linked'] };
     const causes: string[] = [];
     if (linked < workers) causes.push(`${workers - linked} of ${workers} workers are down`);
     const volumes = cache.usage().length;
-    if (volumes < store.length) causes.push(`${store.length - volumes} of ${store.length} volumes are out of use`);
+    if (volumes < store.length)
+      causes.push(
+        `${store.length - volumes} of ${store.length} volumes out of use: ${volumeProblem}`.slice(0, CAUSE_CHARS_MAX),
+      );
     const mismatch = mismatches.healthCause();
     if (mismatch !== null) causes.push(mismatch);
     return { level: causes.length === 0 ? 'green' : 'yellow', causes };

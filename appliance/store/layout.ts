@@ -27,11 +27,16 @@ export function parseBlockPath(path: string): { readonly id: number; readonly nu
   return name === null ? null : { id: Number.parseInt(name[1]!, 36), number: Number(name[2]) };
 }
 
+const markerOf = (directory: string): string => join(directory, 'larder-store.json');
+
+/** Whether the directory has been prepared as a volume. */
+export const isPrepared = (directory: string): boolean => existsSync(markerOf(directory));
+
 /** Creates the directories of a new volume, or checks the layout of an old one. Throws `store_mismatch`, `disk_full`, `disk_failed`. */
 export function prepareVolume(directory: string): void {
   try {
     makeDirectory(join(directory, 'blocks'));
-    const file = join(directory, 'larder-store.json');
+    const file = markerOf(directory);
     if (existsSync(file)) {
       const found = JSON.parse(readFileSync(file, 'utf8')) as typeof LAYOUT;
       if (found.layout !== LAYOUT.layout || found.blockBytes !== LAYOUT.blockBytes) {

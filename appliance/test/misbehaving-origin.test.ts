@@ -3,10 +3,14 @@
 
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createNetServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
+import type { FaultCode } from '../../protocol/faults.ts';
 import { expectFault } from './faults.ts';
+import { expectFallback } from './metrics.ts';
+import { residentBytes } from './processes.ts';
 import { sendRequest, field, requestText, HttpConnection, type HttpResponse } from './http-client.ts';
 
 const MB = 2 ** 20;
@@ -174,12 +178,29 @@ describe('an origin that', () => {
       },
     ],
     [
-      'sends less than the range, with a matching Content-Range',
-      any,
+      'sends at most 300,000 bytes of the range, with a matching Content-Range',
+      right,
       (request, response) => {
         const { first, last } = requestedRange(request, N);
-        request.headers.range = `bytes=${first}-${Math.max(first, last - 7)}`;
+        request.headers.range = `bytes=${first}-${Math.min(last, first + 299_999)}`;
         respond(request, response);
+      },
+    ],
+    [
+      'sends one byte of the range, with a matching Content-Range',
+      noBytes,
+      (request, response) => {
+        const { first } = requestedRange(request, N);
+        request.headers.range = `bytes=${first}-${first}`;
+        respond(request, response);
+      },
+    ],
+    [
+      'names the unit in capitals',
+      right,
+      (request, response) => {
+        const { first, last } = requestedRange(request, N);
+        respond(request, response, { headers: { 'content-range': `Bytes ${first}-${last}/${N}` } });
       },
     ],
     [
@@ -312,7 +333,7 @@ describe('an origin that', () => {
     ],
     [
       'closes the connection instead of responding once',
-      any,
+      right,
       (request, response, ordinal) => {
         if (ordinal === 1) request.socket.destroy();
         else respond(request, response);
@@ -720,6 +741,73 @@ describe('a response with', () => {
     await sendRequest(appliance.port, { path, lines: ['Cookie: id=secret'] });
     expect((await sendRequest(appliance.port, { path })).body.toString()).toBe('cookie none');
   });
+});
+
+test.each<readonly [string, FaultCode, Handler]>([
+  [
+    'cuts a chunked response short',
+    'origin_unreachable',
+    (request) =>
+      void request.socket.end(
+        'HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab',
+      ),
+  ],
+  ['sends a 304 that nobody asked for', 'origin_protocol_error', (_, response) => void response.writeHead(304).end()],
+])('an origin that %s is to blame', async (_, code, handler) => {
+  const range = ['Range: bytes=0-1'];
+  expectFault(await sendRequest(appliance.port, { path: scripted(handler), lines: range }), code);
+});
+
+test('an origin that closes a kept connection when the next request comes is asked again over a fresh one', async () => {
+  // Alternate requests failed.
+  const head = `HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: "v"\r\n\r\n`;
+  const closing = createNetServer((socket) => {
+    let requests = 0;
+    socket.on('error', () => undefined);
+    socket.on('data', () => {
+      requests += 1;
+      if (requests === 1) socket.write(`${head}right`);
+      else socket.destroy();
+    });
+  });
+  await once(closing.listen(0, '127.0.0.1'), 'listening');
+  const url = `http://127.0.0.1:${(closing.address() as AddressInfo).port}`;
+  const other = await RunningAppliance.start({ origin: url });
+  try {
+    for (let number = 0; number < 8; number += 1) {
+      const { status, body } = await sendRequest(other.port, { path: `/kept-${number}` });
+      expect([status, body.toString()]).toEqual([200, 'right']);
+    }
+    await expectFallback(other, 'kept_connection_closed_retry');
+  } finally {
+    await other.stop();
+    closing.close();
+  }
+});
+
+test('a size that the origin claims takes no memory, and stops nobody else', async () => {
+  // 5 TB took 4 GB and all CPU; a range of a petabyte a map of 119 MB.
+  const { storekeeper } = await appliance.pids();
+  const before = residentBytes([storekeeper]);
+  const claims = [5_000_000_000_000, 999_999_999_999_999, 900_000_000_000];
+  const clients = claims.flatMap((size) => {
+    const headers = { 'content-length': String(size), etag: ETAG };
+    const whole = scripted((_request, response) => response.writeHead(200, headers).write(FILM));
+    const part = scripted((request, response) => {
+      const { first, last } = requestedRange(request, size);
+      const range = { 'content-range': `bytes ${first}-${last}/${size}`, 'content-length': String(last - first + 1) };
+      response.writeHead(206, { ...headers, ...range }).write(FILM);
+    });
+    return [whole, part].map(async (path) => {
+      const client = await HttpConnection.open(appliance.port);
+      client.send(requestText({ path, lines: [`Range: bytes=${size - 2 * MB}-${size - 1}`] }));
+      return client;
+    });
+  });
+  const path = scripted((request, response) => respond(request, response));
+  for (let number = 0; number < 5; number += 1) expect(await getWhole(path)).toBe('right');
+  expect(residentBytes([storekeeper]) - before).toBeLessThan(100 * MB);
+  for (const client of await Promise.all(clients)) client.destroy();
 });
 
 test('an origin that is down causes a 5xx at once for misses, and hits go on', async () => {

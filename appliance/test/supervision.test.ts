@@ -1,11 +1,13 @@
 // Child processes that hang, or cannot be started: the others go on, and the child comes back.
 
-import { renameSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { HttpConnection, requestText, sendRequest } from './http-client.ts';
 import { metricValue } from './metrics.ts';
 import { noise, RunningAppliance, ScriptedOrigin } from './rig.ts';
+import { until } from './waiting.ts';
 
 const FILM = noise(2 ** 20);
 let appliance: RunningAppliance;
@@ -57,6 +59,45 @@ test(
     expect((await appliance.pids()).workers).not.toContain(hung);
   },
 );
+
+test('a connection in the hands of a worker that hangs is closed, and one that it has not taken is answered by another', async () => {
+  const { workers } = await appliance.pids();
+  // As many as to have one in the hands of each worker.
+  const taken = await Promise.all(Array.from({ length: 6 }, () => HttpConnection.open(appliance.port)));
+  for (const connection of taken) {
+    connection.send(requestText({ path: '/film' }));
+    expect((await connection.readResponse())?.body.equals(FILM)).toBe(true);
+  }
+  for (const worker of workers) process.kill(worker, 'SIGSTOP');
+  const waiting = await Promise.all(Array.from({ length: 6 }, () => HttpConnection.open(appliance.port)));
+  for (const connection of waiting) connection.send(requestText({ path: '/film' }));
+  await Promise.all(taken.map((connection) => connection.closed()));
+  for (const connection of waiting) {
+    expect((await connection.readResponse())?.body.equals(FILM)).toBe(true);
+    connection.destroy();
+  }
+  expect(appliance.log.match(/child hangs and is killed/g)).toHaveLength(2);
+});
+
+test('a storekeeper that hangs is replaced, so that misses come back', async () => {
+  const { storekeeper } = await appliance.pids();
+  process.kill(storekeeper, 'SIGSTOP');
+  await appliance.until(() => !existsSync(`/proc/${storekeeper}`));
+  origin.put('/other', FILM);
+  await appliance.until(async () => (await sendRequest(appliance.port, { path: '/other' })).body.equals(FILM));
+  await appliance.until(async () => (await fetch(`${appliance.admin}/readyz`).catch(() => null))?.status === 200);
+});
+
+test('stopped children die with their supervisor, and the next one starts', async () => {
+  const { supervisor, storekeeper, workers } = await appliance.pids();
+  const exited = once(appliance.process, 'exit');
+  for (const child of [storekeeper, ...workers]) process.kill(child, 'SIGSTOP');
+  process.kill(supervisor, 'SIGKILL');
+  await exited;
+  await until(() => [storekeeper, ...workers].every((child) => !existsSync(`/proc/${child}`)));
+  await appliance.start();
+  expect((await sendRequest(appliance.port, { path: '/film' })).body.equals(FILM)).toBe(true);
+});
 
 test('a child that cannot be forked is tried again, and the supervisor survives', { timeout: 60_000 }, async () => {
   const { supervisor, workers } = await appliance.pids();

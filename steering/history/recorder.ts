@@ -53,7 +53,9 @@ interface OpenHistory {
 
 export class HistoryRecorder {
   readonly #deps: HistoryRecorderDeps;
-  readonly #settingsFacts: SettingsFacts;
+  /** Of the map whose text was `#mapText`. */
+  #facts: SettingsFacts;
+  #mapText: string | null;
   #history: OpenHistory | null = null;
   /** On the monotonic clock. */
   #reopenAt = -Infinity;
@@ -64,7 +66,8 @@ export class HistoryRecorder {
 
   constructor(deps: HistoryRecorderDeps) {
     this.#deps = deps;
-    this.#settingsFacts = settingsFactsOf(deps.settings);
+    this.#facts = settingsFactsOf(deps.settings);
+    this.#mapText = deps.settings.mapText;
   }
 
   /** Starts to write the changes. If the previous write is still in progress, the next tick writes them. */
@@ -96,7 +99,7 @@ export class HistoryRecorder {
     try {
       return await history.store.read(async (snapshot) => {
         await assertRecorded(snapshot, query.at, history.period);
-        return readPastInputs(snapshot, query, { ...this.#deps.settings, facts: this.#settingsFacts });
+        return readPastInputs(snapshot, query, { settings: this.#deps.settings, facts: this.#settingsFacts() });
       });
     } catch (error) {
       throw isFault(error) ? error : unreadable(error);
@@ -108,6 +111,16 @@ export class HistoryRecorder {
     await this.#writing;
     if (this.#history !== null) await this.#record();
     await this.#closeStore();
+  }
+
+  /** The map is digested once: it may have a million prefixes. */
+  #settingsFacts(): SettingsFacts {
+    const { settings } = this.#deps;
+    if (settings.mapText !== this.#mapText) {
+      this.#facts = settingsFactsOf(settings);
+      this.#mapText = settings.mapText;
+    }
+    return this.#facts;
   }
 
   async #record(): Promise<void> {
@@ -138,7 +151,7 @@ export class HistoryRecorder {
     const { clock, metrics, fleet, catalog, settings, limits = {} } = this.#deps;
     const { rowsMax = HISTORY_ROWS_MAX, changesMax = CHANGES_MAX } = limits;
     const { store, recorded } = history;
-    const current: CurrentState = { fleet, catalog, settings: this.#settingsFacts, mapText: settings.mapText };
+    const current: CurrentState = { fleet, catalog, settings: this.#settingsFacts(), mapText: settings.mapText };
     await this.#compareInventories(history, current);
     const at = clock.now();
     // The clock was set back. What was recorded of an instant is never rewritten, so recording pauses.

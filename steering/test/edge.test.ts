@@ -27,6 +27,13 @@ describe('the client’s address', () => {
     expect(await siteOf('127.1.0.2')).toBe('north');
   });
 
+  it('may come with the port of the client', async () => {
+    await open({ trustProxy: ['127.1.0.1/32'] });
+    const headers = { 'x-forwarded-for': '127.2.0.7:51008' };
+    const answer = await send(`${steering.url}/v1/play/harbor`, { from: '127.1.0.1', headers });
+    expect(answer.json<PlayAnswer>().client).toMatchObject({ by: 'prefix', site: 'south' });
+  });
+
   it('that a trusted proxy garbles belongs to the default site', async () => {
     await open({ trustProxy: ['127.1.0.1/32'], defaultSite: 'south' });
     const answer = await send(`${steering.url}/v1/play/harbor`, {
@@ -34,6 +41,7 @@ describe('the client’s address', () => {
       headers: { 'x-forwarded-for': '<script>' },
     });
     expect(answer.json<PlayAnswer>().client).toMatchObject({ by: 'default', site: 'south' });
+    expect((await steering.metrics.expose()).body).toContain('larder_steering_unparsed_addresses_total 1');
   });
 });
 

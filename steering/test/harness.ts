@@ -160,7 +160,7 @@ export async function openTestSteering(options: TestSteeringOptions = {}): Promi
   });
   const probes: string[] = [];
   const service = createSteeringService({
-    ...settings,
+    settings,
     fleet,
     catalog,
     history,

@@ -80,15 +80,29 @@ describe('an address', () => {
   it.each([
     ['::ffff:192.0.2.1', '192.0.2.1'],
     ['fe80::1%eth0', 'fe80::1'],
+    ['192.0.2.7:51008', '192.0.2.7'],
+    ['[2001:db8::1]:443', '2001:db8::1'],
+    ['[2001:db8::1]', '2001:db8::1'],
   ])('%s equals %s', (text, same) => {
     expect(parseAddress(text)).toEqual(parseAddress(same));
     expect(parseAddress(text)).not.toBeNull();
   });
 
-  it.each(['', 'x', '192.0.2', '010.0.0.1', '1.2.3.4.5', '256.1.1.1', '0x7f000001', ':::', '192.0.2.1/24', '12345'])(
-    '%j is invalid',
-    (text) => expect(parseAddress(text)).toBeNull(),
-  );
+  it.each([
+    '',
+    'x',
+    '192.0.2',
+    '010.0.0.1',
+    '1.2.3.4.5',
+    '256.1.1.1',
+    '0x7f000001',
+    ':::',
+    '192.0.2.1/24',
+    '12345',
+    '[192.0.2.1',
+    '192.0.2.1:',
+    '192.0.2.1:x',
+  ])('%j is invalid', (text) => expect(parseAddress(text)).toBeNull());
 });
 
 describe('a prefix', () => {

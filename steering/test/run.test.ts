@@ -183,6 +183,31 @@ describe('steering run', () => {
     expect(stderr).toContain('zone north: network "10.0.0.1/8" has bits set beyond its length; write 10.0.0.0/8');
   });
 
+  it('reads the map again on SIGHUP; a bad one changes nothing', async () => {
+    writeFileSync(join(directory, 'fleet.key'), fleetKey.toString('hex'), { mode: 0o600 });
+    const map = join(directory, 'map.json');
+    const putMap = (zone: string, network: string): void =>
+      writeFileSync(map, JSON.stringify({ coverageZones: { [zone]: { network: [network] } } }));
+    putMap('north', '127.0.0.0/8');
+    const running = await start('--map', map);
+    await until(async () => (await send(`${running.url}/v1/play/harbor`)).status === 200, 'the catalog is pulled');
+    const siteNow = async (): Promise<string | null> =>
+      playAnswer.parse((await send(`${running.url}/v1/play/harbor`)).json()).client.site;
+    const reload = (): boolean => running.child.kill('SIGHUP');
+    expect(await siteNow()).toBe('north');
+    putMap('south', '127.0.0.0/8');
+    reload();
+    await until(async () => (await siteNow()) === 'south', 'the new map is in force');
+    putMap('west', '127.0.0.1/8');
+    const logged = new Promise<Buffer>((resolve) => running.child.stderr!.once('data', resolve));
+    reload();
+    expect((await logged).toString()).toMatch(/the former one stays in force/);
+    expect(await siteNow()).toBe('south');
+    const at = systemClock.now();
+    await until(async () => (await explainAt(running.url, at)).status === 200, 'the history has it');
+    expect(explanation.parse((await explainAt(running.url, at)).json()).client.site).toBe('south');
+  });
+
   it('refuses a state directory that another process has open', async () => {
     await start();
     const { code, stderr } = await runFailing('--origin', 'http://o.example');

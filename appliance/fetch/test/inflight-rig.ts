@@ -25,7 +25,9 @@ export function inflightRig(spec: {
   readonly blocks: number;
   readonly body: Buffer;
   readonly digests?: readonly string[];
-  readonly clock?: Pick<Clock, 'monotonic'>;
+  readonly clock?: Clock;
+  /** What the origin's responses consist of, instead of the body. */
+  readonly bytes?: Readable;
 }): InflightRig {
   const cache = new Cache({
     volumes: [new MemoryVolume()],
@@ -38,7 +40,7 @@ export function inflightRig(spec: {
     countBytes: () => undefined,
     fetch: async (_pool: string, { first, last }: { readonly first: number; readonly last: number }) => {
       requests += 1;
-      const body = Readable.from([spec.body.subarray(first, last + 1)]);
+      const body = spec.bytes ?? Readable.from([spec.body.subarray(first, last + 1)]);
       return { kind: 'bytes', first, last, total: spec.body.length, body };
     },
   };

@@ -1,11 +1,12 @@
 // Upstream fetches: what readers may follow, what is stored, and what is left in the index afterwards.
 
 import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
 import { expect, test } from 'vitest';
 import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { BLOCK_BYTES, diskBytesOf } from '../../store/block-file.ts';
 import { noise } from '../../test/rig.ts';
-import { until } from '../../test/waiting.ts';
+import { eventLoopRounds, until } from '../../test/waiting.ts';
 import { fetchBlock, inflightRig, metaOf } from './inflight-rig.ts';
 
 test('a reader of a block whose digest is wrong gets digest_mismatch and no byte of it', async () => {
@@ -42,6 +43,21 @@ test('the origin is not asked again at once for a block that was wrong, and is b
   expect(await attempt()).toBeNull();
   expect(requests()).toBe(2);
   expect(inflight.mismatches.healthCause()).toBeNull();
+});
+
+test('an origin that sends next to nothing loses its connection', async () => {
+  const clock = new ManualClock();
+  const bytes = new Readable({ read: () => undefined });
+  const { cache, inflight } = inflightRig({ blocks: 4, body: noise(50_000), clock, bytes });
+  const entry = await cache.ensureEntry(metaOf('/a', 50_000));
+  const pending = inflight.start(entry, { number: 0, lastWanted: 0, pool: 'fill' });
+  for (let half = 0; half < 2; half += 1) {
+    await eventLoopRounds();
+    bytes.push(Buffer.alloc(1));
+    clock.advance(15_000);
+  }
+  await pending.done;
+  expect(pending.fault).toMatchObject({ code: 'origin_timeout' });
 });
 
 test('an asset of which nothing can be stored leaves the index when its fetch ends', async () => {
