@@ -13,7 +13,8 @@ Examples:
   larder steering run --origin http://origin.example --map map.json
   larder steering run -c steering.yaml --listen 127.0.0.1:8400
 
-SIGHUP reads the map and the positions again. Ctrl-C or SIGTERM stops it. Players keep their pathways and appliances go on serving.`,
+SIGHUP reads the map and the positions of addresses again.
+Ctrl-C or SIGTERM stops it. Players keep their pathways and appliances go on serving.`,
       )
       .action(async () => {
         const { runSteering } = await import('./main.ts');
