@@ -19,6 +19,7 @@
 //
 // This file is strict: a target that two parsers could read in two ways is refused.
 
+import { normalizedPath } from '../../protocol/asset-path.ts';
 import { Fault } from '../../protocol/faults.ts';
 import { splitSession } from '../../protocol/ids.ts';
 
@@ -55,26 +56,11 @@ export function parseTarget(target: string, mode: KeyMode): RequestTarget {
   const queryAt = originForm.indexOf('?');
   const rawPath = queryAt === -1 ? originForm : originForm.slice(0, queryAt);
   const query = queryAt === -1 ? '' : originForm.slice(queryAt + 1);
-  const normalized = normalizePath(rawPath, target);
+  const normalized = normalizedPath(rawPath);
+  if (typeof normalized !== 'string') throw malformed(target, normalized.problem);
   if (mode === 'alone') return { session: null, key: normalized + queryOfKey(query) };
   const { session, path } = splitSession(normalized);
   return { session, key: path };
-}
-
-/** RFC 3986 6.2.2: unescapes unreserved characters and writes hexadecimal digits in upper case. Refuses dot segments. */
-function normalizePath(path: string, target: string): string {
-  const normalized = path.replaceAll(/%(.{0,2})/g, (_, hex: string) => {
-    if (!/^[0-9A-Fa-f]{2}$/.test(hex)) throw malformed(target, `has a broken escape %${hex}`);
-    const code = Number.parseInt(hex, 16);
-    if (code < 0x20 || code === 0x7f) throw malformed(target, `has an escaped control character %${hex}`);
-    if (code === 0x5c) throw malformed(target, 'has an escaped backslash');
-    const char = String.fromCharCode(code);
-    return /[A-Za-z0-9._~-]/.test(char) ? char : `%${hex.toUpperCase()}`;
-  });
-  // A server that decodes before it splits reads `..%2f` as a dot segment.
-  if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(normalized.replaceAll('%2F', '/')))
-    throw malformed(target, 'has a . or .. segment');
-  return normalized;
 }
 
 /** The query without CMCD, which describes the player and not the asset (CTA-5004). */

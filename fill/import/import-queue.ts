@@ -3,6 +3,7 @@
 
 import type { ImportProgress, ImportRequest } from '../../protocol/answers.ts';
 import { Fault, isFault } from '../../protocol/faults.ts';
+import { normalizedPath } from '../../protocol/asset-path.ts';
 import { assetPath, id as titleId, PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import type { Log } from '../../runtime/log.ts';
 import { mutex } from '../../runtime/semaphore.ts';
@@ -193,7 +194,9 @@ function manifestPath(origin: string, manifestUrl: string): string {
       `body.url is ${manifestUrl}: a title must lie below the origin of fill, ${origin}/`,
       { detail },
     );
-  const path = url.pathname.slice(base.pathname.length - 1);
+  const path = normalizedPath(url.pathname.slice(base.pathname.length - 1));
+  if (typeof path !== 'string')
+    throw new Fault('body_invalid', `body.url is ${manifestUrl}: it ${path.problem}`, { detail });
   if (url.search !== '' || url.hash !== '' || !assetPath.safeParse(path).success || path.endsWith('/'))
     throw new Fault(
       'body_invalid',

@@ -1,6 +1,7 @@
 // The result of parsing a manifest, HLS or DASH: renditions with the assets they reference, and the location of each reference.
 // All faults of manifests are made here, so that each names the document, the line and the reason in the same form.
 
+import { normalizedPath } from '../../protocol/asset-path.ts';
 import type { Rendition } from '../../protocol/catalog.ts';
 import { Fault } from '../../protocol/faults.ts';
 import { ASSET_PATH_CHARS_MAX } from '../../protocol/ids.ts';
@@ -96,16 +97,18 @@ export function resolveUri(uri: string, { baseUrl, titleRoot, location }: UriCon
   const url = new URL(uri, absoluteBase);
   if (url.search !== '' || url.hash !== '' || /[?#]/.test(uri))
     throw manifestFault(location, `${shown} has a query or a fragment; assets are named by their path alone`);
-  if (!url.pathname.startsWith(base) || url.pathname.endsWith('/'))
-    throw manifestFault(location, `${shown} is ${url.pathname}, which is no file below the title's base ${base}`);
-  if (url.pathname.length > ASSET_PATH_CHARS_MAX || !/^\/[!-~]*$/.test(url.pathname) || url.pathname.includes('\\'))
+  if (/%(?![0-9A-Fa-f]{2})/.test(url.pathname))
+    throw manifestFault(location, `${shown} has a % that begins no character; write it as %25`);
+  const path = normalizedPath(url.pathname);
+  if (typeof path !== 'string') throw manifestFault(location, `${shown} ${path.problem}`);
+  if (!path.startsWith(base) || path.endsWith('/'))
+    throw manifestFault(location, `${shown} is ${path}, which is no file below the title's base ${base}`);
+  if (path.length > ASSET_PATH_CHARS_MAX || !/^\/[!-~]*$/.test(path) || path.includes('\\'))
     throw manifestFault(
       location,
       `${shown} is no asset path: at most ${ASSET_PATH_CHARS_MAX} characters, no backslash`,
     );
-  if (/%(?![0-9A-Fa-f]{2})|%00/.test(url.pathname))
-    throw manifestFault(location, `${shown} has a % that begins no character; write it as %25`);
-  return url.pathname;
+  return path;
 }
 
 /** Text of a document as a message quotes it. */

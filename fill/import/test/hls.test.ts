@@ -165,7 +165,7 @@ describe('a multivariant playlist', () => {
       'line 3: "%2e%2e/v.m3u8" is /v.m3u8, which is no file below',
     ],
     ['a URI with a query', ['#EXTM3U', INF, 'v.m3u8?x=1'], 'line 3: "v.m3u8?x=1" has a query or a fragment'],
-    ['an encoded NUL', ['#EXTM3U', INF, 'v%00.m3u8'], 'line 3: "v%00.m3u8" has a % that begins no character'],
+    ['an encoded NUL', ['#EXTM3U', INF, 'v%00.m3u8'], 'line 3: "v%00.m3u8" has an escaped control character %00'],
     [
       'an incomplete percent-encoding',
       ['#EXTM3U', INF, 'v%2.m3u8'],
