@@ -27,13 +27,17 @@ export function unstorableReason(headers: Headers, credentials: RequestCredentia
   const sharable = directives.has('public') || directives.has('s-maxage') || directives.has('must-revalidate');
   if (credentials.authorization && !sharable) return 'authorization';
   // Fetches ask for identity, so an encoded response belongs to another request.
-  if ((headers['content-encoding'] ?? 'identity') !== 'identity') return 'content-encoding';
+  if (!isIdentity(headers['content-encoding'])) return 'content-encoding';
   // A response to a request with Cookie may be personal, unless the origin states a lifetime.
   const hasLifetime = explicitLifetimeMs(headers) !== null;
   if (credentials.cookie && !hasLifetime) return 'cookie';
   const hasValidator = headers['etag'] !== undefined || parseHttpDate(headers['last-modified']) !== null;
   return hasLifetime || hasValidator ? null : 'no freshness';
 }
+
+/** RFC 9110 8.4.1: names of codings are case-insensitive. */
+export const isIdentity = (contentEncoding: string | undefined): boolean =>
+  contentEncoding === undefined || contentEncoding.trim().toLowerCase() === 'identity';
 
 /**
  * The names in Vary, sorted; null for `*`. Accept-Encoding is left out: every fetch asks the origin for identity, so all

@@ -4,7 +4,7 @@
 import type { Fault } from '../../protocol/faults.ts';
 import type { AssetView } from './asset.ts';
 import { appendCacheStatus, faultCacheStatus, faultProxyStatus, type CacheOutcome } from './cache-status.ts';
-import { ageSeconds } from './freshness.ts';
+import { ageSeconds, isIdentity } from './freshness.ts';
 import { appendMember } from './headers.ts';
 import { parseHttpDate } from './http-date.ts';
 
@@ -46,7 +46,7 @@ export function assetHeaders(
     'cache-status': outcome.status,
     via: appendVia(via, spec.via),
   };
-  if (encoding !== undefined && encoding !== 'identity') fields['content-encoding'] = encoding;
+  if (encoding !== undefined && !isIdentity(encoding)) fields['content-encoding'] = encoding;
   // RFC 9111 5.1: a response from the cache carries Age.
   const generatedAtMs = asset.generatedAtMs ?? parseHttpDate(asset.headers['date']);
   if (generatedAtMs !== null) fields['age'] = ageSeconds(generatedAtMs, spec.nowMs);

@@ -217,7 +217,7 @@ class DigestBuilder {
  */
 function contentLength(path: string, headers: ResponseHeaders): number | null {
   const encoding = headers['content-encoding'];
-  if (encoding !== undefined && encoding !== 'identity')
+  if (encoding !== undefined && String(encoding).trim().toLowerCase() !== 'identity')
     throw new Fault(
       'origin_protocol_error',
       `${path} came with Content-Encoding ${String(encoding)}, identity was asked for`,

@@ -39,3 +39,11 @@ describe.each([
     expect(generatedAtMsOf({ date: malformed }, times)).toBe(ARRIVAL_MS);
   });
 });
+
+test.each([
+  ['Identity', null],
+  ['IDENTITY', null],
+  ['gzip', 'content-encoding'],
+])('with Content-Encoding %s: %s', (encoding, reason) => {
+  expect(unstorableReason({ etag: '"v"', 'content-encoding': encoding }, ANONYMOUS)).toBe(reason);
+});
