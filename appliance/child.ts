@@ -129,6 +129,7 @@ export class Child {
   #checkPulse(): void {
     if (this.#hung || !this.#pulse.tick()) return;
     this.#hung = true;
+    this.#ready = false;
     this.#deps.log.error({ child: this.#deps.name, pid: this.#process?.pid }, 'child hangs and is killed');
     this.kill();
   }

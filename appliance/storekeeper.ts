@@ -37,7 +37,7 @@ import { DiskVolume } from './store/disk-volume.ts';
 import { DISK_RUN_GEOMETRY } from './store/eviction-policy.ts';
 import type { OwnedMemory } from './io/shared-memory.ts';
 import { blockOfKey, type StorekeeperMessage } from './link/messages.ts';
-import { KnownVolumes } from './store/known-volumes.ts';
+import { KnownVolumes, type KnownVolumesRecord } from './store/known-volumes.ts';
 import { HeapBuffers } from './store/receive-buffer.ts';
 import { MemoryTier, SLOT_BYTES, type ResidentBlock } from './store/memory-tier.ts';
 import { Scrub } from './store/scrub.ts';
@@ -50,6 +50,8 @@ const CATALOG_MS = 10_000;
 /** The first heartbeat waits this long for the catalog and a worker, so that it need not report `starting` or `red`. */
 const FIRST_SYNC_MS = 3_000;
 const WORKER_POLL_MS = 50;
+/** How long a purge waits for workers that have not linked yet. */
+const WORKERS_MS_MAX = 10_000;
 /** Blocks of the memory tier named in one message to a worker. */
 const GREETING_BLOCKS = 1_000;
 
@@ -215,7 +217,7 @@ async function openStore(db: StateDb, link: LinkServer): Promise<Store> {
 /** A disk that fails costs its blocks, not the appliance. Throws when none is left. */
 async function openVolumes(db: StateDb): Promise<Pick<Store, 'volumes' | 'problem'>> {
   const volumes: DiskVolume[] = [];
-  const known = new KnownVolumes(await PersistedValue.load<string[]>(db, 'own-disks', []), config.state);
+  const known = new KnownVolumes(await PersistedValue.load<KnownVolumesRecord['value']>(db, 'volumes', []));
   let failure: Fault | null = null;
   for (const directory of config.store) {
     try {
@@ -396,6 +398,13 @@ function createAdminService(deps: {
     token,
     cache,
     lookup,
+    allWorkersLinked: async () => {
+      for (let waitedMs = 0; link.workers < config.workers; waitedMs += WORKER_POLL_MS) {
+        if (waitedMs >= WORKERS_MS_MAX)
+          throw new Fault('overloaded', `${config.workers - link.workers} workers are being restarted; try again`);
+        await clock.sleep(WORKER_POLL_MS);
+      }
+    },
     keyOf: (target) => parseTarget(target, inFleet(config) ? 'fleet' : 'alone').key,
     ready: () => status.ready,
     status: () => ({

@@ -21,9 +21,11 @@ export type FillWindow = z.infer<typeof fillWindow>;
 export const applianceState = z.enum(['starting', 'filling', 'serving', 'draining', 'stopped']);
 export type ApplianceState = z.infer<typeof applianceState>;
 
+export const CAUSE_CHARS_MAX = 200;
+
 export const health = z.object({
   level: z.enum(['green', 'yellow', 'red']),
-  causes: z.array(z.string().max(200)).max(20),
+  causes: z.array(z.string().max(CAUSE_CHARS_MAX)).max(20),
 });
 export type Health = z.infer<typeof health>;
 

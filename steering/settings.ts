@@ -20,6 +20,7 @@ export class SteeringSettings implements HistorySettings {
   readonly #config: SteeringConfig;
   readonly #log: Log;
   #files: SettingsFiles;
+  #reloading: Promise<void> = Promise.resolve();
 
   private constructor(config: SteeringConfig, log: Log, files: SettingsFiles) {
     this.#config = config;
@@ -34,7 +35,13 @@ export class SteeringSettings implements HistorySettings {
     return new SteeringSettings(config, log, files);
   }
 
-  async reload(): Promise<void> {
+  /** One after the other, so that the last one counts. */
+  reload(): Promise<void> {
+    this.#reloading = this.#reloading.then(() => this.#reload());
+    return this.#reloading;
+  }
+
+  async #reload(): Promise<void> {
     try {
       this.#files = await readFiles(this.#config);
       const { footprint } = this.#files;

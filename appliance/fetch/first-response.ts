@@ -131,6 +131,11 @@ export class FirstResponses {
       if (variant !== null) await cache.removeEntry(variant);
     }
     const entry = await cache.ensureEntry({ key, version, bytes, headers, generatedAtMs, holding: null });
+    // A purge that came meanwhile has given its receipt: what was requested before it is not stored.
+    if (this.#isOutdated(lookup)) {
+      await cache.removeEntry(entry);
+      return this.#pass(lookup, spec, null);
+    }
     cache.updateMetadata(entry, { headers, generatedAtMs });
     if (admitted) inflight.admit(entry);
     const number = Math.floor(response.first / BLOCK_BYTES);

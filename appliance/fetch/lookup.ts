@@ -9,6 +9,7 @@
 
 import { Fault } from '../../protocol/faults.ts';
 import type { Clock } from '../../runtime/clock.ts';
+import { forEachAtMost } from '../../runtime/semaphore.ts';
 import { KEY_CHARS_MAX } from '../http/asset-key.ts';
 import { generatedAtMsOf } from '../http/freshness.ts';
 import { primaryKeyOf, VariantIndex } from '../http/vary.ts';
@@ -51,6 +52,9 @@ export interface Purgeable {
   /** Keys of assets for which an error or a redirect is remembered. */
   readonly errors: readonly string[];
 }
+
+/** Assets of one purge that are removed at once. */
+const REMOVALS_MAX = 16;
 
 interface OngoingLookup {
   readonly result: Promise<LookupResult>;
@@ -112,46 +116,35 @@ export class Lookup {
    */
   purgeable(selection: PurgeSelection): Purgeable {
     const { cache } = this.#deps;
-    if (selection.kind === 'asset') {
-      const { key } = selection;
-      const entries = this.#variants.storedKeys(key).flatMap((each) => cache.find(each) ?? []);
-      return purgeableOf(
-        entries,
-        [...this.#negative.keys()].filter((each) => each === key),
-      );
-    }
-    const isSelected = (key: string, holding: string | null): boolean =>
-      selection.kind === 'prefix'
-        ? key.startsWith(selection.prefix)
-        : holding !== null && holding.startsWith(`${selection.title}:`);
-    return purgeableOf(
-      [...cache.entries()].filter(({ key, holding }) => isSelected(key, holding)),
-      [...this.#negative.keys()].filter((key) => isSelected(key, null)),
-    );
+    const selects = selectorOf(selection);
+    // One that is being removed may still be known to a worker.
+    const entries = [...new Set([...cache.entries(), ...cache.removing()])].filter(selects);
+    const errors = [...this.#negative.keys()].filter((key) => selects({ key, holding: null }));
+    return { entries, errors, keys: [...new Set(entries.map(({ key }) => primaryKeyOf(key)))] };
   }
 
   /** Resolves when no worker serves any of it, and no response that was requested before can bring it back. */
   async purge(selection: PurgeSelection): Promise<Purgeable> {
     const purged = this.purgeable(selection);
-    if (selection.kind === 'asset') this.#forget(selection.key);
-    else {
-      this.#epochs.recordAll();
-      this.#ongoing.clear();
-      for (const key of purged.errors) this.#negative.invalidate(key);
-    }
-    for (const entry of purged.entries) await this.#deps.cache.removeEntry(entry);
+    if (selection.kind === 'asset') this.#epochs.record([selection.key]);
+    else this.#epochs.recordAll();
+    for (const key of purged.errors) this.#negative.invalidate(key);
+    this.#ongoing.clear();
+    await forEachAtMost(REMOVALS_MAX, purged.entries, (entry) => this.#deps.cache.removeEntry(entry));
     return purged;
   }
 
   async #invalidate(primaryKeys: readonly string[]): Promise<void> {
-    for (const key of primaryKeys) await this.purge({ kind: 'asset', key });
-  }
-
-  /** What is under way for the asset, or remembered, is not used any more. */
-  #forget(primaryKey: string): void {
-    this.#epochs.record([primaryKey]);
-    this.#negative.invalidate(primaryKey);
-    for (const key of this.#variants.storedKeys(primaryKey)) this.#ongoing.delete(key);
+    const { cache } = this.#deps;
+    this.#epochs.record(primaryKeys);
+    for (const primaryKey of primaryKeys) {
+      this.#negative.invalidate(primaryKey);
+      for (const key of [...this.#ongoing.keys()]) if (primaryKeyOf(key) === primaryKey) this.#ongoing.delete(key);
+      for (const key of this.#variants.storedKeys(primaryKey)) {
+        const entry = cache.find(key);
+        if (entry !== null) await cache.removeEntry(entry);
+      }
+    }
   }
 
   /** RFC 9111 4.3.5: the fields of a HEAD's response update the stored one, unless they contradict it. */
@@ -237,7 +230,15 @@ export class Lookup {
 const isYounger = (entry: Entry, generatedAtMs: number): boolean =>
   entry.generatedAtMs === null || entry.generatedAtMs > generatedAtMs;
 
-const purgeableOf = (entries: readonly Entry[], errors: readonly string[]): Purgeable => ({
-  ...{ entries, errors },
-  keys: [...new Set(entries.map(({ key }) => primaryKeyOf(key)))],
-});
+function selectorOf(
+  selection: PurgeSelection,
+): (asset: { readonly key: string; readonly holding: string | null }) => boolean {
+  switch (selection.kind) {
+    case 'asset':
+      return ({ key }) => primaryKeyOf(key) === selection.key;
+    case 'prefix':
+      return ({ key }) => key.startsWith(selection.prefix);
+    case 'title':
+      return ({ holding }) => holding !== null && holding.startsWith(`${selection.title}:`);
+  }
+}

@@ -3,15 +3,15 @@
 // again or the origin has the right bytes.
 
 import { LRUCache } from 'lru-cache';
+import { CAUSE_CHARS_MAX } from '../../protocol/heartbeat.ts';
 import type { HoldingId } from '../../protocol/ids.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Entry } from '../store/volume.ts';
 
 const PAUSE_MS = 10_000;
 const ASSETS_MAX = 10_000;
-/** Holdings that are named to the operator, and the length of a name. */
+/** Holdings that are named to the operator. */
 const NAMED_MAX = 3;
-const NAME_MAX = 100;
 
 interface Mismatch {
   readonly version: string;
@@ -29,6 +29,8 @@ export class Mismatches {
   }
 
   mark(entry: Entry, number: number): void {
+    // The catalog may have got another version of it meanwhile.
+    if (entry.removed) return;
     const { key, version, holding } = entry;
     const mismatch = this.#find(entry) ?? { version, holding, blocks: new Map<number, number>() };
     mismatch.blocks.set(number, this.#clock.monotonic() + PAUSE_MS);
@@ -57,10 +59,11 @@ export class Mismatches {
 
   /** What the operator should know; null when nothing differs. */
   healthCause(): string | null {
-    const names = [...this.holdings()].sort().map((holding) => holding.slice(0, NAME_MAX));
+    const names = [...this.holdings()].sort();
     if (names.length === 0) return null;
     const more = names.length > NAMED_MAX ? ` and ${names.length - NAMED_MAX} more` : '';
-    return `bytes of ${names.slice(0, NAMED_MAX).join(', ')}${more} differ at the origin from the catalog`;
+    const named = names.slice(0, NAMED_MAX).join(', ');
+    return `the origin's bytes are not the catalog's: ${named}${more}`.slice(0, CAUSE_CHARS_MAX);
   }
 
   #find({ key, version }: Entry): Mismatch | undefined {

@@ -23,6 +23,8 @@ export interface AdminDeps {
   readonly token: string | null;
   readonly cache: Cache;
   readonly lookup: Lookup;
+  /** Throws `overloaded` when a worker stays away. */
+  readonly allWorkersLinked: () => Promise<void>;
   /** The key of a path or URL, as of a player's request. Throws `request_malformed`. */
   readonly keyOf: (target: string) => string;
   readonly ready: () => boolean;
@@ -134,9 +136,11 @@ function routesOf(deps: AdminDeps): Route[] {
         z.strictObject({ prefix: target, dryRun }),
         z.strictObject({ title: id, dryRun }),
       ]),
-      faults: ['request_malformed'],
+      faults: ['request_malformed', 'overloaded'],
       run: async ({ body }) => {
         const selection = selectionOf(body, deps.keyOf);
+        // One that has not linked yet could go on serving what it knew.
+        if (!body.dryRun) await deps.allWorkersLinked();
         const { entries, keys, errors } = body.dryRun
           ? deps.lookup.purgeable(selection)
           : await deps.lookup.purge(selection);

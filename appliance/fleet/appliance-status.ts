@@ -1,7 +1,7 @@
 // The status of this appliance: what its workers report, its state and health, its heartbeat and gauges.
 
 import { randomBytes } from 'node:crypto';
-import type { ApplianceState, Health, Order } from '../../protocol/heartbeat.ts';
+import { CAUSE_CHARS_MAX, type ApplianceState, type Health, type Order } from '../../protocol/heartbeat.ts';
 import { PROTOCOL_VERSION } from '../../protocol/ids.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Metrics } from '../../runtime/metrics.ts';
@@ -26,9 +26,6 @@ export interface ApplianceStatusDeps {
   readonly filling: () => boolean;
   readonly catalogRevision: () => number | null;
 }
-
-/** As heartbeats may have them. */
-const CAUSE_CHARS_MAX = 200;
 
 /** Bytes that plans may pin: the store less the demand share. */
 export const planBytesOf = (config: ApplianceConfig): number =>

@@ -73,6 +73,7 @@ export class Cache {
   readonly #heldBytes = new Map<HoldingId, number>();
   /** Entries whose recency the next flush saves. */
   readonly #touched = new Set<Entry>();
+  readonly #removals = new Map<Entry, Promise<void>>();
 
   constructor(deps: CacheDeps) {
     this.#deps = deps;
@@ -196,9 +197,24 @@ export class Cache {
     await this.#removeBlocks(this.#budgetOf(entry), entry, [number]);
   }
 
-  /** Removes an asset version. Its readers finish on the descriptors that they have open. */
-  async removeEntry(entry: Entry): Promise<void> {
-    if (entry.removed) return;
+  /**
+   * Removes an asset version. Its readers finish on the descriptors that they have open. Resolves when no worker knows it any more, also for
+   * a version that is being removed already.
+   */
+  removeEntry(entry: Entry): Promise<void> {
+    const pending = this.#removals.get(entry);
+    if (pending !== undefined || entry.removed) return pending ?? Promise.resolve();
+    const removal = this.#remove(entry).finally(() => this.#removals.delete(entry));
+    this.#removals.set(entry, removal);
+    return removal;
+  }
+
+  /** Versions that are being removed. */
+  removing(): Iterable<Entry> {
+    return this.#removals.keys();
+  }
+
+  async #remove(entry: Entry): Promise<void> {
     const budget = this.#budgetOf(entry);
     const numbers = [...entry.blocks];
     let bytes = 0;

@@ -94,6 +94,28 @@ test.each(['key', 'prefix'])(
   },
 );
 
+test('a body without a length that ends after a purge is not stored after it', async () => {
+  const held = deferred();
+  const resource = new Resource((_, response) => {
+    response.writeHead(200, { ...FRESH, 'content-type': 'text/plain' }).write('be');
+    void held.promise.then(() => response.end('fore'));
+  });
+  const before = resource.get(['Range: bytes=0-1']);
+  await until(() => resource.requests.length === 1);
+  await purge({ key: resource.path });
+  resource.respondWith({ headers: { ...FRESH, etag: '"v2"' }, body: 'after' });
+  held.resolve();
+  await before;
+  expect((await resource.get()).body.toString()).toBe('after');
+});
+
+test('a second purge waits for the first', async () => {
+  const resource = await new Resource({ headers: FRESH }).fetchAndStore();
+  const [first, second] = await Promise.all([purge({ key: resource.path }), purge({ key: resource.path })]);
+  expect(first.purged + second.purged).toBeGreaterThan(0);
+  expect(await isStored(resource)).toBe(false);
+});
+
 test.each([
   [{}, 422],
   [{ key: '/a/../b' }, 400],

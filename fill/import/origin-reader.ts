@@ -235,7 +235,7 @@ function contentLength(path: string, headers: ResponseHeaders): number | null {
 function isTagWorthless(asset: Asset, previous: Asset | null): boolean {
   if (previous === null) return false;
   const isUnchanged = asset.digest.root === previous.digest.root;
-  return isUnchanged ? previous.validator === 'digest' : asset.etag === previous.etag;
+  return previous.validator === 'digest' || (!isUnchanged && asset.etag === previous.etag);
 }
 
 const withoutOriginTag = (asset: Asset): Asset => ({ ...asset, etag: tagOf(asset.digest), validator: 'digest' });

@@ -94,12 +94,14 @@ export class HistoryRecorder {
       );
     const unreadable = (cause: unknown): Fault =>
       new Fault('disk_failed', `the history cannot be read: ${reasonOf(cause)}`, { cause });
+    const { footprint, geoip } = this.#deps.settings;
+    const current = { footprint, geoip, facts: this.#settingsFacts() };
     const history = this.#history;
     if (history === null) throw unreadable(this.#lastError ?? 'it is being opened');
     try {
       return await history.store.read(async (snapshot) => {
         await assertRecorded(snapshot, query.at, history.period);
-        return readPastInputs(snapshot, query, { settings: this.#deps.settings, facts: this.#settingsFacts() });
+        return readPastInputs(snapshot, query, current);
       });
     } catch (error) {
       throw isFault(error) ? error : unreadable(error);

@@ -91,7 +91,7 @@ export interface PastInputs {
 export async function readPastInputs(
   snapshot: HistorySnapshot,
   query: PastQuery,
-  current: { readonly settings: HistorySettings; readonly facts: SettingsFacts },
+  current: Pick<HistorySettings, 'footprint' | 'geoip'> & { readonly facts: SettingsFacts },
 ): Promise<PastInputs> {
   const { at } = query;
   const catalogRevision = z.number().parse((await snapshot.value(FACT_KEY.catalog, at)) ?? 0);
@@ -103,14 +103,12 @@ export async function readPastInputs(
     );
   const settings = settingsFacts.parse(await snapshot.value(FACT_KEY.settings, at));
   const footprint =
-    settings.map === current.facts.map
-      ? current.settings.footprint
-      : await readPastFootprint(snapshot, query, settings.map);
+    settings.map === current.facts.map ? current.footprint : await readPastFootprint(snapshot, query, settings.map);
   const appliances = await readAppliances(snapshot, at);
   const inputs: DecisionInputs = {
     at,
     footprint,
-    geoip: current.settings.geoip,
+    geoip: current.geoip,
     defaultSite: settings.defaultSite,
     originBase: settings.originBase,
     ttlMs: settings.ttlMs,

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { expect, test } from 'vitest';
+import { health } from '../../../protocol/heartbeat.ts';
 import { ManualClock } from '../../../runtime/test/manual-clock.ts';
 import { BLOCK_BYTES, diskBytesOf } from '../../store/block-file.ts';
 import { noise } from '../../test/rig.ts';
@@ -36,12 +37,29 @@ test('the origin is not asked again at once for a block that was wrong, and is b
 
   for (let viewer = 0; viewer < 3; viewer += 1) expect(await attempt()).toBe('digest_mismatch');
   expect(requests()).toBe(1);
-  expect(inflight.mismatches.healthCause()).toBe('bytes of film:video differ at the origin from the catalog');
+  expect(inflight.mismatches.healthCause()).toBe("the origin's bytes are not the catalog's: film:video");
 
   clock.advance(10_000);
   right.copy(body);
   expect(await attempt()).toBeNull();
   expect(requests()).toBe(2);
+  expect(inflight.mismatches.healthCause()).toBeNull();
+});
+
+test('what is wrong at the origin is said in as many characters as a heartbeat may have', async () => {
+  const { cache, inflight } = inflightRig({ blocks: 4, body: noise(100) });
+  for (let title = 0; title < 5; title += 1)
+    inflight.mismatches.mark(await cache.ensureEntry(metaOf(`/${title}`, 9, `${'t'.repeat(100)}${title}:video`)), 0);
+  expect(health.parse({ level: 'yellow', causes: [inflight.mismatches.healthCause()] }).causes[0]).toMatch(
+    /^the origin/,
+  );
+});
+
+test('a version that the catalog has left meanwhile is not marked', async () => {
+  const { cache, inflight } = inflightRig({ blocks: 4, body: noise(100) });
+  const entry = await cache.ensureEntry(metaOf('/a', 9, 'film:video'));
+  await cache.removeEntry(entry);
+  inflight.mismatches.mark(entry, 0);
   expect(inflight.mismatches.healthCause()).toBeNull();
 });
 

@@ -67,7 +67,7 @@ test.skipIf(!isRoot)('a volume whose disk is not mounted is not made anew on the
     await restart(false);
     expect(await healthOf()).toMatchObject({
       level: 'yellow',
-      causes: [expect.stringMatching(/had a disk of its own/)],
+      causes: [expect.stringMatching(/had one of its own at/)],
     });
     expect(existsSync(join(own!, 'larder-store.json'))).toBe(false);
     expect(Buffer.from(await (await fetch(`${running.url}/film`)).arrayBuffer()).equals(film)).toBe(true);
