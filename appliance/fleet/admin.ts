@@ -131,11 +131,14 @@ function routesOf(deps: AdminDeps): Route[] {
       summary:
         'Removes what is stored of one asset (`key`, a path or URL), of all below a `prefix`, or of a `title`: every variant, and errors that are remembered. The answer is sent when no worker serves any of it; with `dryRun` nothing is removed.',
       roles: ['operator'],
-      body: z.union([
-        z.strictObject({ key: target, dryRun }),
-        z.strictObject({ prefix: target, dryRun }),
-        z.strictObject({ title: id, dryRun }),
-      ]),
+      body: z.union(
+        [
+          z.strictObject({ key: target, dryRun }),
+          z.strictObject({ prefix: target, dryRun }),
+          z.strictObject({ title: id, dryRun }),
+        ],
+        { error: 'give one of key, prefix and title, each a text, and dryRun where nothing is to be removed' },
+      ),
       faults: ['request_malformed', 'overloaded'],
       run: async ({ body }) => {
         const selection = selectionOf(body, deps.keyOf);

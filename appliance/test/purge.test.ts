@@ -117,10 +117,14 @@ test('a second purge waits for the first', async () => {
 });
 
 test.each([
-  [{}, 422],
-  [{ key: '/a/../b' }, 400],
-  [{ key: '/a', prefix: '/b' }, 422],
-  [{ key: 7 }, 422],
-] as const)('%j is refused with %i', async (body: object, status: number) => {
-  expect((await send(body)).status).toBe(status);
+  [{}, 422, /body is \{\}: give one of key, prefix and title/],
+  [{ key: '/a/../b' }, 400, /"\/a\/\.\.\/b" has a \. or \.\. segment/],
+  [{ key: '/a', prefix: '/b' }, 422, /give one of key, prefix and title/],
+  [{ key: 7 }, 422, /give one of key, prefix and title/],
+] as const)('%j is refused with %i', async (body: object, status: number, message: RegExp) => {
+  const refused = await send(body);
+  expect(refused.status).toBe(status);
+  expect((refused.receipt as unknown as { readonly error: { readonly message: string } }).error.message).toMatch(
+    message,
+  );
 });
