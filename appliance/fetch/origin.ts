@@ -274,6 +274,12 @@ export class Origin {
     }
     if (length !== null && length !== last - first + 1)
       throw violation(range.key, `Content-Length ${length} with Content-Range "${headers['content-range']}"`);
+    // RFC 9110 15.3.7: a range may end early, and the rest is asked for. Pieces of a few bytes would be as many requests. What is asked for by
+    // a tag is known to exist.
+    const end = total === null && range.ifMatch === null ? null : range.last;
+    const isShort = end !== null && last < Math.min(end, (total ?? Infinity) - 1);
+    if (isShort && last - first + 1 < LIMITS.shortRangeBytesMin)
+      throw violation(range.key, `only "${headers['content-range']}" of bytes ${range.first}-${range.last ?? ''}`);
     return { ...common, first, last, total };
   }
 
